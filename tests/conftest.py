@@ -1,0 +1,40 @@
+"""What every test needs: one thread, nnU-Net without worker processes, and the golden vectors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+# Read when torch and nnU-Net are imported or start workers, so they must be set before any test module is imported.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    MPLBACKEND="Agg",
+    nnUNet_compile="f",
+    nnUNet_def_n_proc="1",
+    nnUNet_n_proc_DA="0",
+)
+
+pytest_plugins = ["tests.project_fixtures"]
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+Golden = Mapping[str, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Golden]:
+    """Load outputs of the official implementations by name; the test is skipped where they are not at hand."""
+
+    def load(name: str) -> Golden:
+        file = REPOSITORY.parent / "shared" / "golden" / f"{name}.npz"
+        if not file.is_file():
+            pytest.skip(f"no golden vectors at {file}")
+        arrays: dict[str, Any] = dict(np.load(file))
+        return arrays
+
+    return load

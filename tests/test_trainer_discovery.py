@@ -1,0 +1,102 @@
+"""nnU-Net's own search finds our trainers, and the variable that leads it here keeps what the user set."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from nnunet_sfr import trainers
+from nnunet_sfr.environment import PLUGIN_FOLDER, VARIABLE, announce_trainers
+
+
+class nnUNetTrainerStandIn(nnUNetTrainer):
+    """A trainer with the one attribute that the search sets."""
+
+    requested_epochs: int | None = None
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[nnUNetTrainerStandIn]:
+    """Registers the class above and lets the variable name our folder alone."""
+    monkeypatch.setitem(trainers.TRAINERS, "nnUNetTrainerStandIn", f"{__name__}:nnUNetTrainerStandIn")
+    monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
+    return nnUNetTrainerStandIn
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, [PLUGIN_FOLDER]),
+        ("", [PLUGIN_FOLDER]),
+        ("/mine", ["/mine", PLUGIN_FOLDER]),
+        (f"/mine{os.pathsep}/yours", ["/mine", "/yours", PLUGIN_FOLDER]),
+        (PLUGIN_FOLDER, [PLUGIN_FOLDER]),
+        (f"{PLUGIN_FOLDER}{os.sep}{os.pathsep}/mine", [f"{PLUGIN_FOLDER}{os.sep}", "/mine"]),
+    ],
+    ids=["unset", "empty", "another", "two others", "ours", "ours with a slash"],
+)
+def test_announcement_extends_the_variable(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, after: list[str]
+) -> None:
+    if before is None:
+        monkeypatch.delenv(VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(VARIABLE, before)
+    announce_trainers()
+    announce_trainers()
+    assert os.environ[VARIABLE].split(os.pathsep) == after
+
+
+def test_nnunet_finds_a_trainer_with_any_number_of_epochs(stand_in: type[nnUNetTrainerStandIn]) -> None:
+    found = recursive_find_trainer_class_by_name("nnUNetTrainerStandIn_7epochs")
+    assert found is recursive_find_trainer_class_by_name("nnUNetTrainerStandIn_7epochs")
+    assert found.__name__ == found.__qualname__ == "nnUNetTrainerStandIn_7epochs"
+    assert issubclass(found, stand_in)
+    assert found.requested_epochs == 7
+    assert stand_in.requested_epochs is None
+    assert recursive_find_trainer_class_by_name("nnUNetTrainerStandIn_12epochs").requested_epochs == 12
+    assert recursive_find_trainer_class_by_name("nnUNetTrainerStandIn") is stand_in
+
+
+@pytest.mark.parametrize("suffix", ["_0epochs", "_epochs", "_007epochs", "_-1epochs", "_7epochs\n", "_7epochs_8epochs"])
+def test_other_suffixes_are_not_found(stand_in: type[nnUNetTrainerStandIn], suffix: str) -> None:
+    assert trainers.find_trainer(f"{stand_in.__name__}{suffix}") is None
+
+
+def test_unknown_trainer_gives_the_error_of_nnunet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
+    with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer nnUNetTrainerUnknown_5epochs"):
+        recursive_find_trainer_class_by_name("nnUNetTrainerUnknown_5epochs")
+
+
+def test_class_made_on_request_survives_pickling(stand_in: type[nnUNetTrainerStandIn]) -> None:
+    found = trainers.find_trainer(f"{stand_in.__name__}_3epochs")
+    assert found is not None
+    assert pickle.loads(pickle.dumps(found)) is found
+
+
+def test_every_trainer_of_the_table_is_found_under_its_own_name() -> None:
+    for name in trainers.TRAINERS:
+        found = trainers.find_trainer(name)
+        assert found is not None
+        assert found.__name__ == name
+        # Without the attribute on the base class the suffix would change nothing.
+        assert found.requested_epochs is None  # type: ignore[attr-defined]
+
+
+def test_search_for_trainers_of_others_imports_neither_torch_nor_a_trainer() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {PLUGIN_FOLDER!r})\n"
+        "import nnunet_sfr_trainers as plugin\n"
+        "assert not any(hasattr(plugin, name) for name in ('nnUNetTrainer', '__path__', '__all__', '__wrapped__'))\n"
+        "print(sorted(name for name in sys.modules if name in ('torch', 'nnunetv2', 'numpy')\n"
+        "    or name.startswith('nnunet_sfr.trainers.')))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
