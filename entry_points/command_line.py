@@ -1,0 +1,76 @@
+"""What the commands share: nnU-Net's flags, and errors as one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from nnunet_sfr.errors import UserError
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows every default, except where an option has none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.required or action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def argument_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """A parser with nnU-Net's ``-d`` and ``-p``, which every command has."""
+    parser = argparse.ArgumentParser(prog=command, description=description, formatter_class=_Formatter)
+    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set")
+    parser.add_argument("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="nnU-Net plans identifier")
+    return parser
+
+
+def add_configuration(parser: argparse.ArgumentParser) -> None:
+    """nnU-Net's ``-c`` for the commands that work on one configuration."""
+    parser.add_argument(
+        "-c", dest="configuration", default="3d_fullres", metavar="CONFIGURATION", help="nnU-Net configuration"
+    )
+
+
+def add_fold(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-f",
+        dest="fold",
+        type=fold,
+        default="all",
+        metavar="FOLD",
+        help="fold of nnU-Net's cross-validation (0 to 4, needs five labelled cases), or all for every labelled case",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-device",
+        choices=("auto", "cuda", "cpu", "mps"),
+        default="auto",
+        help="where to compute; auto takes CUDA, then MPS, then the CPU. Choose a GPU with CUDA_VISIBLE_DEVICES",
+    )
+
+
+def fold(text: str) -> int | str:
+    """``"all"`` or a number, as nnU-Net takes it."""
+    if text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor all") from None
+
+
+def run(command: Callable[[], None]) -> int:
+    """Call a command; a user's mistake becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
+    try:
+        command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0

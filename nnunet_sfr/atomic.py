@@ -1,0 +1,63 @@
+"""Files appear whole or not at all: everything is written under a temporary name and then renamed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnunet_sfr.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``file`` to write to; on success it takes the place of ``file``.
+
+    The temporary name keeps the suffix (some writers choose the format by it) and starts with a dot (nnU-Net's folder
+    listings and ours skip it). On any failure the temporary file is removed and an older ``file`` stays.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{os.getpid()}.{file.name}")
+    try:
+        yield temporary
+        os.replace(temporary, file)
+    except BaseException as error:
+        _remove(temporary)
+        if is_disk_full(error):
+            raise UserError(f"{file}: the disk is full; free some space and run the same command again") from None
+        raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or one that it was raised from, says that no space is left on the device."""
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, OSError) and current.errno in _FULL:
+            return True
+        if "No space left on device" in str(current):
+            return True
+        current = current.__cause__ or current.__context__
+    return False
+
+
+def write_json(content: Any, file: Path) -> None:
+    """Write JSON that people can read, atomically."""
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

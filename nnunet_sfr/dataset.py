@@ -1,0 +1,180 @@
+"""One nnU-Net data set as the SFR stages see it: its plans, labels, SFR settings and paths, opened and checked once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunet_sfr.atomic import write_json
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import Fold, SFRPaths, nnunet_root
+from nnunet_sfr.plans import SFRConfiguration, load_configuration
+
+FOLDS = 5
+"""Folds of nnU-Net's cross-validation."""
+
+
+@dataclass(frozen=True)
+class SFRDataset:
+    """A planned data set in one configuration.
+
+    Args:
+        paths: where its files lie.
+        plans_manager: nnU-Net's plan.
+        dataset_json: nnU-Net's ``dataset.json``.
+    """
+
+    paths: SFRPaths
+    plans_manager: PlansManager
+    dataset_json: dict[str, Any]
+
+    @property
+    def configuration_manager(self) -> ConfigurationManager:
+        return self.plans_manager.get_configuration(self.paths.configuration)
+
+    @cached_property
+    def settings(self) -> SFRConfiguration:
+        """The SFR plan of this configuration, validated against nnU-Net's plan as it is now."""
+        return load_configuration(
+            self.paths.sfr_plans_file,
+            self.paths.configuration,
+            nnunet_plans=self.plans_manager.plans,
+            nnunet_configuration=self.configuration_manager.configuration,
+        )
+
+    @property
+    def label_manager(self) -> LabelManager:
+        return self.plans_manager.get_label_manager(self.dataset_json)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of label values, background included and the ignore label not (also where regions are trained)."""
+        labels = self.label_manager
+        return len([label for label in labels.all_labels if label != labels.ignore_label])
+
+    @property
+    def num_input_channels(self) -> int:
+        channels: int = determine_num_input_channels(
+            self.plans_manager, self.configuration_manager, self.dataset_json
+        )
+        return channels
+
+
+    def split(self, fold: Fold) -> tuple[list[str], list[str]]:
+        """Labelled cases to train and to validate on, as nnU-Net splits them; fold ``all`` has every case in both.
+
+        nnU-Net's ``splits_final.json`` is used where it exists and made by nnU-Net's rule where not.
+
+        Raises:
+            UserError: the fold cannot exist, or the labelled cases are not preprocessed.
+        """
+        folder = self.paths.labelled
+        identifiers = sorted(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else []
+        if not identifiers:
+            raise UserError(f"{folder}: no preprocessed labelled cases; run sfr_plan_and_preprocess first")
+        if fold == "all":
+            return identifiers, list(identifiers)
+        splits_file = self.paths.preprocessed / "splits_final.json"
+        if not splits_file.is_file():
+            check_fold(fold, len(identifiers))
+            write_json(generate_crossval_split(identifiers, seed=12345, n_splits=FOLDS), splits_file)
+        splits = json.loads(splits_file.read_text())
+        if not isinstance(fold, int) or not 0 <= fold < len(splits):
+            raise UserError(f"{splits_file}: has no fold {fold}; use a number from 0 to {len(splits) - 1}, or all")
+        return list(splits[fold]["train"]), list(splits[fold]["val"])
+
+
+def open_dataset(dataset_name_or_id: str | int, configuration: str, plans_name: str = "nnUNetPlans") -> SFRDataset:
+    """Open a data set that has been planned.
+
+    Raises:
+        UserError: an nnU-Net variable is not set, or there is no such data set, plan or configuration.
+    """
+    name = resolve_dataset_name(dataset_name_or_id)
+    folder = nnunet_root("nnUNet_preprocessed") / name
+    remedy = f"run sfr_plan_and_preprocess -d {dataset_name_or_id} first"
+    plans = read_json(folder / f"{plans_name}.json", remedy)
+    dataset_json = read_json(folder / "dataset.json", remedy)
+    if configuration not in plans["configurations"]:
+        known = ", ".join(plans["configurations"])
+        raise UserError(f"{folder / plans_name}.json: has no configuration {configuration}; choose -c from {known}")
+    manager = PlansManager(plans)
+    if manager.get_configuration(configuration).previous_stage_name is not None:
+        raise UserError(
+            f"{configuration} is the second stage of a cascade, which SFR does not train; use -c 3d_lowres or 3d_fullres"
+        )
+    data_identifier = manager.get_configuration(configuration).data_identifier
+    return SFRDataset(SFRPaths(name, plans_name, configuration, data_identifier), manager, dataset_json)
+
+
+def resolve_dataset_name(dataset_name_or_id: str | int) -> str:
+    """nnU-Net's full name of a data set, from the name or the number, found in the raw or preprocessed folder.
+
+    Raises:
+        UserError: no data set, or more than one, has this number.
+    """
+    text = str(dataset_name_or_id)
+    prefix = text if text.startswith("Dataset") else f"Dataset{_number(text):03d}_"
+    names = set()
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        root = nnunet_root(variable)
+        if root.is_dir():
+            names |= {entry.name for entry in root.iterdir() if entry.is_dir() and entry.name.startswith(prefix)}
+    if text.startswith("Dataset"):
+        names &= {text}
+    if not names:
+        raise UserError(f"no data set {text} in nnUNet_raw ({nnunet_root('nnUNet_raw')}); check -d and the variable")
+    if len(names) > 1:
+        raise UserError(f"the number {text} stands for several data sets ({', '.join(sorted(names))}); rename all but one")
+    return names.pop()
+
+
+def read_json(file: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: the file is missing or not JSON; the message ends with ``remedy``.
+    """
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{file}: not found; {remedy}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as JSON ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: expected a JSON object; {remedy}")
+    return content
+
+
+def check_fold(fold: Fold, num_labelled: int) -> None:
+    """Refuse a fold that cannot exist.
+
+    nnU-Net's five folds need at least five labelled cases.
+
+    Raises:
+        UserError: saying why not, and what to use instead.
+    """
+    if fold == "all":
+        return
+    if not isinstance(fold, int) or not 0 <= fold < FOLDS:
+        raise UserError(f"fold {fold} does not exist; use a number from 0 to {FOLDS - 1}, or all")
+    if num_labelled < FOLDS:
+        raise UserError(
+            f"fold {fold} cannot exist: {FOLDS}-fold cross-validation needs {FOLDS} labelled cases and there are "
+            f"{num_labelled}; use -f all"
+        )
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{text!r} is neither a data set's number nor its name (DatasetXXX_Name)") from None

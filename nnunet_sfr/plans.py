@@ -1,0 +1,145 @@
+"""The SFR plan: what SFR decided for each configuration of an nnU-Net plan, stored beside it and open to edit.
+
+The file ``<plans>_SFRPlans.json`` has one entry per nnU-Net configuration with the sections of
+:mod:`nnunet_sfr.settings`. It remembers the parts of the nnU-Net configuration that it was derived from, so that a plan
+made for another target spacing is refused instead of silently used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnunet_sfr import __version__
+from nnunet_sfr.atomic import write_json
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.settings import (
+    FineTuningSettings,
+    PseudoLabelSettings,
+    RetrainingSettings,
+    SAMSettings,
+    StitchingSettings,
+    section_from_dict,
+)
+
+DERIVED_FROM_KEYS = ("data_identifier", "spacing", "normalization_schemes", "use_mask_for_norm")
+"""Keys of an nnU-Net configuration that change the preprocessed grid or its intensities."""
+
+_SECTIONS: dict[str, type] = {
+    "stitching": StitchingSettings,
+    "sam": SAMSettings,
+    "fine_tuning": FineTuningSettings,
+    "pseudo_labels": PseudoLabelSettings,
+    "retraining": RetrainingSettings,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFRConfiguration:
+    """All settings of one nnU-Net configuration."""
+
+    stitching: StitchingSettings
+    sam: SAMSettings = field(default_factory=SAMSettings)
+    fine_tuning: FineTuningSettings = field(default_factory=FineTuningSettings)
+    pseudo_labels: PseudoLabelSettings = field(default_factory=PseudoLabelSettings)
+    retraining: RetrainingSettings = field(default_factory=RetrainingSettings)
+    derived_from: Mapping[str, Any] = field(default_factory=dict)
+    """The values of ``DERIVED_FROM_KEYS`` and ``transpose_forward`` in the nnU-Net plan at planning time."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "derived_from": dict(self.derived_from),
+            **{name: dataclasses.asdict(getattr(self, name)) for name in _SECTIONS},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> SFRConfiguration:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: naming the section and what is wrong in it.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"expected an object, got {type(values).__name__}")
+        unknown = sorted(set(values) - set(_SECTIONS) - {"derived_from"})
+        if unknown:
+            raise ValueError(f"unknown section {', '.join(unknown)} (known: {', '.join(_SECTIONS)})")
+        if "stitching" not in values:
+            raise ValueError("the section stitching is missing")
+        sections = {}
+        for name, section in _SECTIONS.items():
+            try:
+                sections[name] = section_from_dict(section, values.get(name, {}))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return cls(derived_from=values.get("derived_from", {}), **sections)
+
+
+def derived_from(nnunet_plans: Mapping[str, Any], nnunet_configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a (resolved) nnU-Net configuration that an SFR configuration depends on, in JSON's types."""
+    values = {key: nnunet_configuration[key] for key in DERIVED_FROM_KEYS}
+    values["transpose_forward"] = nnunet_plans["transpose_forward"]
+    normalised: dict[str, Any] = json.loads(json.dumps(values))
+    return normalised
+
+
+def save_configuration(
+    file: Path, *, dataset_name: str, plans_name: str, configuration: str, settings: SFRConfiguration
+) -> None:
+    """Write one configuration into the SFR plan, keeping the others that are there."""
+    content = _read(file) if file.is_file() else {"configurations": {}}
+    content.update(nnunet_sfr_version=__version__, dataset_name=dataset_name, plans_name=plans_name)
+    content["configurations"][configuration] = settings.to_dict()
+    write_json(content, file)
+
+
+def load_configuration(
+    file: Path,
+    configuration: str,
+    *,
+    nnunet_plans: Mapping[str, Any],
+    nnunet_configuration: Mapping[str, Any],
+) -> SFRConfiguration:
+    """Read and validate one configuration of an SFR plan.
+
+    Args:
+        file: ``<plans>_SFRPlans.json``.
+        configuration: nnU-Net's name of it.
+        nnunet_plans: the nnU-Net plan as it is now.
+        nnunet_configuration: the resolved nnU-Net configuration (``ConfigurationManager.configuration``).
+
+    Raises:
+        UserError: no such file or configuration, a setting that does not pass, or a plan that was made for another
+            version of the nnU-Net plan.
+    """
+    remedy = f"run sfr_plan_and_preprocess with -c {configuration}"
+    if not file.is_file():
+        raise UserError(f"{file}: there is no SFR plan yet; {remedy}")
+    configurations = _read(file)["configurations"]
+    if configuration not in configurations:
+        raise UserError(f"{file}: no configuration {configuration} (it has {', '.join(configurations)}); {remedy}")
+    try:
+        settings = SFRConfiguration.from_dict(configurations[configuration])
+    except ValueError as error:
+        raise UserError(f"{file}: configuration {configuration}: {error}") from None
+    now = derived_from(nnunet_plans, nnunet_configuration)
+    for key, value in settings.derived_from.items():
+        if now.get(key) != value:
+            raise UserError(
+                f"{file}: made for {key} {value}, but the nnU-Net plan now has {now.get(key)}; {remedy} again"
+            )
+    return settings
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{file}: cannot be read as JSON ({error}); mend or delete it") from None
+    if not isinstance(content, dict) or not isinstance(content.get("configurations"), dict):
+        raise UserError(f"{file}: is not an SFR plan (no 'configurations'); delete it and plan again")
+    return content

@@ -1,0 +1,207 @@
+"""Every setting of SFR with its default, where the default comes from, and the check that it must pass.
+
+These dataclasses are the sections of one configuration in ``<plans>_SFRPlans.json``; the file may be edited by hand and
+is validated whenever it is read. "SFR code" and "paper" name the two sources; where they differ, the field says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+SAM_MODELS = ("vit_tiny", "vit_b", "vit_l", "vit_h")
+ADAPTATIONS = ("lora", "decoder", "full")
+
+Section = TypeVar("Section")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _require_fraction(name: str, value: float) -> None:
+    _require(0.0 <= value <= 1.0, f"{name} must lie between 0 and 1, got {value}")
+
+
+def _require_at_least(name: str, value: float, least: float) -> None:
+    _require(value >= least, f"{name} must be at least {least}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchingSettings:
+    """How a patch of slices becomes one square image (paper, section III-B1)."""
+
+    patch_size: tuple[int, int, int]
+    """(slices, height, width) in voxels of the preprocessed grid that one mosaic shows."""
+    canvas_size: int
+    """Side of the stitched image in pixels: SAM's input size."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.patch_size) == 3, f"patch_size needs three numbers, got {self.patch_size}")
+        slices, height, width = self.patch_size
+        _require(min(self.patch_size) >= 1, f"patch_size must be positive, got {self.patch_size}")
+        rows, columns = self.canvas_size // height, self.canvas_size // width
+        _require(
+            slices <= rows * columns,
+            f"a canvas of {self.canvas_size} pixels holds {rows} x {columns} slices of {height} x {width}, "
+            f"but patch_size asks for {slices}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAMSettings:
+    """Which SAM, and what of it is trained (paper, section III-B2)."""
+
+    model: str = "vit_tiny"
+    """vit_tiny is trained from scratch and needs no checkpoint; vit_b, vit_l and vit_h start from the official ones."""
+    checkpoint: str | None = None
+    """A file with the official weights; null fetches the official one once (never for vit_tiny)."""
+    adaptation: str = "full"
+    """lora: adapters on query and value, and the decoder (SAMed; the paper's choice for vit_b, vit_l, vit_h);
+    decoder: the decoder alone (MedSAM v1); full: everything (the only one that suits vit_tiny)."""
+    lora_rank: int = 4
+    """Rank of the adapters; their scale alpha equals the rank (SFR code)."""
+
+    def __post_init__(self) -> None:
+        _require(self.model in SAM_MODELS, f"model must be one of {', '.join(SAM_MODELS)}, got {self.model!r}")
+        _require(
+            self.adaptation in ADAPTATIONS, f"adaptation must be one of {', '.join(ADAPTATIONS)}, got {self.adaptation!r}"
+        )
+        _require(
+            self.model != "vit_tiny" or self.adaptation == "full",
+            "vit_tiny has no pre-trained weights to keep: its adaptation must be 'full'",
+        )
+        _require(
+            self.model != "vit_tiny" or self.checkpoint is None,
+            "vit_tiny has no published weights: its checkpoint must be null",
+        )
+        _require_at_least("lora_rank", self.lora_rank, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuningSettings:
+    """Fine-tuning of SAM on stitched labelled patches (paper, section IV-B; SFR code)."""
+
+    iterations: int = 6000
+    batch_size: int = 2
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.1
+    warmup_iterations: int = 250
+    """Linear warm-up over W iterations: a factor min((t + 1) / W, 1)."""
+    poly_exponent: float = 0.9
+    """Decay over the whole run: a factor (1 - t / T) ** poly_exponent."""
+    cross_entropy_weight: float = 0.5
+    dice_weight: float = 0.5
+    """SFR code: 0.5 and 0.5; SAMed: 0.2 and 0.8."""
+    bezier_probability: float = 0.0
+    """Chance of a random monotone intensity curve per slice on top of nnU-Net's augmentation (SFR code: 0.5)."""
+    validation_every: int = 500
+    """Iterations between two validations, at which the latest state is saved too."""
+    max_validation_cases: int = 8
+    """A validation predicts at most this many of the held-out cases."""
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "validation_every", "max_validation_cases"):
+            _require_at_least(name, getattr(self, name), 1)
+        _require_at_least("warmup_iterations", self.warmup_iterations, 0)
+        _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        _require_at_least("weight_decay", self.weight_decay, 0)
+        _require_at_least("cross_entropy_weight", self.cross_entropy_weight, 0)
+        _require_at_least("dice_weight", self.dice_weight, 0)
+        _require(
+            self.cross_entropy_weight + self.dice_weight > 0, "cross_entropy_weight and dice_weight cannot both be 0"
+        )
+        _require_fraction("bezier_probability", self.bezier_probability)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabelSettings:
+    """Prediction of the unlabelled cases by overlapping patches."""
+
+    tile_step_size: float = 0.5
+    """Step between patches as a share of the patch (nnU-Net's meaning and default)."""
+    use_mirroring: bool = False
+    """Average over mirrored inputs: eight times the work in 3D."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.tile_step_size <= 1.0, f"tile_step_size must lie in (0, 1], got {self.tile_step_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainingSettings:
+    """Semi-supervised training of nnU-Net's network (methods.md, section 4)."""
+
+    epochs: int = 1000
+    """nnU-Net's own; the suffix _<N>epochs of a trainer's name wins over it."""
+    iterations_per_epoch: int = 250
+    validation_iterations_per_epoch: int = 50
+    pseudo_label_weight: float = 1.0
+    """w_p, the weight of the loss on pseudo-labels (SFR code)."""
+    consistency_weight: float = 0.1
+    """w_max, where the ramp of the consistency weight ends (SFR code)."""
+    ramp_up_fraction: float = 1.0
+    """R / T, the share of the run over which w(t) = w_max * exp(-5 * (1 - min(t, R) / R) ** 2) rises."""
+    ema_decay: float = 0.99
+    """Highest decay of the teacher: min(1 - 1 / (t + 1), ema_decay)."""
+    teacher_noise_std: float = 0.1
+    """Standard deviation of the Gaussian noise on the teacher's input, in standard deviations of the data."""
+    teacher_noise_clip: float = 0.2
+    """The noise is clamped to plus and minus this value."""
+    seed: int = 42
+    """Seeds Python, NumPy and torch when a training starts (worker processes draw their own)."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "iterations_per_epoch", "validation_iterations_per_epoch"):
+            _require_at_least(name, getattr(self, name), 1)
+        for name in ("pseudo_label_weight", "consistency_weight", "teacher_noise_std", "teacher_noise_clip"):
+            _require_at_least(name, getattr(self, name), 0)
+        _require_fraction("ramp_up_fraction", self.ramp_up_fraction)
+        _require(0.0 <= self.ema_decay < 1.0, f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+
+
+def section_from_dict(section: type[Section], values: Any) -> Section:
+    """Build one settings section from JSON values.
+
+    Args:
+        section: one of the dataclasses above.
+        values: a JSON object; keys that are missing take their default.
+
+    Raises:
+        ValueError: an unknown or missing key, a value of the wrong type, or one that fails the section's check.
+    """
+    _require(isinstance(values, dict), f"expected an object, got {type(values).__name__}")
+    fields = {field.name: field for field in dataclasses.fields(section)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    _require(not unknown, f"unknown setting {', '.join(unknown)} (known: {', '.join(fields)})")
+    missing = [
+        name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values
+    ]
+    _require(not missing, f"missing setting {', '.join(missing)}")
+    hints = typing.get_type_hints(section)
+    return section(**{name: _coerce(name, value, hints[name]) for name, value in values.items()})
+
+
+def _coerce(name: str, value: Any, hint: Any) -> Any:
+    """Give ``value`` the type that the field declares; JSON has lists for tuples and 1 for 1.0."""
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        arguments = typing.get_args(hint)
+        _require(
+            isinstance(value, (list, tuple)) and len(value) == len(arguments),
+            f"{name} must be a list of {len(arguments)} numbers, got {value!r}",
+        )
+        return tuple(_coerce(name, item, argument) for item, argument in zip(value, arguments, strict=True))
+    if origin in (types.UnionType, typing.Union):
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        return None if value is None else _coerce(name, value, options[0])
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
+    _require(not wrong, f"{name} must be of type {hint.__name__}, got {value!r}")
+    return value
