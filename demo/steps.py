@@ -1,0 +1,281 @@
+"""The way from volumes to a table and a picture, by the commands that a user would type."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from demo.figure import Picture, draw, read_picture
+from demo.raw_data import ENDING, Volumes, build_raw_data
+from demo.scoring import Score, as_text, score_folder, table_rows, write_table
+from nnunet_sfr.atomic import write_json
+from nnunet_sfr.dataset import read_json
+from nnunet_sfr.errors import UserError
+
+DATASET_ID, DATASET_NAME = "900", "Dataset900_SFRDemo"
+CONFIGURATION = "3d_fullres"
+PLANNER, PLANS = "ExperimentPlannerCPU", "nnUNetPlansCPU"
+PSEUDO_LABEL, PREDICTION = "pseudo-label", "prediction"
+
+Runner = Callable[[Sequence[str], Mapping[str, str]], int]
+"""Runs a command in an environment and returns its exit code."""
+
+
+class StepError(Exception):
+    """A command ended with an error; its own message is on the screen already."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What ``run.py`` was asked for; its ``--help`` says what each means."""
+
+    device: str = "cpu"
+    spacing: float | None = None
+    iterations: int = 300
+    epochs: int = 4
+    iterations_per_epoch: int = 30
+
+    @property
+    def trainer(self) -> str:
+        return f"nnUNetTrainerSFR_MT_{self.epochs}epochs"
+
+    @property
+    def schedules(self) -> dict[str, dict[str, int]]:
+        """Settings of the SFR plan to change, by section; the planned ones are for hours on a GPU."""
+        return {
+            "fine_tuning": {
+                "iterations": self.iterations,
+                "warmup_iterations": self.iterations // 10,
+                "validation_every": max(1, self.iterations // 3),
+            },
+            "retraining": {
+                "iterations_per_epoch": self.iterations_per_epoch,
+                "validation_iterations_per_epoch": max(1, self.iterations_per_epoch // 10),
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders below the output folder."""
+
+    output: Path
+
+    @property
+    def roots(self) -> dict[str, str]:
+        """nnU-Net's three variables."""
+        return {name: str(self.output / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+
+    @property
+    def raw_data(self) -> Path:
+        return self.output / "nnUNet_raw" / DATASET_NAME
+
+    @property
+    def sfr_plan(self) -> Path:
+        return self.output / "nnUNet_preprocessed" / DATASET_NAME / f"{PLANS}_SFRPlans.json"
+
+    @property
+    def pseudo_labels(self) -> Path:
+        return self.output / "pseudo_labels"
+
+    @property
+    def predictions(self) -> Path:
+        return self.output / "predictions"
+
+
+def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a command in a process of its own, with its output on our screen; 128 + signal if it was killed."""
+    try:
+        code = subprocess.run(command, env=environment, check=False).returncode
+    except FileNotFoundError:
+        raise UserError(f"{command[0]}: not installed beside {sys.executable}; run: pip install -e .") from None
+    return code if code >= 0 else 128 - code
+
+
+def process_environment(workspace: Workspace) -> dict[str, str]:
+    """The environment of every command: nnU-Net's folders, and no more processes than a laptop bears.
+
+    A number of threads or of processes that the user has set stays.
+    """
+    ours = {
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+        "nnUNet_n_proc_DA": "0",
+        "nnUNet_def_n_proc": "1",
+        # On a GPU, compiling would take longer than this demonstration trains.
+        "nnUNet_compile": "false",
+    }
+    environment = {**ours, **os.environ, **workspace.roots}
+    # The commands are those of this Python, whether or not its environment has been activated.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return environment
+
+
+def command_lines(workspace: Workspace, options: Options) -> dict[str, list[str]]:
+    """The public commands in their order, by the title of their step."""
+    case = ["-d", DATASET_ID, "-c", CONFIGURATION, "-p", PLANS]
+    device = ["-device", options.device]
+    plan = ["sfr_plan_and_preprocess", "-d", DATASET_ID, "-c", CONFIGURATION, "-pl", PLANNER]
+    if options.spacing is not None:
+        plan += ["-overwrite_target_spacing", *[f"{options.spacing:g}"] * 3]
+    trainer = ["-tr", options.trainer, "-p", PLANS]
+    test_images = ["-i", str(workspace.raw_data / "imagesTs"), "-o", str(workspace.predictions)]
+    predict = ["nnUNetv2_predict", *test_images, "-d", DATASET_ID, "-c", CONFIGURATION, "-f", "all", *trainer, *device]
+    return {
+        "Plan and preprocess labelled and unlabelled cases": plan,
+        "Fine-tune SAM on stitched labelled cases": ["sfr_finetune", *case, *device],
+        "Let SAM label the unlabelled cases": [
+            "sfr_pseudolabel",
+            *case,
+            *device,
+            "--export",
+            str(workspace.pseudo_labels),
+        ],
+        "Train nnU-Net on labels and pseudo-labels": [
+            "nnUNetv2_train",
+            DATASET_ID,
+            CONFIGURATION,
+            "all",
+            *trainer,
+            *device,
+        ],
+        "Predict the test cases with nnU-Net": predict,
+    }
+
+
+def walk(volumes: Volumes, workspace: Workspace, options: Options, run: Runner = run_command) -> None:
+    """Go the whole way, then print and write table and figure.
+
+    Raises:
+        StepError: a command ended with an exit code other than 0.
+        UserError: the volumes or the options are wrong.
+    """
+    environment = process_environment(workspace)
+    build_raw_data(volumes, workspace.raw_data)
+    _say(f"{DATASET_NAME}: {_counts(volumes)}\n")
+    shown = [*workspace.roots, "OMP_NUM_THREADS", "nnUNet_n_proc_DA", "nnUNet_def_n_proc", "nnUNet_compile"]
+    _say("\n".join(f"export {name}={shlex.quote(environment[name])}" for name in shown))
+    commands = command_lines(workspace, options)
+    times: dict[str, float] = {}
+    for number, (title, command) in enumerate(commands.items(), start=1):
+        _say(f"\n=== {number}/{len(commands)}  {title}\n$ {shlex.join(command)}")
+        times[title] = _run_step(f"step {number} of {len(commands)}", command, environment, run)
+        _say(f"--- took {_minutes(times[title])}")
+        if number == 1:
+            _say(f"\nShort schedules, in {workspace.sfr_plan}:")
+            _say("\n".join(f"  {change}" for change in shorten_schedules(workspace.sfr_plan, options.schedules)))
+    _report(volumes, workspace)
+    _say("\n" + as_text([["step", "time"], *([title, _minutes(seconds)] for title, seconds in times.items())]))
+    _say(f"together {_minutes(sum(times.values()))}")
+
+
+def shorten_schedules(sfr_plan: Path, schedules: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Change settings of our configuration in the SFR plan, as a user does with an editor.
+
+    Returns:
+        One line per setting that changed.
+    """
+    content = read_json(sfr_plan, "sfr_plan_and_preprocess should have written it")
+    configuration = content.get("configurations", {}).get(CONFIGURATION)
+    if configuration is None:
+        raise UserError(
+            f"{sfr_plan}: has no configuration {CONFIGURATION}; sfr_plan_and_preprocess should have made it"
+        )
+    changes = []
+    for section, settings in schedules.items():
+        values = configuration.setdefault(section, {})
+        for name, value in settings.items():
+            changes.append(f"{CONFIGURATION}.{section}.{name}: {values.get(name, 'default')} -> {value}")
+            values[name] = value
+    write_json(content, sfr_plan)
+    return changes
+
+
+def choose_cases(scores: Sequence[Score], result: str) -> list[tuple[Score, str]]:
+    """The cases to show of one kind of result: the median by Dice, and the lowest, so that no failure is hidden."""
+    ranked = sorted((score for score in scores if score.result == result), key=lambda score: score.mean)
+    ranked = [score for score in ranked if not np.isnan(score.mean)]
+    if not ranked:
+        return []
+    median, lowest = ranked[len(ranked) // 2], ranked[0]
+    return [(median, "median")] if median is lowest else [(median, "median"), (lowest, "lowest")]
+
+
+def _run_step(step: str, command: Sequence[str], environment: Mapping[str, str], run: Runner) -> float:
+    """Seconds that the command took."""
+    start = time.monotonic()
+    code = run(command, environment)
+    seconds = time.monotonic() - start
+    if code != 0:
+        raise StepError(
+            f"{step}, {command[0]}, failed with exit code {code} after {_minutes(seconds)}; its messages are above",
+            code,
+        )
+    return seconds
+
+
+def _report(volumes: Volumes, workspace: Workspace) -> None:
+    names = _foreground_labels(workspace.raw_data / "dataset.json")
+    split, labels = volumes.split, list(names)
+    scores = score_folder(PSEUDO_LABEL, workspace.pseudo_labels, split.unlabelled, volumes, labels)
+    scores += score_folder(PREDICTION, workspace.predictions, split.test, volumes, labels)
+    if not scores:
+        _say("\nNo unlabelled and no test case has a truth in labels/: nothing to score.")
+        return
+    rows = table_rows(scores, list(names.values()))
+    write_table(rows, workspace.output)
+    draw(_pictures(scores, volumes, workspace), workspace.output / "figure.png")
+    _say(f"\nDice against the truth, which no training saw\n\n{as_text(rows)}\n")
+    _say("\n".join(str(workspace.output / name) for name in ("table.csv", "table.md", "figure.png")))
+
+
+def _pictures(scores: Sequence[Score], volumes: Volumes, workspace: Workspace) -> list[Picture]:
+    kinds = (
+        (PSEUDO_LABEL, "Unlabelled case", "SAM's pseudo-label", workspace.pseudo_labels),
+        (PREDICTION, "Test case", "nnU-Net's prediction", workspace.predictions),
+    )
+    return [
+        read_picture(
+            title,
+            f"{_short(score.case)}\n{made_by}\nDice {score.mean:.3f} ({rank})",
+            image=volumes.image(score.case),
+            truth=volumes.label(score.case),
+            result=folder / f"{score.case}{ENDING}",
+        )
+        for result, title, made_by, folder in kinds
+        for score, rank in choose_cases(scores, result)
+    ]
+
+
+def _foreground_labels(dataset_json: Path) -> dict[int, str]:
+    labels = read_json(dataset_json, "it was written before the first step")["labels"]
+    return {value: name for name, value in labels.items() if value > 0}
+
+
+def _counts(volumes: Volumes) -> str:
+    split = volumes.split
+    return f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.test)} test cases"
+
+
+def _short(name: str, length: int = 16) -> str:
+    return name if len(name) <= length else f"{name[: length - 3]}..."
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds + 0.5) // 60} min {int(seconds + 0.5) % 60:02d} s"
+
+
+def _say(text: str) -> None:
+    """Print at once, so that our lines stay before those of the command that follows."""
+    print(text, flush=True)
