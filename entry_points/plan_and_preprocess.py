@@ -1,0 +1,98 @@
+"""``sfr_plan_and_preprocess``: plan from all images, preprocess labelled and unlabelled cases."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from nnunet_sfr.settings import SAM_MODELS
+
+from .command_line import argument_parser, run
+
+
+def parser() -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = argument_parser(
+        "sfr_plan_and_preprocess",
+        "Check the raw data, let nnU-Net plan from labelled and unlabelled images together, derive the SFR plan, and "
+        "preprocess all cases with nnU-Net's preprocessor. Unlabelled images lie in imagesUl of the raw data set, "
+        "named like those in imagesTr. Run again, it does only what is missing or changed.",
+    )
+    command.set_defaults(plans=None)
+    add = command.add_argument
+    cores = os.cpu_count() or 1
+    add("-overwrite_plans_name", dest="plans", metavar="PLANS", help="the same as -p; default: the planner's own name")
+    add(
+        "-c",
+        dest="configurations",
+        nargs="+",
+        default=["3d_fullres"],
+        metavar="CONFIGURATION",
+        help="nnU-Net configurations to prepare",
+    )
+    add(
+        "-pl",
+        dest="planner",
+        default="ExperimentPlanner",
+        help="planner: a class of nnU-Net (nnUNetPlannerResEncM, ...), or ExperimentPlannerCPU, ours for machines "
+        "without a GPU (plans name nnUNetPlansCPU)",
+    )
+    add("-gpu_memory_target", type=float, metavar="GB", help="for the planner; default: the planner's own")
+    add(
+        "-overwrite_target_spacing",
+        dest="target_spacing",
+        type=float,
+        nargs="+",
+        metavar="MM",
+        help="three numbers, for 3d_fullres; default: the planner's choice",
+    )
+    add(
+        "-sam",
+        choices=SAM_MODELS,
+        help="vit_b, vit_l and vit_h start from SAM's published weights and want a GPU; vit_tiny is trained from "
+        "scratch, also on a CPU; default: what the SFR plan has, vit_tiny in a new one",
+    )
+    add(
+        "--overwrite_sfr_plan",
+        action="store_true",
+        help="make the SFR plan anew; without it, one that still fits nnU-Net's plan is kept with its edits",
+    )
+    add("--clean", action="store_true", help="make the fingerprint anew even if no image changed")
+    add(
+        "--verify_dataset_integrity",
+        dest="verify",
+        action="store_true",
+        help="run nnU-Net's check too (geometry of the labels, numTraining); images are checked in any case",
+    )
+    add("--no_pp", dest="skip_preprocessing", action="store_true", help="plan, but do not preprocess")
+    add(
+        "-npfp",
+        dest="fingerprint_processes",
+        type=int,
+        default=min(8, cores),
+        metavar="N",
+        help="processes that read images for the fingerprint",
+    )
+    add(
+        "-np",
+        dest="processes",
+        type=int,
+        default=min(4, cores),
+        metavar="N",
+        help="processes that preprocess; each needs memory for a case at full size",
+    )
+    add("--verbose", action="store_true", help="show what nnU-Net prints")
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = vars(parser().parse_args(arguments))
+
+    def command() -> None:
+        # importing torch takes seconds, which -h should not
+        from nnunet_sfr.planning.pipeline import plan_and_preprocess
+
+        plan_and_preprocess(options.pop("dataset"), plans_name=options.pop("plans"), **options)
+
+    exit_code: int = run(command)
+    return exit_code

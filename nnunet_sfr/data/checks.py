@@ -1,0 +1,262 @@
+"""The content of all raw images and labels: read once, checked, and measured for the fingerprint."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from numpy.typing import NDArray
+
+from nnunet_sfr.data.cases import Case, RawDataset, raise_first
+from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.errors import UserError
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What planning needs to know of one case; axes as the reader returns them.
+
+    Args:
+        shape_after_crop: voxels after nnU-Net's crop to the nonzero region.
+        spacing: in mm.
+        relative_size: voxels after the crop divided by voxels before.
+        foreground: nnU-Net's sample of intensities under the label, one array per channel; all are empty if the case
+            has no label or no foreground.
+    """
+
+    shape_after_crop: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    relative_size: float
+    foreground: tuple[NDArray[np.float32], ...]
+
+
+def check_cases(raw: RawDataset, *, samples_per_case: int, processes: int) -> dict[str, CaseFacts]:
+    """Read every image and label once: check its content and gather what the fingerprint needs.
+
+    Args:
+        raw: the listed data set.
+        samples_per_case: foreground intensities to draw per labelled case and channel.
+        processes: processes that read in parallel.
+
+    Returns:
+        The facts of every case, by identifier, labelled cases first.
+
+    Raises:
+        UserError: an image that cannot be read, has NaN or infinite voxels or nothing but zeros, channels or a label
+            that do not match in size, a number of channels or of dimensions that does not fit, label values that
+            ``dataset.json`` does not know, or no foreground in any label.
+    """
+    reader = _reader_class(raw)
+    labels = _label_values(raw)
+    tasks = [_Check(case, reader, raw.num_channels, labels, samples_per_case) for case in raw.cases]
+    results = run_parallel(_check_case, tasks, processes=processes, description="Checking images")
+    facts: dict[str, CaseFacts] = {}
+    problems = []
+    for case, result in zip(raw.cases, results, strict=True):
+        if isinstance(result, str):
+            problems.append(result)
+        else:
+            facts[case.identifier] = result
+    raise_first(problems)
+    raise_first(_dimension_problems(raw, facts))
+    if not any(len(channel) for case in raw.labelled for channel in facts[case.identifier].foreground):
+        raise UserError(
+            f"{raw.folder / 'labelsTr'}: no label has any foreground voxel; at least one labelled case needs some"
+        )
+    return facts
+
+
+@dataclass(frozen=True)
+class _Check:
+    """One task of :func:`check_cases`."""
+
+    case: Case
+    reader: type[BaseReaderWriter]
+    num_channels: int
+    labels: tuple[int, ...]
+    num_samples: int
+
+
+class _ContentError(Exception):
+    """Something is wrong with the content of a case; never leaves this module."""
+
+
+def _reader_class(raw: RawDataset) -> type[BaseReaderWriter]:
+    """nnU-Net's choice of reader: the first one that can open the first labelled image."""
+    example = raw.labelled[0].images[0]
+    try:
+        # its failed attempts print tracebacks
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            reader: type[BaseReaderWriter] = determine_reader_writer_from_dataset_json(
+                raw.dataset_json, str(example), verbose=False
+            )
+    except RuntimeError:
+        raise UserError(
+            f"{example}: no reader of nnU-Net can open the image of case {raw.labelled[0].identifier}; replace the "
+            "file, or mend file_ending in dataset.json"
+        ) from None
+    return reader
+
+
+def _label_values(raw: RawDataset) -> tuple[int, ...]:
+    """Every value that a label file may hold."""
+    try:
+        manager = LabelManager(raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order"))
+        values = [int(label) for label in manager.all_labels]
+        ignore = [] if manager.ignore_label is None else [int(manager.ignore_label)]
+    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{raw.folder / 'dataset.json'}: labels are not nnU-Net's format ({error}); mend them"
+        ) from None
+    return tuple(values + ignore)
+
+
+def _check_case(task: _Check) -> CaseFacts | str:
+    """Read and check one case; what is wrong with it comes back as the line to print."""
+    try:
+        # readers print what they then raise
+        with contextlib.redirect_stdout(io.StringIO()):
+            return _measure(task)
+    except _ContentError as problem:
+        return str(problem)
+    except MemoryError:
+        return f"{task.case.images[0]}: memory ran out; use fewer processes (-npfp)"
+
+
+def _measure(task: _Check) -> CaseFacts:
+    case = task.case
+    images, spacing = _read_images(task)
+    label = None if case.label is None else _read_label(task, images.shape[1:])
+    cropped, cropped_label, _ = crop_to_nonzero(images, label)
+    foreground = []
+    if label is not None:
+        foreground, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
+            cropped_label, cropped, num_samples=task.num_samples
+        )
+    before, after = images.shape[1:], cropped.shape[1:]
+    return CaseFacts(
+        shape_after_crop=(int(after[0]), int(after[1]), int(after[2])),
+        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        relative_size=float(np.prod(after) / np.prod(before)),
+        foreground=tuple(np.asarray(channel, np.float32) for channel in foreground),
+    )
+
+
+def _read_images(task: _Check) -> tuple[NDArray[np.float32], Sequence[float]]:
+    """All channels (channels, and three axes) and the spacing in mm."""
+    case = task.case
+    channels: list[NDArray[np.float32]] = []
+    spacings: list[Sequence[float]] = []
+    for file in case.images:
+        array, spacing = _read(task.reader, file, case)
+        _require_finite(array, file, case)
+        if channels and array.shape[1:] != channels[0].shape[1:]:
+            raise _ContentError(
+                f"{file}: {_size(array)} voxels, but {case.images[0].name} of case {case.identifier} has "
+                f"{_size(channels[0])}; resample the channels to one grid"
+            )
+        if spacings and not np.allclose(spacing, spacings[0]):
+            raise _ContentError(
+                f"{file}: spacing {_mm(spacing)}, but {case.images[0].name} of case {case.identifier} has "
+                f"{_mm(spacings[0])}; resample the channels to one grid"
+            )
+        channels.append(array)
+        spacings.append(spacing)
+    images = np.concatenate(channels)
+    if len(images) != task.num_channels:
+        raise _ContentError(
+            f"{case.images[0]}: case {case.identifier} has {len(images)} channels where dataset.json names "
+            f"{task.num_channels}; check the files of this case and the dimensions of the image"
+        )
+    if not np.any(images):
+        raise _ContentError(f"{case.images[0]}: case {case.identifier} has no voxel but zeros; replace or remove it")
+    return images, spacings[0]
+
+
+def _read_label(task: _Check, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Label (1, and three axes) on the grid of the image."""
+    case = task.case
+    assert case.label is not None
+    label, _ = _read(task.reader, case.label, case)
+    if label.shape != (1, *shape):
+        raise _ContentError(
+            f"{case.label}: {_size(label)} voxels, but the image of case {case.identifier} has "
+            f"{' x '.join(map(str, shape))}; label and image need the same grid"
+        )
+    # isin compares with each value in turn, where unique would sort all voxels
+    unknown = label[~np.isin(label, task.labels)]
+    if unknown.size:
+        raise _ContentError(
+            f"{case.label}: case {case.identifier} has the label {unknown.min():g}, which dataset.json does not name; "
+            "mend one of the two"
+        )
+    return label
+
+
+def _read(reader: type[BaseReaderWriter], file: Path, case: Case) -> tuple[NDArray[np.float32], Sequence[float]]:
+    """One file as (channels, and three axes) and its spacing in mm."""
+    try:
+        _read_nifti_strictly(file, case)
+        array, properties = reader().read_images((str(file),))
+    except (MemoryError, _ContentError):
+        raise
+    except Exception as error:
+        # SimpleITK's messages have a line per layer; the last names the cause
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise _ContentError(
+            f"{file}: image of case {case.identifier} cannot be read ({lines[-1].strip()}); replace the file"
+        ) from None
+    if array.ndim != 4:
+        raise _ContentError(f"{file}: case {case.identifier} has {array.ndim - 1} dimensions; nnU-Net takes 2 or 3")
+    return array, properties["spacing"]
+
+
+def _read_nifti_strictly(file: Path, case: Case) -> None:
+    """Find what SimpleITK's NIfTI reader passes over: voxels cut off, which it makes up, and NaN, which become 0."""
+    if file.name.endswith((".nii", ".nii.gz")):
+        image: Any = nibabel.load(file)
+        stored = np.asarray(image.dataobj.get_unscaled())
+        if stored.dtype.kind == "f":
+            _require_finite(stored, file, case)
+
+
+def _require_finite(array: NDArray[Any], file: Path, case: Case) -> None:
+    if not np.all(np.isfinite(array)):
+        raise _ContentError(f"{file}: case {case.identifier} has NaN or infinite voxels; replace them by numbers")
+
+
+def _dimension_problems(raw: RawDataset, facts: dict[str, CaseFacts]) -> list[str]:
+    """2D pictures among volumes, or volumes among 2D pictures."""
+    expected = _is_2d(facts[raw.labelled[0].identifier])
+    names = {True: "2D", False: "3D"}
+    return [
+        f"{case.images[0]}: case {case.identifier} is {names[not expected]}, but the first labelled case is "
+        f"{names[expected]}; use images of one dimension"
+        for case in raw.cases
+        if _is_2d(facts[case.identifier]) != expected
+    ]
+
+
+def _is_2d(case: CaseFacts) -> bool:
+    """nnU-Net's readers give a 2D picture one slice, and a slice spacing that is 999 or 999 times the largest other."""
+    first, *others = case.spacing
+    return case.shape_after_crop[0] == 1 and first > 100 * max(others)
+
+
+def _size(array: NDArray[np.float32]) -> str:
+    return " x ".join(map(str, array.shape[1:]))
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{value:g}" for value in spacing) + " mm"

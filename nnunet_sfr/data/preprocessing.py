@@ -1,0 +1,318 @@
+"""Labelled and unlabelled cases through nnU-Net's own preprocessor, in nnU-Net's own format, resumably.
+
+A case is three files, ``<id>.b2nd`` (data), ``<id>_seg.b2nd`` (label; without one, nnU-Net's nonzero mask: 0 inside,
+-1 outside) and ``<id>.pkl`` (properties). What a case was made from is kept in its properties under ``nnunet_sfr``: the
+stamps of its input files and hashes of the parts of the plan and of the labels that it depends on. A case whose
+provenance still holds is not made again.
+
+Cases are written in a folder beside the final one and moved when they are whole. The ``.b2nd`` file moves last and is
+removed first: it is what nnU-Net lists, so at no time does nnU-Net see half a case. The final folder holds nothing but
+current cases, since nnU-Net infers the format from all files in it and trains on every case in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import blosc2
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunet_sfr.atomic import is_disk_full, replacing
+from nnunet_sfr.data.cases import Case, RawDataset, file_stamps
+from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import SFRPaths
+from nnunet_sfr.plans import derived_from
+
+PROVENANCE = "nnunet_sfr"
+_PROPERTIES, _SEGMENTATION, _DATA = ".pkl", "_seg.b2nd", ".b2nd"
+_FILES = (_PROPERTIES, _SEGMENTATION, _DATA)
+"""What a case consists of, in the order in which it is put in place."""
+
+_KEYS = (
+    "preprocessor_name",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
+)
+"""Keys of an nnU-Net configuration, besides those of ``derived_from``, that change a preprocessed case."""
+
+_WITHOUT_STATISTICS = ("ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization")
+"""nnU-Net's normalisations that look at nothing but the image: new labelled cases leave the others as they are."""
+
+
+@dataclass(frozen=True)
+class PreprocessingResult:
+    """How many cases were made, found up to date, and removed."""
+
+    made: int
+    kept: int
+    removed: int
+
+
+def preprocess(raw: RawDataset, paths: SFRPaths, plans_manager: PlansManager, *, processes: int) -> PreprocessingResult:
+    """Bring the preprocessed labelled and unlabelled cases of one configuration up to date.
+
+    Args:
+        raw: the listed data set.
+        paths: names the configuration and the folders to fill.
+        plans_manager: nnU-Net's plan.
+        processes: processes that preprocess in parallel (each holds a case or two in memory).
+
+    Raises:
+        UserError: the disk is full, or a worker was killed. Finished cases stay, and the next call goes on from there.
+    """
+    jobs: list[_Job] = []
+    removed = 0
+    for cases, folder in ((raw.labelled, paths.labelled), (raw.unlabelled, paths.unlabelled)):
+        removed += _remove_foreign_files(folder, cases)
+        jobs += [_job(case, folder, paths.configuration, raw, plans_manager) for case in cases]
+    pending = [job for job in jobs if not _is_current(job)]
+    # of both folders: one may be left from a run that was killed
+    scratches = {job.scratch for job in jobs}
+    try:
+        for scratch in scratches:
+            shutil.rmtree(scratch, ignore_errors=True)
+        for job in pending:
+            job.scratch.mkdir(parents=True, exist_ok=True)
+        run_parallel(_preprocess_case, pending, processes=processes, description=f"Preprocessing {paths.configuration}")
+    except OSError as error:
+        raise _translated(error, paths.preprocessed) from None
+    finally:
+        for scratch in scratches:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return PreprocessingResult(made=len(pending), kept=len(jobs) - len(pending), removed=removed)
+
+
+def copy_ground_truth(raw: RawDataset, preprocessed: Path) -> None:
+    """Copy new and changed labels to ``gt_segmentations``, where nnU-Net's validation reads them."""
+    for case in raw.labelled:
+        assert case.label is not None
+        target = preprocessed / "gt_segmentations" / f"{case.identifier}{raw.dataset_json['file_ending']}"
+        if not (target.is_file() and _size_and_time(target) == _size_and_time(case.label)):
+            with replacing(target) as temporary:
+                # copy2 keeps the time of change, which is how the next call knows
+                shutil.copy2(case.label, temporary)
+
+
+def _size_and_time(file: Path) -> list[str | int]:
+    return file_stamps([file])[0][1:]
+
+
+def check_grid(
+    properties: Mapping[str, Any],
+    shape: Sequence[int],
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    case: str = "a case",
+) -> None:
+    """Check that a preprocessed case fits the plan as it is now.
+
+    Args:
+        properties: of the case, as its ``.pkl`` has them.
+        shape: of its data; the last three axes count.
+        plans_manager: nnU-Net's plan.
+        configuration_manager: one configuration of it.
+        case: identifier, for the message.
+
+    Raises:
+        UserError: the case was made for another target spacing, normalisation or axis order.
+    """
+    expected = expected_shape(properties, plans_manager, configuration_manager)
+    recorded = properties.get(PROVENANCE, {}).get("plan")
+    remedy = "run sfr_plan_and_preprocess again"
+    if tuple(shape[-3:]) != expected:
+        raise UserError(
+            f"{case}: preprocessed to {_size(shape[-3:])} voxels, where the plan now asks for {_size(expected)}: "
+            f"a target spacing changed since; {remedy}"
+        )
+    if recorded is not None and recorded != _plan_hash(plans_manager, configuration_manager):
+        raise UserError(
+            f"{case}: preprocessed under another plan (spacing, normalisation or resampling changed since); {remedy}"
+        )
+
+
+def expected_shape(
+    properties: Mapping[str, Any], plans_manager: PlansManager, configuration_manager: ConfigurationManager
+) -> tuple[int, int, int]:
+    """The (D, H, W) that the plan gives a case, from its recorded spacing and its shape after the crop."""
+    spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
+    cropped = properties["shape_after_cropping_and_before_resampling"]
+    return preprocessed_shape(cropped, spacing, configuration_manager.spacing)
+
+
+def preprocessed_shape(
+    shape: Sequence[int], spacing: Sequence[float], target_spacing: Sequence[float]
+) -> tuple[int, int, int]:
+    """Shape of a cropped image after nnU-Net's resampling; all axes (D, H, W) after the transposition, spacing in mm.
+
+    A 2D configuration keeps the slices of every case as they are.
+    """
+    target = [spacing[0], *target_spacing] if len(target_spacing) == 2 else list(target_spacing)
+    depth, height, width = compute_new_shape(list(shape), list(spacing), target).tolist()
+    return depth, height, width
+
+
+# --- one case --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One case to preprocess: everything that a worker needs, picklable."""
+
+    case: Case
+    folder: Path
+    configuration: str
+    plans: dict[str, Any]
+    dataset_json: dict[str, Any]
+    num_channels: int
+    provenance: dict[str, Any]
+
+    @property
+    def scratch(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.partial")
+
+
+def _job(case: Case, folder: Path, configuration: str, raw: RawDataset, plans_manager: PlansManager) -> _Job:
+    provenance = {
+        "inputs": file_stamps(case.files),
+        "plan": _plan_hash(plans_manager, plans_manager.get_configuration(configuration)),
+        # where nnU-Net samples foreground depends on the labels and regions
+        "labels": None
+        if case.label is None
+        else _hash([raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order")]),
+    }
+    return _Job(case, folder, configuration, plans_manager.plans, raw.dataset_json, raw.num_channels, provenance)
+
+
+def _preprocess_case(job: _Job) -> None:
+    """Preprocess one case beside its folder, then move it in."""
+    manager = PlansManager(job.plans)
+    configuration = manager.get_configuration(job.configuration)
+    scratch = job.scratch / job.case.identifier
+    try:
+        configuration.preprocessor_class(verbose=False).run_case_save(
+            str(scratch),
+            [str(file) for file in job.case.images],
+            None if job.case.label is None else str(job.case.label),
+            manager,
+            configuration,
+            job.dataset_json,
+        )
+        properties = _load_properties(_with_suffix(scratch, _PROPERTIES))
+        properties[PROVENANCE] = job.provenance
+        with _with_suffix(scratch, _PROPERTIES).open("wb") as stream:
+            pickle.dump(properties, stream)
+        if not _is_whole(job, job.scratch):
+            # blosc2 does not report every failed write
+            raise OSError(f"{scratch}: what was written cannot be read back")
+        _publish(scratch, job.folder / job.case.identifier)
+    except MemoryError:
+        raise UserError(
+            f"{job.case.images[0]}: memory ran out while case {job.case.identifier} was preprocessed; "
+            "use fewer processes (-np)"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        raise _translated(error, job.folder) from error
+
+
+def _publish(scratch: Path, target: Path) -> None:
+    """Put a whole case in the place of an older one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in reversed(_FILES):
+        _with_suffix(target, suffix).unlink(missing_ok=True)
+    for suffix in _FILES:
+        os.replace(_with_suffix(scratch, suffix), _with_suffix(target, suffix))
+
+
+def _is_current(job: _Job) -> bool:
+    """Whether the case in the folder is whole and was made from the same files by the same plan."""
+    return _is_whole(job, job.folder)
+
+
+def _is_whole(job: _Job, folder: Path) -> bool:
+    """Whether ``folder`` has all files of the case, with the right provenance and shapes."""
+    stem = folder / job.case.identifier
+    manager = PlansManager(job.plans)
+    try:
+        properties = _load_properties(_with_suffix(stem, _PROPERTIES))
+        if properties.get(PROVENANCE) != job.provenance:
+            return False
+        shape = expected_shape(properties, manager, manager.get_configuration(job.configuration))
+        data = blosc2.open(urlpath=str(_with_suffix(stem, _DATA)), mode="r")
+        segmentation = blosc2.open(urlpath=str(_with_suffix(stem, _SEGMENTATION)), mode="r")
+    except Exception:  # a file that is missing or broken in whatever way has to be made anew
+        return False
+    return bool(data.shape == (job.num_channels, *shape) and segmentation.shape == (1, *shape))
+
+
+def _remove_foreign_files(folder: Path, cases: Sequence[Case]) -> int:
+    """Remove all files that belong to none of the cases (nnU-Net itself empties this folder); return how many cases."""
+    if not folder.is_dir():
+        return 0
+    wanted = {f"{case.identifier}{suffix}" for case in cases for suffix in _FILES}
+    foreign = [entry for entry in folder.iterdir() if entry.is_file() and entry.name not in wanted]
+    # data files first: see the module's docstring
+    foreign.sort(key=lambda file: file.name.endswith(_SEGMENTATION) or not file.name.endswith(_DATA))
+    for file in foreign:
+        file.unlink()
+    return sum(file.name.endswith(_DATA) and not file.name.endswith(_SEGMENTATION) for file in foreign)
+
+
+def _plan_hash(plans_manager: PlansManager, configuration_manager: ConfigurationManager) -> str:
+    """A hash of all parts of the plan that a preprocessed case depends on."""
+    configuration = configuration_manager.configuration
+    statistics = plans_manager.foreground_intensity_properties_per_channel
+    relevant = {
+        **derived_from(plans_manager.plans, configuration),
+        **{key: configuration[key] for key in _KEYS},
+        "image_reader_writer": plans_manager.plans["image_reader_writer"],
+        "intensities": {
+            channel: statistics[str(channel)]
+            for channel, scheme in enumerate(configuration_manager.normalization_schemes)
+            if scheme not in _WITHOUT_STATISTICS
+        },
+    }
+    return _hash(relevant)
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _load_properties(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        properties: dict[str, Any] = pickle.load(stream)
+    return properties
+
+
+def _with_suffix(stem: Path, suffix: str) -> Path:
+    """``Path.with_suffix`` would cut an identifier that has a dot."""
+    return stem.with_name(stem.name + suffix)
+
+
+def _translated(error: OSError | RuntimeError, folder: Path) -> Exception:
+    """A full disk as a UserError; anything else as it is."""
+    if is_disk_full(error) or _free_bytes(folder) < 2**20:
+        return UserError(f"{folder}: the disk is full; free some space and run the same command again")
+    return error
+
+
+def _free_bytes(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(str(int(length)) for length in shape)

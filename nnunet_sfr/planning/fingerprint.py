@@ -1,0 +1,91 @@
+"""nnU-Net's fingerprint with the geometry of the unlabelled images joined in.
+
+``dataset_fingerprint.json`` stays nnU-Net's: its spacings and shapes cover all images, so that target spacing, patch
+size and normalisation mask follow the whole data set; its intensity statistics stay those of the labelled foreground.
+One key of our own tells which files it was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_sfr.atomic import write_json
+from nnunet_sfr.data.cases import RawDataset
+from nnunet_sfr.data.checks import CaseFacts, check_cases
+from nnunet_sfr.dataset import read_json
+
+OWN_KEY = "nnunet_sfr"
+FOREGROUND_SAMPLES = 100_000_000
+"""Intensities drawn from all labelled cases together (``num_foreground_voxels_for_intensitystats`` in nnU-Net)."""
+
+
+def update_fingerprint(file: Path, raw: RawDataset, *, processes: int, clean: bool = False) -> dict[str, Any]:
+    """Make the fingerprint, unless the one on disk was made from the same files.
+
+    Images are read and checked first; nothing is written before all of them pass.
+
+    Args:
+        file: ``nnUNet_preprocessed/<name>/dataset_fingerprint.json``.
+        raw: the listed data set.
+        processes: processes that read images.
+        clean: make it anew in any case.
+
+    Returns:
+        The fingerprint; ``spacings`` (mm) and ``shapes_after_crop`` (voxels) with the axes as the reader returns them,
+        labelled cases first.
+
+    Raises:
+        UserError: an image that does not pass the checks of :func:`nnunet_sfr.data.checks.check_cases`.
+    """
+    stamp = raw.stamp()
+    if file.is_file() and not clean:
+        fingerprint = read_json(file, "delete it and run the same command again")
+        if fingerprint.get(OWN_KEY, {}).get("stamp") == stamp:
+            print("Fingerprint: no image changed since the last one, which is kept")
+            return fingerprint
+    facts = check_cases(raw, samples_per_case=FOREGROUND_SAMPLES // len(raw.labelled), processes=processes)
+    fingerprint = make_fingerprint(facts)
+    fingerprint[OWN_KEY] = {
+        "stamp": stamp,
+        "num_labelled": len(raw.labelled),
+        "num_unlabelled": len(raw.unlabelled),
+    }
+    write_json(fingerprint, file)
+    return fingerprint
+
+
+def make_fingerprint(facts: Mapping[str, CaseFacts]) -> dict[str, Any]:
+    """nnU-Net's fingerprint in JSON's types: geometry of all cases, intensities of the labelled foreground.
+
+    With labelled cases alone it equals what ``DatasetFingerprintExtractor.run`` writes (a test holds it to that); that
+    method is not called because it reads every image once more in worker processes of its own.
+    """
+    cases = list(facts.values())
+    samples = [case.foreground for case in cases if case.foreground]
+    channels = [np.concatenate([sample[channel] for sample in samples]) for channel in range(len(samples[0]))]
+    return {
+        "spacings": [list(case.spacing) for case in cases],
+        "shapes_after_crop": [list(case.shape_after_crop) for case in cases],
+        "foreground_intensity_properties_per_channel": {
+            str(channel): _statistics(values) for channel, values in enumerate(channels)
+        },
+        "median_relative_size_after_cropping": float(np.median([case.relative_size for case in cases])),
+    }
+
+
+def _statistics(values: NDArray[np.float32]) -> dict[str, float]:
+    percentile_00_5, median, percentile_99_5 = np.percentile(values, (0.5, 50.0, 99.5))
+    return {
+        "mean": float(np.mean(values)),
+        "median": float(median),
+        "std": float(np.std(values)),
+        "min": float(np.min(values)),
+        "max": float(np.max(values)),
+        "percentile_99_5": float(percentile_99_5),
+        "percentile_00_5": float(percentile_00_5),
+    }

@@ -1,0 +1,249 @@
+"""From a raw data set to preprocessed cases and both plans, step by step; every step keeps what is up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_sfr.atomic import is_disk_full
+from nnunet_sfr.data.cases import RawDataset, list_cases
+from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
+from nnunet_sfr.dataset import open_dataset, read_json, resolve_dataset_name
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import SFRPaths, nnunet_root
+from nnunet_sfr.planning.fingerprint import update_fingerprint
+from nnunet_sfr.planning.mosaic import choose_stitching, data_extent
+from nnunet_sfr.planning.planners import check_target_spacing, find_planner, plan
+from nnunet_sfr.plans import SFRConfiguration, derived_from, load_configuration, save_configuration
+from nnunet_sfr.settings import SAM_MODELS, FineTuningSettings, SAMSettings
+
+DEFAULT_SAM = "vit_tiny"
+TINY_ITERATIONS = 2000
+"""Fine-tuning steps of vit_tiny: it is trained from scratch on small canvases, where SAM's ViT-B takes 6000."""
+
+
+def plan_and_preprocess(
+    dataset_name_or_id: str | int,
+    *,
+    configurations: Sequence[str] = ("3d_fullres",),
+    planner: str = "ExperimentPlanner",
+    plans_name: str | None = None,
+    gpu_memory_target: float | None = None,
+    target_spacing: Sequence[float] | None = None,
+    sam: str | None = None,
+    overwrite_sfr_plan: bool = False,
+    clean: bool = False,
+    verify: bool = False,
+    skip_preprocessing: bool = False,
+    fingerprint_processes: int = 8,
+    processes: int = 4,
+    verbose: bool = False,
+) -> str:
+    """Plan a data set for nnU-Net and SFR from all its images, and preprocess labelled and unlabelled cases alike.
+
+    All input is checked before anything is written.
+
+    Args:
+        dataset_name_or_id: nnU-Net's name or number.
+        configurations: nnU-Net configurations to make an SFR plan for and to preprocess.
+        planner: name of a planner class.
+        plans_name: nnU-Net's plans identifier; None for the planner's own.
+        gpu_memory_target: in GB, for the planner; None for its own.
+        target_spacing: in mm, for 3d_fullres; None for the planner's choice.
+        sam: a SAM model; None for the one in the SFR plan, or vit_tiny.
+        overwrite_sfr_plan: make the SFR plan anew even if the present one fits.
+        clean: make the fingerprint anew even if no image changed.
+        verify: run nnU-Net's verify_dataset_integrity too.
+        skip_preprocessing: stop after planning.
+        fingerprint_processes: processes that read and check images.
+        processes: processes that preprocess.
+        verbose: let nnU-Net print.
+
+    Returns:
+        nnU-Net's plans identifier.
+
+    Raises:
+        UserError: anything in the data or the call that the user can mend, a full disk too.
+    """
+    try:
+        name = resolve_dataset_name(dataset_name_or_id)
+        planner_class = find_planner(planner)
+        check_target_spacing(target_spacing)
+        raw = list_cases(nnunet_root("nnUNet_raw") / name)
+        print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
+        preprocessed = nnunet_root("nnUNet_preprocessed") / name
+        if verify:
+            _verify(raw, fingerprint_processes)
+        fingerprint = update_fingerprint(
+            preprocessed / "dataset_fingerprint.json",
+            raw,
+            processes=fingerprint_processes,
+            clean=clean,
+        )
+        plans_identifier = plan(
+            name,
+            planner_class,
+            plans_name=plans_name,
+            gpu_memory_target=gpu_memory_target,
+            target_spacing=target_spacing,
+            verbose=verbose,
+        )
+        # open_dataset refuses configurations that the plan has not, or that SFR does not train
+        datasets = [open_dataset(name, configuration, plans_identifier) for configuration in configurations]
+        for dataset in datasets:
+            print(describe(dataset.plans_manager, dataset.paths.configuration))
+            update_sfr_plan(dataset.paths, dataset.plans_manager, fingerprint, sam=sam, overwrite=overwrite_sfr_plan)
+        if not skip_preprocessing:
+            _preprocess_all(raw, [dataset.paths for dataset in datasets], datasets[0].plans_manager, processes)
+    except OSError as error:
+        if is_disk_full(error):
+            folder = nnunet_root("nnUNet_preprocessed")
+            raise UserError(f"{folder}: the disk is full; free some space and run the same command again") from None
+        raise
+    return plans_identifier
+
+
+def update_sfr_plan(
+    paths: SFRPaths,
+    plans_manager: PlansManager,
+    fingerprint: dict[str, Any],
+    *,
+    sam: str | None = None,
+    overwrite: bool = False,
+) -> SFRConfiguration:
+    """Write the SFR plan of one configuration, or keep the one that is there and still fits (it may be edited).
+
+    Args:
+        paths: of the configuration.
+        plans_manager: nnU-Net's plan.
+        fingerprint: of all images.
+        sam: a SAM model; None for the one in the present plan, or vit_tiny.
+        overwrite: make it anew in any case.
+
+    Raises:
+        UserError: the present plan fits but one of its settings is not valid.
+    """
+    file, name = paths.sfr_plans_file, paths.configuration
+    present = _present_entry(file, name)
+    reason = _reason_to_plan_anew(present, plans_manager, name, sam, overwrite)
+    fresh = make_sfr_plan(plans_manager, name, fingerprint, sam or _sam_of(present) or DEFAULT_SAM)
+    if reason is None:
+        kept = load_configuration(
+            file,
+            name,
+            nnunet_plans=plans_manager.plans,
+            nnunet_configuration=plans_manager.get_configuration(name).configuration,
+        )
+        hint = ""
+        if kept.stitching != fresh.stitching:
+            hint = f", where planning anew would give {_mosaic(fresh)}: --overwrite_sfr_plan takes that"
+        print(f"SFR plan of {name}: {_mosaic(kept)}; kept from {file}{hint}")
+        return kept
+    save_configuration(
+        file, dataset_name=paths.dataset_name, plans_name=paths.plans_name, configuration=name, settings=fresh
+    )
+    print(f"SFR plan of {name}: {_mosaic(fresh)}; {reason} {file}")
+    return fresh
+
+
+def make_sfr_plan(
+    plans_manager: PlansManager, configuration: str, fingerprint: dict[str, Any], sam: str
+) -> SFRConfiguration:
+    """Derive the SFR plan of one configuration by the rules of :mod:`nnunet_sfr.planning.mosaic`."""
+    manager = plans_manager.get_configuration(configuration)
+    extent = data_extent(
+        fingerprint["shapes_after_crop"],
+        fingerprint["spacings"],
+        transpose_forward=plans_manager.transpose_forward,
+        target_spacing=manager.spacing,
+    )
+    tiny = sam == "vit_tiny"
+    return SFRConfiguration(
+        stitching=choose_stitching(sam, extent, manager.patch_size),
+        sam=SAMSettings(model=sam, adaptation="full" if tiny else "lora"),
+        fine_tuning=FineTuningSettings(iterations=TINY_ITERATIONS) if tiny else FineTuningSettings(),
+        derived_from=derived_from(plans_manager.plans, manager.configuration),
+    )
+
+
+def describe(plans_manager: PlansManager, configuration: str) -> str:
+    """What nnU-Net planned, in one line."""
+    manager = plans_manager.get_configuration(configuration)
+    features = "-".join(map(str, manager.network_arch_init_kwargs["features_per_stage"]))
+    spacing = " x ".join(f"{value:g}" for value in manager.spacing)
+    network = manager.network_arch_class_name.rsplit(".", 1)[-1]
+    return (
+        f"{plans_manager.plans_name} {configuration}: {network} {features}, patch {_times(manager.patch_size)}, "
+        f"batch size {manager.batch_size}, spacing {spacing} mm"
+    )
+
+
+def _present_entry(file: Path, configuration: str) -> dict[str, Any] | None:
+    if not file.is_file():
+        return None
+    remedy = "mend or delete it"
+    configurations = read_json(file, remedy).get("configurations")
+    if not isinstance(configurations, dict):
+        raise UserError(f"{file}: is not an SFR plan (no 'configurations'); {remedy}")
+    entry = configurations.get(configuration)
+    if entry is not None and not isinstance(entry, dict):
+        raise UserError(f"{file}: configuration {configuration}: expected an object; {remedy}")
+    return entry
+
+
+def _reason_to_plan_anew(
+    present: dict[str, Any] | None, plans_manager: PlansManager, configuration: str, sam: str | None, overwrite: bool
+) -> str | None:
+    """Why the SFR plan is made anew, as the words before the file name; None to keep it."""
+    if present is None:
+        return "written to"
+    if overwrite:
+        return "made anew (--overwrite_sfr_plan) in"
+    now = derived_from(plans_manager.plans, plans_manager.get_configuration(configuration).configuration)
+    for key, value in (present.get("derived_from") or {}).items():
+        if now.get(key) != value:
+            return f"made anew because the nnU-Net plan changed ({key} {value} is now {now.get(key)}) in"
+    if sam is not None and sam != _sam_of(present):
+        return f"made anew for -sam {sam} (it had {_sam_of(present)}) in"
+    return None
+
+
+def _sam_of(entry: dict[str, Any] | None) -> str | None:
+    """The SAM model that a plan on disk names; None where an edit left no known name."""
+    section = (entry or {}).get("sam")
+    model = section.get("model") if isinstance(section, dict) else None
+    return model if model in SAM_MODELS else None
+
+
+def _verify(raw: RawDataset, processes: int) -> None:
+    try:
+        verify_dataset_integrity(str(raw.folder), processes)
+    except (AssertionError, OSError, RuntimeError) as error:
+        raise UserError(f"{raw.folder}: nnU-Net's verify_dataset_integrity found: {error}") from None
+
+
+def _preprocess_all(
+    raw: RawDataset, all_paths: Sequence[SFRPaths], plans_manager: PlansManager, processes: int
+) -> None:
+    """Configurations can share a folder: each folder is done once."""
+    for paths in {paths.data_identifier: paths for paths in all_paths}.values():
+        result = preprocess(raw, paths, plans_manager, processes=processes)
+        removed = f", {result.removed} that are no longer in the raw data removed" if result.removed else ""
+        print(f"Preprocessed {paths.configuration}: {result.made} cases made, {result.kept} kept{removed}")
+    copy_ground_truth(raw, all_paths[0].preprocessed)
+
+
+def _mosaic(settings: SFRConfiguration) -> str:
+    stitching = settings.stitching
+    return (
+        f"{settings.sam.model} ({settings.sam.adaptation}), patches of {_times(stitching.patch_size)} on a canvas of "
+        f"{stitching.canvas_size}"
+    )
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

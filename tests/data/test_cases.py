@@ -1,0 +1,260 @@
+"""Listing and checking raw cases: every mistake in the input is one clear line, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from nnunet_sfr.data.cases import list_cases
+from nnunet_sfr.data.checks import check_cases
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.planning import fingerprint
+from nnunet_sfr.planning.pipeline import plan_and_preprocess
+from tests.tiny_dataset import NAME, make_raw_dataset, write_image
+from tests.tiny_project import nnunet_folders
+
+SHAPE = (6, 8, 7)
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A raw data set of two channels in nnU-Net's folders; the labelled cases train_00 and train_01 differ in size."""
+    monkeypatch.setattr(fingerprint, "FOREGROUND_SAMPLES", 1000)
+    with nnunet_folders(tmp_path):
+        make_raw_dataset(tmp_path / "nnUNet_raw", labelled=2, unlabelled=2, channels=2, shape=SHAPE)
+        yield tmp_path / "nnUNet_raw" / NAME
+
+
+def edit_json(raw: Path, **changes: Any) -> None:
+    file = raw / "dataset.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def image(value: float = 1.0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.full(shape, value, np.float32)
+
+
+def rename_case(raw: Path, new: str) -> None:
+    for channel in range(2):
+        old = raw / f"imagesUl/unlabelled_01_{channel:04d}.nii.gz"
+        old.rename(old.with_name(f"{new}_{channel:04d}.nii.gz"))
+
+
+def write_both(raw: Path, array: np.ndarray, spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> None:
+    """Both channels of the first unlabelled case."""
+    for file in (U0, U1):
+        write_image(raw / file, array, spacing)
+
+
+def empty(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def with_voxel(value: float) -> np.ndarray:
+    array = image()
+    array[2, 3, 4] = value
+    return array
+
+
+def empty_labels(raw: Path) -> None:
+    for index in range(2):
+        shape = tuple(length + index for length in SHAPE)
+        write_image(raw / f"labelsTr/train_{index:02d}.nii.gz", np.zeros(shape, np.uint8))
+
+
+Break = Callable[[Path], object]
+U0, U1 = "imagesUl/unlabelled_00_0000.nii.gz", "imagesUl/unlabelled_00_0001.nii.gz"
+MISTAKES: dict[str, tuple[Break, str, str]] = {
+    "no imagesUl": (lambda raw: shutil.rmtree(raw / "imagesUl"), "imagesUl", "not found; put the unlabelled images"),
+    "empty imagesUl": (
+        lambda raw: empty(raw / "imagesUl"),
+        "imagesUl",
+        "is empty; put the unlabelled images there, named like <case>_0000.nii.gz",
+    ),
+    "no imagesTr": (lambda raw: shutil.rmtree(raw / "imagesTr"), "imagesTr", "no labelled images"),
+    "name without channel": (
+        lambda raw: shutil.copy(raw / U0, raw / "imagesUl/new.nii.gz"),
+        "imagesUl/new.nii.gz",
+        "is not of the form <case>_0000.nii.gz; rename or remove",
+    ),
+    "another file format": (
+        lambda raw: shutil.copy(raw / U0, raw / "imagesUl/new_0000.mha"),
+        "imagesUl/new_0000.mha",
+        "is not of the form",
+    ),
+    "missing channel in the middle": (
+        lambda raw: (raw / U0).unlink(),
+        U0,
+        "this channel of case unlabelled_00 is missing",
+    ),
+    "missing last channel": (
+        lambda raw: (raw / U1).unlink(),
+        U0,
+        "case unlabelled_00 has 1 channels where dataset.json names 2",
+    ),
+    "channel too many": (
+        lambda raw: shutil.copy(raw / U1, raw / "imagesUl/unlabelled_00_0002.nii.gz"),
+        "imagesUl/unlabelled_00_0002.nii.gz",
+        "is more than the 2 that dataset.json names",
+    ),
+    "labelled and unlabelled": (
+        lambda raw: rename_case(raw, "train_00"),
+        "imagesUl/train_00_0000.nii.gz",
+        "case train_00 is in imagesTr too; rename or remove one",
+    ),
+    "missing label": (
+        lambda raw: (raw / "labelsTr/train_01.nii.gz").unlink(),
+        "labelsTr/train_01.nii.gz",
+        "label of case train_01 not found; add it, or move the image to imagesUl",
+    ),
+    "name ends in _seg": (
+        lambda raw: rename_case(raw, "a_seg"),
+        "imagesUl/a_seg_0000.nii.gz",
+        "rename the case",
+    ),
+    "truncated image": (lambda raw: truncate(raw / U1), U1, "image of case unlabelled_00 cannot be read"),
+    "first image is no image": (
+        lambda raw: (raw / "imagesTr/train_00_0000.nii.gz").write_text("nothing"),
+        "imagesTr/train_00_0000.nii.gz",
+        "no reader of nnU-Net can open the image of case train_00",
+    ),
+    "truncated label": (
+        lambda raw: truncate(raw / "labelsTr/train_01.nii.gz"),
+        "labelsTr/train_01.nii.gz",
+        "of case train_01 cannot be read",
+    ),
+    "not a number": (
+        lambda raw: write_image(raw / U1, with_voxel(np.nan)),
+        U1,
+        "case unlabelled_00 has NaN or infinite voxels",
+    ),
+    "infinite": (lambda raw: write_image(raw / U0, with_voxel(np.inf)), U0, "has NaN or infinite voxels"),
+    "only zeros": (
+        lambda raw: write_both(raw, image(0.0)),
+        U0,
+        "case unlabelled_00 has no voxel but zeros",
+    ),
+    "channels of two sizes": (
+        lambda raw: write_image(raw / U1, image(shape=(6, 8, 8))),
+        U1,
+        "6 x 8 x 8 voxels, but unlabelled_00_0000.nii.gz of case unlabelled_00 has 6 x 8 x 7",
+    ),
+    "channels of two spacings": (
+        lambda raw: write_image(raw / U1, image(), spacing=(1.0, 1.0, 2.0)),
+        U1,
+        "spacing 1 x 1 x 2 mm, but unlabelled_00_0000.nii.gz of case unlabelled_00 has 1 x 1 x 1 mm",
+    ),
+    "label of another size": (
+        lambda raw: write_image(raw / "labelsTr/train_00.nii.gz", np.ones((6, 8, 8), np.uint8)),
+        "labelsTr/train_00.nii.gz",
+        "6 x 8 x 8 voxels, but the image of case train_00 has 6 x 8 x 7",
+    ),
+    "unknown label": (
+        lambda raw: write_image(raw / "labelsTr/train_00.nii.gz", np.full(SHAPE, 7, np.uint8)),
+        "labelsTr/train_00.nii.gz",
+        "case train_00 has the label 7, which dataset.json does not name",
+    ),
+    "no foreground": (empty_labels, "labelsTr", "no label has any foreground voxel"),
+    "four dimensions": (
+        lambda raw: write_4d(raw / U0),
+        U0,
+        "6 channels where dataset.json names 2",
+    ),
+    "a picture among volumes": (
+        lambda raw: write_both(raw, image(shape=(8, 7)), spacing=(1.0, 1.0)),
+        U0,
+        "case unlabelled_00 is 2D, but the first labelled case is 3D",
+    ),
+    "no dataset.json": (lambda raw: (raw / "dataset.json").unlink(), "dataset.json", "not found"),
+    "broken dataset.json": (lambda raw: truncate(raw / "dataset.json"), "dataset.json", "cannot be read as JSON"),
+    "labels of a wrong form": (
+        lambda raw: edit_json(raw, labels={"background": 0, "a": [1, 2], "b": 1}),
+        "dataset.json",
+        "labels are not nnU-Net's format",
+    ),
+}
+
+
+def write_4d(file: Path) -> None:
+    """Five volumes in one file, which nnU-Net's reader takes for five channels."""
+    volumes = [SimpleITK.GetImageFromArray(image()) for _ in range(5)]
+    SimpleITK.WriteImage(SimpleITK.JoinSeries(volumes), str(file))
+
+
+def snapshot(folder: Path) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("mistake", list(MISTAKES))
+def test_a_mistake_is_one_line_and_changes_nothing(raw: Path, mistake: str, capfd: pytest.CaptureFixture[str]) -> None:
+    break_it, file, message = MISTAKES[mistake]
+    break_it(raw)
+    before = snapshot(raw.parent.parent)
+    with pytest.raises(UserError) as error:
+        plan_and_preprocess(NAME, fingerprint_processes=1, processes=1)
+    assert str(error.value).startswith(str(raw / file) + ":")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert snapshot(raw.parent.parent) == before
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_several_bad_cases_are_counted(raw: Path) -> None:
+    for file in (raw / "imagesUl").iterdir():
+        truncate(file)
+    truncate(raw / "labelsTr/train_00.nii.gz")
+    with pytest.raises(UserError, match=r"train_00.*\(and 2 more cases\)$"):
+        check_cases(list_cases(raw), samples_per_case=10, processes=1)
+
+
+def test_cases_are_listed_with_their_files(raw: Path) -> None:
+    listed = list_cases(raw)
+    assert [case.identifier for case in listed.labelled] == ["train_00", "train_01"]
+    assert [case.identifier for case in listed.unlabelled] == ["unlabelled_00", "unlabelled_01"]
+    assert listed.labelled[1].images == tuple(raw / "imagesTr" / f"train_01_000{channel}.nii.gz" for channel in (0, 1))
+    assert listed.labelled[1].label == raw / "labelsTr/train_01.nii.gz"
+    assert listed.unlabelled[0].label is None
+
+
+def test_hidden_files_among_the_unlabelled_are_passed_over(raw: Path) -> None:
+    (raw / "imagesUl/.DS_Store").write_text("")
+    assert len(list_cases(raw).unlabelled) == 2
+
+
+def test_labelled_cases_may_be_named_in_dataset_json(raw: Path) -> None:
+    """nnU-Net's key dataset: files anywhere, called anything."""
+    (raw / "elsewhere").mkdir()
+    for channel in range(2):
+        shutil.move(raw / f"imagesTr/train_00_000{channel}.nii.gz", raw / f"elsewhere/image_{channel}.nii.gz")
+    entry = {"images": ["elsewhere/image_0.nii.gz", "elsewhere/image_1.nii.gz"], "label": "labelsTr/train_00.nii.gz"}
+    edit_json(raw, dataset={"first": entry}, numTraining=1)
+    (case,) = list_cases(raw).labelled
+    assert case.identifier == "first"
+    assert case.images == (raw / "elsewhere/image_0.nii.gz", raw / "elsewhere/image_1.nii.gz")
+    facts = check_cases(list_cases(raw), samples_per_case=10, processes=1)
+    assert set(facts) == {"first", "unlabelled_00", "unlabelled_01"}
+
+
+def test_facts_are_those_of_the_cropped_image(raw: Path) -> None:
+    """A margin of zeros is cropped, as nnU-Net does."""
+    array = image(0.0)
+    array[1:5, 2:8, 1:7] = 3.0
+    write_both(raw, array, spacing=(3.0, 2.0, 1.5))
+    facts = check_cases(list_cases(raw), samples_per_case=10, processes=1)
+    assert facts["unlabelled_00"].shape_after_crop == (4, 6, 6)
+    assert facts["unlabelled_00"].spacing == (3.0, 2.0, 1.5)
+    assert facts["unlabelled_00"].relative_size == pytest.approx(4 * 6 * 6 / (6 * 8 * 7))
+    assert facts["unlabelled_00"].foreground == ()
+    assert [len(channel) for channel in facts["train_00"].foreground] == [10, 10]

@@ -1,0 +1,102 @@
+"""nnU-Net's fingerprint with the unlabelled images joined in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+
+from nnunet_sfr.data.cases import RawDataset, list_cases
+from nnunet_sfr.data.checks import check_cases
+from nnunet_sfr.planning import fingerprint
+from nnunet_sfr.planning.fingerprint import make_fingerprint, update_fingerprint
+from tests.tiny_dataset import NAME, make_raw_dataset, write_image
+from tests.tiny_project import nnunet_folders
+
+SAMPLES = 6000
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(fingerprint, "FOREGROUND_SAMPLES", SAMPLES)
+    with nnunet_folders(tmp_path):
+        make_raw_dataset(tmp_path / "nnUNet_raw", channels=2, classes=2, shape=(8, 9, 10), spacing=(2.0, 1.0, 1.5))
+        yield tmp_path / "nnUNet_raw" / NAME
+
+
+def fingerprint_file(raw: Path) -> Path:
+    return raw.parent.parent / "nnUNet_preprocessed" / NAME / "dataset_fingerprint.json"
+
+
+def labelled_alone(raw: RawDataset) -> RawDataset:
+    return RawDataset(raw.folder, raw.dataset_json, raw.labelled, ())
+
+
+def test_labelled_cases_alone_give_nnunets_fingerprint(raw: Path) -> None:
+    """Guards the one piece of nnU-Net that is written anew: numbers and keys as its extractor writes them."""
+    facts = check_cases(labelled_alone(list_cases(raw)), samples_per_case=SAMPLES // 3, processes=1)
+    ours = make_fingerprint(facts)
+    extractor = DatasetFingerprintExtractor(NAME, num_processes=1)
+    assert extractor.num_foreground_voxels_for_intensitystats == 100_000_000
+    extractor.num_foreground_voxels_for_intensitystats = SAMPLES
+    extractor.run(overwrite_existing=True)
+    assert json.loads(json.dumps(ours)) == json.loads(fingerprint_file(raw).read_text())
+
+
+def test_unlabelled_cases_join_geometry_but_never_intensities(raw: Path) -> None:
+    """The unlabelled images are far brighter, coarser and mostly empty: only the intensities may not notice."""
+    image = np.zeros((12, 12, 12), np.float32)
+    image[3:9, :, :] = 1e6
+    for index in range(5):
+        for channel in range(2):
+            write_image(raw / f"imagesUl/unlabelled_{index:02d}_000{channel}.nii.gz", image, spacing=(3.0, 3.0, 3.0))
+    listed = list_cases(raw)
+    alone = make_fingerprint(check_cases(labelled_alone(listed), samples_per_case=SAMPLES // 3, processes=1))
+    joined = update_fingerprint(fingerprint_file(raw), listed, processes=1)
+    key = "foreground_intensity_properties_per_channel"
+    assert joined[key] == alone[key]
+    assert joined["spacings"] == [[2.0, 1.0, 1.5]] * 3 + [[3.0, 3.0, 3.0]] * 5
+    assert joined["shapes_after_crop"][3:] == [[6, 12, 12]] * 5
+    assert np.median(alone["spacings"], axis=0).tolist() == [2.0, 1.0, 1.5]
+    assert np.median(joined["spacings"], axis=0).tolist() == [3.0, 3.0, 3.0]
+    assert alone["median_relative_size_after_cropping"] == 1.0
+    assert joined["median_relative_size_after_cropping"] == 0.5
+    assert json.loads(fingerprint_file(raw).read_text()) == joined
+
+
+def test_a_fingerprint_is_kept_until_a_file_changes(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = fingerprint_file(raw)
+    first = update_fingerprint(file, list_cases(raw), processes=1)
+    written = file.stat().st_mtime_ns
+    assert update_fingerprint(file, list_cases(raw), processes=1) == first
+    assert file.stat().st_mtime_ns == written
+    assert "no image changed" in capsys.readouterr().out
+
+    for channel in range(2):
+        source = raw / f"imagesUl/unlabelled_00_000{channel}.nii.gz"
+        shutil.copy(source, source.with_name(f"unlabelled_09_000{channel}.nii.gz"))
+    assert len(update_fingerprint(file, list_cases(raw), processes=1)["spacings"]) == 6
+
+
+def test_a_fingerprint_of_nnunet_is_made_anew(raw: Path) -> None:
+    """nnUNetv2_extract_fingerprint --clean writes one of the labelled cases alone."""
+    file = fingerprint_file(raw)
+    update_fingerprint(file, list_cases(raw), processes=1)
+    content = json.loads(file.read_text())
+    del content["nnunet_sfr"]
+    content["spacings"] = content["spacings"][:3]
+    file.write_text(json.dumps(content))
+    assert len(update_fingerprint(file, list_cases(raw), processes=1)["spacings"]) == 5
+
+
+def test_clean_makes_it_anew(raw: Path) -> None:
+    file = fingerprint_file(raw)
+    first = update_fingerprint(file, list_cases(raw), processes=1)
+    file.write_text(json.dumps({**first, "spacings": []}))
+    assert update_fingerprint(file, list_cases(raw), processes=1)["spacings"] == []
+    assert update_fingerprint(file, list_cases(raw), processes=1, clean=True) == first

@@ -1,0 +1,166 @@
+"""The command from end to end: both plans, what is kept on the second call, and its errors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_sfr.dataset import open_dataset
+from nnunet_sfr.entry_points.plan_and_preprocess import main
+from nnunet_sfr.planning import fingerprint
+from nnunet_sfr.planning.planners import ExperimentPlannerCPU, find_planner
+from tests.tiny_dataset import NAME, make_raw_dataset
+from tests.tiny_project import nnunet_folders
+
+PLANS = "nnUNetPlansCPU"
+PLAN_ONLY = ["-d", "42", "-pl", "ExperimentPlannerCPU", "--no_pp", "-npfp", "1"]
+
+
+@pytest.fixture
+def preprocessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(fingerprint, "FOREGROUND_SAMPLES", 6000)
+    with nnunet_folders(tmp_path):
+        make_raw_dataset(tmp_path / "nnUNet_raw", labelled=2)
+        yield tmp_path / "nnUNet_preprocessed" / NAME
+
+
+def edit(file: Path, section: str, **values: Any) -> None:
+    content = json.loads(file.read_text())
+    content["configurations"]["3d_fullres"][section].update(values)
+    file.write_text(json.dumps(content))
+
+
+def test_plan_for_a_cpu(preprocessed: Path) -> None:
+    assert main(PLAN_ONLY) == 0
+    dataset = open_dataset(42, "3d_fullres", PLANS)
+    architecture = dataset.configuration_manager.network_arch_init_kwargs
+    assert architecture["features_per_stage"] == [16, 32, 64]
+    assert dataset.configuration_manager.patch_size == [20, 24, 24]
+    assert dataset.configuration_manager.batch_size == 2
+    # cases of 18 x 22 x 20 and 19 x 23 x 21: all slices of the largest on the smallest canvas that holds them
+    assert dataset.settings.stitching.patch_size == (19, 23, 21)
+    assert dataset.settings.stitching.canvas_size == 128
+    assert (dataset.settings.sam.model, dataset.settings.sam.adaptation) == ("vit_tiny", "full")
+    assert dataset.settings.fine_tuning.iterations == 2000
+    assert not dataset.paths.labelled.exists()
+
+
+def test_unlabelled_images_change_the_target_spacing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One labelled case at 1 mm among five unlabelled ones at 2 mm: the plan follows the many."""
+    monkeypatch.setattr(fingerprint, "FOREGROUND_SAMPLES", 6000)
+    raw = tmp_path / "nnUNet_raw"
+    with nnunet_folders(tmp_path):
+        make_raw_dataset(raw, labelled=1, unlabelled=0)
+        make_raw_dataset(tmp_path / "coarse", unlabelled=5, spacing=(2.0, 2.0, 2.0))
+        shutil.copytree(tmp_path / "coarse" / NAME / "imagesUl", raw / NAME / "imagesUl")
+        assert main([*PLAN_ONLY, "-overwrite_plans_name", "Own"]) == 0
+        assert open_dataset(42, "3d_fullres", "Own").configuration_manager.spacing == [2.0, 2.0, 2.0]
+
+
+def test_a_large_sam_gets_the_papers_defaults(preprocessed: Path) -> None:
+    assert main([*PLAN_ONLY, "-sam", "vit_b", "-c", "3d_fullres", "2d"]) == 0
+    for configuration in ("3d_fullres", "2d"):
+        settings = open_dataset(42, configuration, PLANS).settings
+        assert (settings.sam.model, settings.sam.adaptation, settings.sam.lora_rank) == ("vit_b", "lora", 4)
+        assert settings.stitching.canvas_size == 1024
+        assert settings.stitching.patch_size == (19, 23, 21)
+        assert settings.fine_tuning.iterations == 6000
+
+
+def test_an_edited_sfr_plan_is_kept_while_it_fits(preprocessed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = preprocessed / f"{PLANS}_SFRPlans.json"
+
+    def kept() -> bool:
+        return open_dataset(42, "3d_fullres", PLANS).settings.fine_tuning.iterations == 77
+
+    main(PLAN_ONLY)
+    edit(file, "fine_tuning", iterations=77)
+    edit(file, "stitching", patch_size=[9, 20, 20])
+    capsys.readouterr()
+    assert main(PLAN_ONLY) == 0
+    assert kept()
+    assert "patches of 9 x 20 x 20 on a canvas of 128; kept from" in capsys.readouterr().out
+
+    # another SAM is an explicit wish
+    assert main([*PLAN_ONLY, "-sam", "vit_b"]) == 0
+    assert not kept()
+    assert "made anew for -sam vit_b (it had vit_tiny)" in capsys.readouterr().out
+    # without the flag, that choice stays too
+    assert main(PLAN_ONLY) == 0
+    assert open_dataset(42, "3d_fullres", PLANS).settings.sam.model == "vit_b"
+
+    edit(file, "fine_tuning", iterations=77)
+    assert main([*PLAN_ONLY, "--overwrite_sfr_plan"]) == 0
+    assert not kept()
+
+    edit(file, "fine_tuning", iterations=77)
+    capsys.readouterr()
+    assert main([*PLAN_ONLY, "-overwrite_target_spacing", "2", "2", "2"]) == 0
+    assert not kept()
+    printed = capsys.readouterr().out
+    assert "the nnU-Net plan changed (spacing [1.0, 1.0, 1.0] is now [2.0, 2.0, 2.0])" in printed
+    # numpy rounds half to even, as nnU-Net's compute_new_shape does with 9.5, 11.5 and 10.5
+    assert open_dataset(42, "3d_fullres", PLANS).settings.stitching.patch_size == (10, 12, 10)
+
+
+def test_an_invalid_edit_is_an_error_and_not_overwritten(
+    preprocessed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = preprocessed / f"{PLANS}_SFRPlans.json"
+    main(PLAN_ONLY)
+    edit(file, "stitching", patch_size=[1000, 20, 20])
+    edited = file.read_text()
+    assert main(PLAN_ONLY) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {file}: configuration 3d_fullres: stitching: a canvas of 128 pixels holds")
+    assert file.read_text() == edited
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-pl", "NoPlanner"], "-pl NoPlanner: no such planner"),
+        (["-pl", "DatasetFingerprintExtractor"], "no such planner"),
+        (["-overwrite_target_spacing", "2", "2"], "-overwrite_target_spacing 2 2: give three positive numbers in mm"),
+        (["-d", "7"], "no data set 7"),
+    ],
+)
+def test_mistakes_in_the_call_change_nothing(
+    preprocessed: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([*PLAN_ONLY, *arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert not preprocessed.exists()
+
+
+@pytest.mark.parametrize("configuration", ["3d_lowres", "3d_cascade_fullres"])
+def test_a_configuration_that_the_plan_has_not(
+    preprocessed: Path, capsys: pytest.CaptureFixture[str], configuration: str
+) -> None:
+    assert main([*PLAN_ONLY, "-c", configuration]) == 1
+    assert f"has no configuration {configuration}; choose -c from" in capsys.readouterr().err
+
+
+def test_nnunets_integrity_check_can_be_asked_for(preprocessed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset_json = preprocessed.parents[1] / "nnUNet_raw" / NAME / "dataset.json"
+    dataset_json.write_text(dataset_json.read_text().replace('"numTraining": 2', '"numTraining": 5'))
+    assert main([*PLAN_ONLY, "--verify_dataset_integrity"]) == 1
+    assert "Did not find the expected number of training cases (5). Found 2" in capsys.readouterr().err
+
+
+def test_find_planner_knows_nnunets_and_ours() -> None:
+    assert find_planner("ExperimentPlannerCPU") is ExperimentPlannerCPU
+    assert find_planner("nnUNetPlannerResEncM").__module__.startswith("nnunetv2.")
+
+
+def test_nnunet_reads_the_plan_of_our_planner(preprocessed: Path) -> None:
+    main(PLAN_ONLY)
+    manager = PlansManager(str(preprocessed / f"{PLANS}.json"))
+    assert manager.experiment_planner_name == "ExperimentPlannerCPU"
+    assert manager.get_configuration("3d_fullres").data_identifier == f"{PLANS}_3d_fullres"
