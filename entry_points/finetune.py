@@ -1,0 +1,30 @@
+"""``sfr_finetune``: fine-tune SAM on the labelled cases."""
+
+from __future__ import annotations
+
+from .command_line import add_configuration, add_device, add_fold, argument_parser, run
+
+
+def main() -> int:
+    """Parse the command line and fine-tune; returns the exit code."""
+    parser = argument_parser(
+        "sfr_finetune",
+        "Fine-tune SAM on stitched labelled patches. An interrupted run goes on where it saved its state last.",
+    )
+    add_configuration(parser)
+    add_fold(parser)
+    add_device(parser)
+    parser.add_argument("--overwrite", action="store_true", help="discard an earlier run and start anew")
+    arguments = parser.parse_args()
+
+    def command() -> None:
+        from nnunet_sfr.dataset import open_dataset
+        from nnunet_sfr.devices import resolve_device
+        from nnunet_sfr.sam_stage.finetuning import fine_tune
+
+        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+        device = resolve_device(arguments.device)
+        folder = fine_tune(dataset, arguments.fold, device, overwrite=arguments.overwrite)
+        print(f"the fine-tuned SAM is in {folder}")
+
+    return run(command)

@@ -1,0 +1,73 @@
+"""What nnU-Net's data loader reads when it draws unlabelled patches."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
+from nnunet_sfr.errors import UserError
+
+
+class UnlabelledDataset(nnUNetDatasetBlosc2):
+    """Unlabelled cases in nnU-Net's format, without targets worth learning from.
+
+    The segmentation that nnU-Net's preprocessing writes for them is -1 outside the non-zero mask and 0 inside.
+
+    Args:
+        folder: :attr:`nnunet_sfr.paths.SFRPaths.unlabelled`.
+        identifiers: None for every case in the folder.
+
+    Raises:
+        UserError: the folder is missing or empty.
+    """
+
+    def __init__(self, folder: str | Path, identifiers: list[str] | None = None) -> None:
+        if not Path(folder).is_dir() or not self.get_identifiers(str(folder)):
+            raise UserError(f"{folder}: no preprocessed unlabelled cases; run sfr_plan_and_preprocess first")
+        super().__init__(str(folder), identifiers)
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
+        """Image (C, D, H, W), segmentation (1, D, H, W), None, properties; patches fall anywhere in the image."""
+        data, segmentation, _, properties = super().load_case(identifier)
+        properties.setdefault("class_locations", {})
+        return data, segmentation, None, properties
+
+
+class PseudoLabelledDataset(UnlabelledDataset):
+    """Unlabelled cases with the labels of a pseudo-label store, foreground locations included.
+
+    Raises:
+        UserError: a case has no pseudo-label, or one of another shape.
+    """
+
+    def __init__(self, folder: str | Path, store: PseudoLabelStore, identifiers: list[str] | None = None) -> None:
+        super().__init__(folder, identifiers)
+        self.store = store
+        missing = sorted(set(self.identifiers) - set(store.identifiers()))
+        if missing:
+            raise UserError(
+                f"{store.folder}: no pseudo-label for {missing[0]} ({len(missing)} of {len(self.identifiers)} cases "
+                "are missing); run sfr_pseudolabel again"
+            )
+        for identifier in self.identifiers:
+            self._check_shape(identifier)
+
+    def _check_shape(self, identifier: str) -> None:
+        image = open_b2nd(Path(self.source_folder) / f"{identifier}.b2nd").shape[1:]
+        labels = open_b2nd(self.store.folder / f"{identifier}.b2nd").shape[1:]
+        if image != labels:
+            raise UserError(
+                f"{self.store.folder}: the pseudo-label of {identifier} has shape {labels}, its preprocessed image "
+                f"{image}; delete the folder and run sfr_pseudolabel again"
+            )
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
+        """As nnU-Net's labelled cases: image (C, D, H, W), pseudo-label (1, D, H, W), None, properties."""
+        data, _, _, properties = super().load_case(identifier)
+        labels = open_b2nd(self.store.folder / f"{identifier}.b2nd")
+        locations = pickle.loads((self.store.folder / f"{identifier}.pkl").read_bytes())
+        return data, labels, None, {**properties, **locations}

@@ -1,0 +1,62 @@
+"""Label maps from the preprocessed grid back to the grid of the original image, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
+from tqdm import tqdm
+
+from nnunet_sfr.atomic import replacing
+from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.dataset import SFRDataset
+
+
+def to_original_grid(labels: np.ndarray, properties: dict[str, Any], dataset: SFRDataset) -> np.ndarray:
+    """Undo nnU-Net's preprocessing of a label map: resampling, cropping and transposition, in this order.
+
+    Args:
+        labels: (1, D, H, W) on the preprocessed grid; values below 0 are background.
+        properties: of the case, as nnU-Net recorded them.
+        dataset: gives the plan.
+
+    Returns:
+        The label map on the original grid, in the axis order in which nnU-Net's reader gives the image.
+    """
+    plans = dataset.plans_manager
+    original_spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
+    spacing = dataset.configuration_manager.spacing
+    if len(spacing) < len(original_spacing):  # 2D configurations keep the distance between slices
+        spacing = [original_spacing[0], *spacing]
+    resampled = dataset.configuration_manager.resampling_fn_seg(
+        np.maximum(labels, 0), properties["shape_after_cropping_and_before_resampling"], spacing, original_spacing
+    )
+    full = np.zeros(properties["shape_before_cropping"], dtype=np.uint8 if labels.max() < 256 else np.uint16)
+    full = insert_crop_into_image(full, np.asarray(resampled)[0], properties["bbox_used_for_cropping"])
+    original: np.ndarray = full.transpose(plans.transpose_backward)
+    return original
+
+
+def export_pseudo_labels(
+    store: PseudoLabelStore, dataset: SFRDataset, folder: Path, identifiers: Iterable[str] | None = None
+) -> None:
+    """Write pseudo-labels as images in the data set's file format, named as nnU-Net names label files.
+
+    Args:
+        store: to read.
+        dataset: it belongs to.
+        folder: to write to.
+        identifiers: None for every case in the store.
+    """
+    cases = UnlabelledDataset(dataset.paths.unlabelled)
+    writer = dataset.plans_manager.image_reader_writer_class()
+    ending = dataset.dataset_json["file_ending"]
+    for identifier in tqdm(list(identifiers or store.identifiers()), desc="Exporting pseudo-labels"):
+        _, _, _, properties = cases.load_case(identifier)
+        labels = to_original_grid(store.read_labels(identifier), properties, dataset)
+        with replacing(folder / f"{identifier}{ending}") as temporary:
+            writer.write_seg(labels, str(temporary), properties)

@@ -1,0 +1,97 @@
+"""Trained models for machines that have nnU-Net and not this package."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from nnunet_sfr.atomic import replacing
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import Fold
+from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
+
+EXPORTED_CHECKPOINT = "checkpoint_final.pth"
+"""The name that nnU-Net's prediction looks for unless told otherwise."""
+
+STOCK_TRAINER = "nnUNetTrainer"
+MODEL_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
+CHECKPOINT_KEYS = ("init_args", "inference_allowed_mirroring_axes", "current_epoch")
+"""What nnU-Net's prediction reads besides the weights and the trainer's name."""
+
+
+def export_model(
+    model_folder: Path, folds: Sequence[Fold], output: Path, *, checkpoint: str, use_teacher: bool = False
+) -> None:
+    """Write a model that nnU-Net alone predicts with.
+
+    The network is nnU-Net's, so the weights stay as they are; the checkpoint names the stock trainer, and what only
+    training needs (optimiser, teacher) stays behind.
+
+    Args:
+        model_folder: ``nnUNet_results/<data set>/<trainer>__<plans>__<configuration>``.
+        folds: to export, each ``fold_<fold>`` in the folder.
+        output: a ``.zip`` for nnUNetv2_install_pretrained_model_from_zip, or a folder for
+            nnUNetv2_predict_from_modelfolder; must not exist.
+        checkpoint: file name of the checkpoint in each fold.
+        use_teacher: export the teacher's weights instead of the student's.
+
+    Raises:
+        UserError: the model or the checkpoint is missing, the teacher is, or ``output`` exists.
+    """
+    if output.exists():
+        raise UserError(f"{output}: exists already; choose another -o or remove it")
+    sources = {fold: _checkpoint_file(model_folder, fold, checkpoint) for fold in folds}
+    with replacing(output) as temporary:
+        folder = temporary if output.suffix != ".zip" else temporary.with_suffix("")
+        try:
+            _write_model_folder(model_folder, sources, folder, use_teacher=use_teacher)
+            if output.suffix == ".zip":
+                _zip(folder, temporary, prefix=Path(model_folder.parent.name, model_folder.name))
+        finally:
+            if folder != temporary:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _checkpoint_file(model_folder: Path, fold: Fold, checkpoint: str) -> Path:
+    file = model_folder / f"fold_{fold}" / checkpoint
+    if not file.is_file():
+        raise UserError(f"{file}: not found; train this fold first, or choose -f and -chk among what is there")
+    return file
+
+
+def _write_model_folder(
+    model_folder: Path, sources: dict[Fold, Path], folder: Path, *, use_teacher: bool
+) -> None:
+    for fold, source in sources.items():
+        target = folder / f"fold_{fold}"
+        target.mkdir(parents=True)
+        torch.save(_stock_checkpoint(source, use_teacher=use_teacher), target / EXPORTED_CHECKPOINT)
+    for name in MODEL_FILES:
+        if (model_folder / name).is_file():
+            shutil.copyfile(model_folder / name, folder / name)
+
+
+def _stock_checkpoint(file: Path, *, use_teacher: bool) -> dict[str, object]:
+    try:
+        # nnU-Net's checkpoints hold NumPy scalars, which weights_only refuses; these are the user's own files
+        content = torch.load(file, map_location="cpu", weights_only=False)
+        weights = content["network_weights"]
+        if use_teacher:
+            weights = content[CHECKPOINT_KEY]["teacher_weights"]
+    except KeyError:
+        raise UserError(f"{file}: holds no {'teacher' if use_teacher else 'network weights'}") from None
+    except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
+        raise UserError(f"{file}: cannot be read ({error}); is it a checkpoint of nnU-Net?") from None
+    kept = {key: content[key] for key in CHECKPOINT_KEYS}
+    return {"network_weights": weights, "trainer_name": STOCK_TRAINER, **kept}
+
+
+def _zip(folder: Path, file: Path, prefix: Path) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in sorted(folder.rglob("*")):
+            if member.is_file():
+                archive.write(member, prefix / member.relative_to(folder))

@@ -1,0 +1,37 @@
+"""Schedules of semi-supervised training: pure functions of the iteration."""
+
+from __future__ import annotations
+
+import math
+
+
+def sigmoid_ramp_up(current: float, length: float) -> float:
+    """exp(-5 (1 - min(t, R) / R)^2), from e^-5 at t = 0 to 1 at t >= R; 1 everywhere when R is 0.
+
+    Args:
+        current: t, in the same unit as ``length``.
+        length: R.
+    """
+    if length == 0:
+        return 1.0
+    phase = 1.0 - min(max(current, 0.0), length) / length
+    return math.exp(-5.0 * phase * phase)
+
+
+def consistency_weight(iteration: int, *, total_iterations: int, maximum: float, ramp_up_fraction: float) -> float:
+    """w(t) = w_max * ramp(t, R) with R = ``ramp_up_fraction`` of the run.
+
+    The authors hold the weight constant for 150 iterations at a time (SFR train_retraining.py@dc32304b); here it
+    follows every iteration, so that it does not depend on the length of the run.
+    """
+    return maximum * sigmoid_ramp_up(iteration, ramp_up_fraction * total_iterations)
+
+
+def teacher_decay(iteration: int, maximum: float) -> float:
+    """alpha = min(1 - 1 / (t + 1), maximum): the teacher starts as the student and averages over ever more of it.
+
+    Args:
+        iteration: t, counted from 0, before it is incremented.
+        maximum: the decay of the long run (0.99).
+    """
+    return min(1.0 - 1.0 / (iteration + 1), maximum)

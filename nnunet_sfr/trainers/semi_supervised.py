@@ -1,0 +1,437 @@
+"""The trainer that every semi-supervised method shares.
+
+It is nnU-Net's trainer with a second stream of patches, drawn from the unlabelled cases, and a teacher, the moving
+average of the student. One step minimises
+
+    L = L_sup(labelled) + w_p * L_pl(unlabelled, pseudo-labels) + w(t) * L_cons(unlabelled)
+
+(methods.md, section 4) with nnU-Net's own Dice + cross-entropy and deep supervision for L_sup and L_pl. The two parts
+are back-propagated one after the other, so that peak memory stays near nnU-Net's own. A method states L_cons.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.collate_outputs import collate_outputs
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch import distributed, nn
+from torch._dynamo import OptimizedModule
+
+from nnunet_sfr import __version__
+from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.dataset import SFRDataset, check_fold
+from nnunet_sfr.errors import exit_on_user_error
+from nnunet_sfr.paths import SFRPaths
+from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
+from nnunet_sfr.settings import RetrainingSettings
+from nnunet_sfr.data.loaders import TwoStreams, augmented, without_timing
+from nnunet_sfr.trainers.loss_plot import plot_losses
+from nnunet_sfr.trainers.schedules import consistency_weight, teacher_decay
+from nnunet_sfr.trainers.teacher import add_clipped_noise, freeze, update_teacher
+
+CHECKPOINT_KEY = "nnunet_sfr"
+"""Where a checkpoint keeps what nnU-Net does not know; a stock nnUNetTrainer does not look there."""
+
+TEACHER_CHECKPOINT = "checkpoint_teacher.pth"
+"""nnUNetv2_predict -chk checkpoint_teacher.pth predicts with the teacher."""
+
+# Schemes whose output has a standard deviation near 1, so that the noise needs no scale of its own.
+Z_SCORING = {"ZScoreNormalization", "CTNormalization"}
+
+
+class SemiSupervisedTrainer(nnUNetTrainer):
+    """Base of the trainers; a method overrides :meth:`consistency_loss`.
+
+    The constructor keeps nnU-Net's signature, which its base class requires.
+    """
+
+    requested_epochs: ClassVar[int | None] = None
+    """Set by the suffix ``_<N>epochs`` of a trainer's name; None takes the number in the SFR plan."""
+    uses_pseudo_labels: ClassVar[bool] = True
+    """Whether the unlabelled stream has pseudo-labels (w_p of the SFR plan) or images alone (w_p = 0)."""
+    pseudo_label_source: ClassVar[str] = "sam"
+    logged_terms: ClassVar[tuple[str, ...]] = (
+        "supervised_loss",
+        "pseudo_label_loss",
+        "consistency_loss",
+        "consistency_weight",
+    )
+    """What :meth:`train_step` returns besides the loss; means over an epoch go into nnU-Net's logger."""
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        for term in self.logged_terms:
+            self.logger.local_logger.my_fantastic_logging[term] = []
+        self.iteration = 0
+        self.teacher: nn.Module | None = None
+        self.settings: RetrainingSettings | None = None
+        self._state_to_restore: dict[str, Any] | None = None
+
+    # ------------------------------------------------------------------------------------------------ what a method states
+
+    def consistency_loss(self, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
+        """L_cons on the unlabelled patches, before its weight.
+
+        Args:
+            student_logits: (B, C, ...) at full resolution, gradients flow.
+            teacher_logits: (B, C, ...), of the same patches with noise, constant.
+
+        Returns:
+            a scalar.
+        """
+        raise NotImplementedError
+
+    # -------------------------------------------------------------------------------------------------------------- set-up
+
+    @property
+    def sfr_dataset(self) -> SFRDataset:
+        """The data set as the other stages see it."""
+        paths = SFRPaths(
+            self.plans_manager.dataset_name,
+            self.plans_manager.plans_name,
+            self.configuration_name,
+            self.configuration_manager.data_identifier,
+        )
+        return SFRDataset(paths, self.plans_manager, self.dataset_json)
+
+    def initialize(self) -> None:
+        """Read the settings, build nnU-Net's network and the teacher."""
+        if self.is_cascaded:
+            raise SystemExit(
+                f"error: {self.configuration_name} is the second stage of a cascade, which {type(self).__name__} does not "
+                "train; use 3d_lowres or 3d_fullres"
+            )
+        with exit_on_user_error():
+            self.settings = self.sfr_dataset.settings.retraining
+        self.num_epochs = self.requested_epochs or self.settings.epochs
+        self.num_iterations_per_epoch = self.settings.iterations_per_epoch
+        self.num_val_iterations_per_epoch = self.settings.validation_iterations_per_epoch
+        seed_everything(self.settings.seed + self.local_rank)
+        super().initialize()
+        self.teacher = self._build_teacher()
+
+    def _build_teacher(self) -> nn.Module:
+        """The student's architecture without deep supervision, with the student's weights."""
+        teacher = self.build_network_architecture(
+            self.plans_manager,
+            self.configuration_manager,
+            self.num_input_channels,
+            self.label_manager.num_segmentation_heads,
+            False,
+        ).to(self.device)
+        teacher.load_state_dict(self.student.state_dict())
+        return freeze(teacher)
+
+    @property
+    def student(self) -> nn.Module:
+        """The network itself, without the wrappers of DDP and torch.compile."""
+        network = self.network.module if self.is_ddp else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    @property
+    def active_settings(self) -> RetrainingSettings:
+        """The settings, which exist once :meth:`initialize` has run."""
+        if self.settings is None:
+            raise RuntimeError("initialize() has to run before the settings are used")
+        return self.settings
+
+    @property
+    def total_iterations(self) -> int:
+        return self.num_epochs * self.num_iterations_per_epoch
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's split of the labelled cases; with fewer than five of them only fold ``all`` exists."""
+        if self.fold != "all" and not Path(self.preprocessed_dataset_folder_base, "splits_final.json").is_file():
+            labelled = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
+            with exit_on_user_error():
+                check_fold(self.fold, len(labelled))
+        split: tuple[list[str], list[str]] = super().do_split()
+        return split
+
+    # ---------------------------------------------------------------------------------------------------------------- data
+
+    def unlabelled_dataset(self) -> UnlabelledDataset:
+        """The pool: with its pseudo-labels, or images alone."""
+        dataset = self.sfr_dataset
+        if not self.uses_pseudo_labels:
+            return UnlabelledDataset(dataset.paths.unlabelled)
+        folder = dataset.paths.pseudo_labels(self.fold, self.pseudo_label_source)
+        store = PseudoLabelStore.open(folder, grid=dataset.settings.derived_from)
+        return PseudoLabelledDataset(dataset.paths.unlabelled, store)
+
+    def get_dataloaders(self) -> tuple[TwoStreams, Any]:
+        """Labelled and unlabelled training patches with the same sampling and augmentation, and nnU-Net's validation.
+
+        The worker processes that nnU-Net allows are shared between the two training streams.
+        """
+        rotation, dummy_2d, initial_patch_size, mirror_axes = (
+            self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        patch_size = self.configuration_manager.patch_size
+        label_settings = {
+            "is_cascaded": self.is_cascaded,
+            "foreground_labels": self.label_manager.foreground_labels,
+            "regions": self.label_manager.foreground_regions if self.label_manager.has_regions else None,
+            "ignore_label": self.label_manager.ignore_label,
+        }
+        scales = self._get_deep_supervision_scales()
+        training = self.get_training_transforms(
+            patch_size,
+            rotation,
+            scales,
+            mirror_axes,
+            dummy_2d,
+            use_mask_for_norm=self.configuration_manager.use_mask_for_norm,
+            **label_settings,
+        )
+        validation = self.get_validation_transforms(scales, **label_settings)
+        labelled, held_out = self.get_tr_and_val_datasets()
+        with exit_on_user_error():
+            unlabelled = self.unlabelled_dataset()
+        workers = get_allowed_n_proc_DA()
+        half = 0 if workers == 0 else max(1, workers // 2)
+        streams = TwoStreams(
+            self._stream(labelled, initial_patch_size, without_timing(training), half),
+            self._stream(unlabelled, initial_patch_size, without_timing(training), half),
+        )
+        validation_stream = self._stream(held_out, patch_size, validation, half)
+        next(streams), next(validation_stream)  # as nnU-Net does: a loader that fails, fails before the first epoch
+        return streams, validation_stream
+
+    def _stream(self, dataset: Any, patch_size: Any, transforms: Any, num_processes: int) -> Any:
+        loader = nnUNetDataLoader(
+            dataset,
+            self.batch_size,
+            patch_size,
+            self.configuration_manager.patch_size,
+            self.label_manager,
+            oversample_foreground_percent=self.oversample_foreground_percent,
+            transforms=transforms,
+            probabilistic_oversampling=self.probabilistic_oversampling,
+        )
+        return augmented(loader, num_processes=num_processes, pin_memory=self.device.type == "cuda")
+
+    # ------------------------------------------------------------------------------------------------------------ training
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.iteration == 0 and self.teacher is not None:
+            # the student may have been given pre-trained weights since the teacher was built
+            self.teacher.load_state_dict(self.student.state_dict())
+        if self.local_rank == 0:
+            self._write_settings()
+        if self._state_to_restore is not None:
+            # opening the loaders draws from the generators, so their state comes back last
+            restore_random_state(self._state_to_restore)
+            self._state_to_restore = None
+
+    def _write_settings(self) -> None:
+        used = {
+            "nnunet_sfr_version": __version__,
+            "torch_version": torch.__version__,
+            "trainer": type(self).__name__,
+            "epochs": self.num_epochs,
+            **self.sfr_dataset.settings.to_dict(),
+        }
+        write_json(json.loads(json.dumps(used)), Path(self.output_folder, "sfr_settings.json"))
+
+    def train_step(self, batch: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """One optimiser step on n labelled and n unlabelled patches.
+
+        Args:
+            batch: ``labelled`` and ``unlabelled``, each with ``data`` (n, channels, ...) and ``target``, a list of
+                (n, 1, ...) label maps from full resolution down (nnU-Net's deep supervision).
+
+        Returns:
+            the loss and its terms, as NumPy scalars.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        # with DDP the gradients are averaged once, in the second backward pass
+        with self._without_gradient_sync():
+            supervised = self._supervised_pass(batch["labelled"])
+        terms = {"supervised_loss": supervised, **self._unlabelled_pass(batch["unlabelled"])}
+        self._optimizer_step()
+        update_teacher(self._teacher, self.student, teacher_decay(self.iteration, self.active_settings.ema_decay))
+        self.iteration += 1
+        loss = (
+            terms["supervised_loss"]
+            + self.pseudo_label_weight * terms["pseudo_label_loss"]
+            + terms["consistency_weight"] * terms["consistency_loss"]
+        )
+        return {"loss": loss, **terms}
+
+    @property
+    def pseudo_label_weight(self) -> float:
+        """w_p; 0 for a method without pseudo-labels."""
+        return self.active_settings.pseudo_label_weight if self.uses_pseudo_labels else 0.0
+
+    def _supervised_pass(self, batch: dict[str, Any]) -> np.ndarray:
+        images, targets = self._to_device(batch["data"]), self._to_device(batch["target"])
+        with self._autocast():
+            loss = self.loss(self.network(images), targets)
+        self._backward(loss)
+        return _to_numpy(loss)
+
+    def _unlabelled_pass(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        images, targets = self._to_device(batch["data"]), self._to_device(batch["target"])
+        weight = consistency_weight(
+            self.iteration,
+            total_iterations=self.total_iterations,
+            maximum=self.active_settings.consistency_weight,
+            ramp_up_fraction=self.active_settings.ramp_up_fraction,
+        )
+        with self._autocast():
+            # the teacher goes first: its feature maps are gone before the student's graph fills the memory
+            teacher_logits = self.teacher_logits(images)
+            outputs = self.network(images)
+            full_resolution = outputs[0] if self.enable_deep_supervision else outputs
+            consistency = self.consistency_loss(full_resolution, teacher_logits)
+            pseudo_label_loss = (
+                self.loss(outputs, targets) if self.uses_pseudo_labels else torch.zeros_like(consistency)
+            )
+            total = self.pseudo_label_weight * pseudo_label_loss + weight * consistency
+        self._backward(total)
+        return {
+            "pseudo_label_loss": _to_numpy(pseudo_label_loss),
+            "consistency_loss": _to_numpy(consistency),
+            "consistency_weight": np.asarray(weight),
+        }
+
+    @torch.no_grad()
+    def teacher_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """What the teacher says of the noisy patches: (B, channels, ...) -> (B, C, ...) at full resolution."""
+        noisy = add_clipped_noise(
+            images,
+            std=self.active_settings.teacher_noise_std,
+            clip=self.active_settings.teacher_noise_clip,
+            relative=not set(self.configuration_manager.normalization_schemes) <= Z_SCORING,
+        )
+        logits: torch.Tensor = self._teacher(noisy)
+        return logits
+
+    @property
+    def _teacher(self) -> nn.Module:
+        if self.teacher is None:
+            raise RuntimeError("initialize() has to run before the teacher is used")
+        return self.teacher
+
+    def _to_device(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [item.to(self.device, non_blocking=True) for item in value]
+        return value.to(self.device, non_blocking=True)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """nnU-Net's rule: mixed precision on CUDA alone."""
+        return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
+
+    def _without_gradient_sync(self) -> AbstractContextManager[Any]:
+        return self.network.no_sync() if self.is_ddp else nullcontext()
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+
+    def _optimizer_step(self) -> None:
+        """nnU-Net's step: gradients clipped to a norm of 12."""
+        if self.grad_scaler is not None:
+            self.grad_scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        if self.grad_scaler is not None:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        else:
+            self.optimizer.step()
+
+    # ------------------------------------------------------------------------------------------------------------- logging
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        """Log the mean of every term over the epoch (and over the ranks)."""
+        super().on_train_epoch_end(train_outputs)
+        collated = collate_outputs(train_outputs)
+        for term in self.logged_terms:
+            values = collated[term]
+            if self.is_ddp:
+                gathered: list[Any] = [None] * distributed.get_world_size()
+                distributed.all_gather_object(gathered, values)
+                values = np.vstack(gathered)
+            self.logger.log(term, float(np.mean(values)), self.current_epoch)
+
+    def on_epoch_end(self) -> None:
+        for term in self.logged_terms:
+            self.print_to_log_file(term, f"{self.logger.get_value(term, step=-1):.5f}")
+        super().on_epoch_end()
+        if self.local_rank == 0:
+            plot_losses(
+                self.logger.local_logger.my_fantastic_logging,
+                self.logged_terms,
+                Path(self.output_folder, "progress_losses.png"),
+            )
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        if isinstance(self.dataloader_train, TwoStreams):
+            self.dataloader_train.finish()
+        if self.local_rank == 0 and not self.disable_checkpointing:
+            self._save_teacher_checkpoint()
+
+    # --------------------------------------------------------------------------------------------------------- checkpoints
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint, plus teacher, iteration and random state; replaced in one move.
+
+        nnU-Net writes its part, which is read back and extended, so that its format stays nnU-Net's business.
+        """
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        with exit_on_user_error(), replacing(Path(filename)) as temporary:
+            super().save_checkpoint(str(temporary))
+            checkpoint = torch.load(temporary, map_location="cpu", weights_only=False)
+            checkpoint[CHECKPOINT_KEY] = {
+                "version": __version__,
+                "teacher_weights": self._teacher.state_dict(),
+                "iteration": self.iteration,
+                "random_state": random_state(),
+            }
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """Load student, optimiser and schedule (nnU-Net), and teacher, iteration and random state (ours)."""
+        super().load_checkpoint(filename_or_checkpoint)
+        checkpoint = filename_or_checkpoint
+        if not isinstance(checkpoint, dict):
+            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False)
+        if CHECKPOINT_KEY not in checkpoint:
+            raise SystemExit(f"error: {filename_or_checkpoint}: was not written by {type(self).__name__}; it has no teacher")
+        extra = checkpoint[CHECKPOINT_KEY]
+        self._teacher.load_state_dict(extra["teacher_weights"])
+        self.iteration = extra["iteration"]
+        self._state_to_restore = extra["random_state"]
+
+    def _save_teacher_checkpoint(self) -> None:
+        """The final checkpoint with the teacher's weights in the student's place, for nnUNetv2_predict -chk."""
+        checkpoint = torch.load(Path(self.output_folder, "checkpoint_final.pth"), map_location="cpu", weights_only=False)
+        checkpoint["network_weights"] = checkpoint.pop(CHECKPOINT_KEY)["teacher_weights"]
+        with exit_on_user_error(), replacing(Path(self.output_folder, TEACHER_CHECKPOINT)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def _to_numpy(loss: torch.Tensor) -> np.ndarray:
+    value: np.ndarray = loss.detach().float().cpu().numpy()
+    return value

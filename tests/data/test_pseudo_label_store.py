@@ -1,0 +1,119 @@
+"""The pseudo-label store and the data set that reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from nnunet_sfr.data import pseudo_label_store
+from nnunet_sfr.data.datasets import PseudoLabelledDataset
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
+
+GRID = {"spacing": [1.0, 1.0, 1.0]}
+MADE_BY = {"source": "sam", "adapter_sha256": "a" * 64}
+
+
+def write(store: PseudoLabelStore, project: SFRDataset, identifier: str, labels: np.ndarray) -> None:
+    store.write(
+        identifier,
+        labels,
+        {"mean_max_probability": 0.9},
+        label_manager=project.label_manager,
+        patch_size=project.configuration_manager.patch_size,
+    )
+
+
+def numbered(shape: tuple[int, ...]) -> np.ndarray:
+    """Labels -1, 0, 1 in an order that no transposition keeps."""
+    return (np.arange(np.prod(shape)).reshape(shape) % 3 - 1).astype(np.int8)
+
+
+def test_labels_come_back_and_the_store_goes_on(project: SFRDataset, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    labels = numbered((1, 7, 9, 11))
+    write(PseudoLabelStore.create(folder, grid=GRID, made_by=MADE_BY), project, "case.with.dots", labels)
+    again = PseudoLabelStore.create(folder, grid=GRID, made_by=MADE_BY)
+    assert again.identifiers() == ["case.with.dots"]
+    np.testing.assert_array_equal(again.read_labels("case.with.dots"), labels)
+    assert again.read_confidence("case.with.dots") == {"mean_max_probability": 0.9}
+    assert PseudoLabelStore.open(folder, grid=GRID).identifiers() == ["case.with.dots"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "made_by", "said"),
+    [
+        (GRID, {**MADE_BY, "adapter_sha256": "b" * 64}, "made with another adapter_sha256; add --overwrite"),
+        ({"spacing": [2.0, 1.0, 1.0]}, MADE_BY, "made with another spacing"),
+    ],
+)
+def test_another_maker_is_refused(tmp_path: Path, grid: Any, made_by: Any, said: str) -> None:
+    PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
+    with pytest.raises(UserError, match=said):
+        PseudoLabelStore.create(tmp_path / "store", grid=grid, made_by=made_by)
+
+
+def test_opening_what_is_not_there_or_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there are no pseudo-labels; run sfr_pseudolabel first"):
+        PseudoLabelStore.open(tmp_path / "store", grid=GRID)
+    PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
+    with pytest.raises(UserError, match=r"made for spacing \[1.0, 1.0, 1.0\], the plan has \[3.0, 1.0, 1.0\]"):
+        PseudoLabelStore.open(tmp_path / "store", grid={"spacing": [3.0, 1.0, 1.0]})
+
+
+def test_a_case_counts_only_when_it_is_whole(project: SFRDataset, tmp_path: Path) -> None:
+    store = PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
+    with (
+        mock.patch.object(pseudo_label_store, "write_json", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        write(store, project, "case", numbered((1, 4, 5, 6)))
+    assert store.identifiers() == []
+    assert not store.has("case")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(project: SFRDataset, tmp_path: Path) -> None:
+    store = PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
+    full = OSError(28, "No space left on device")
+    with (
+        mock.patch.object(pseudo_label_store.nnUNetDatasetBlosc2, "save_seg", side_effect=full),
+        pytest.raises(UserError, match=r"case\.b2nd: the disk is full; free some space and run the same command again"),
+    ):
+        write(store, project, "case", numbered((1, 4, 5, 6)))
+    assert sorted(file.name for file in store.folder.iterdir()) == ["manifest.json"]
+
+
+def test_the_data_set_pairs_images_with_pseudo_labels(project: SFRDataset) -> None:
+    store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.settings.derived_from)
+    cases = PseudoLabelledDataset(project.paths.unlabelled, store)
+    assert cases.identifiers == ["unlabelled_00", "unlabelled_01"]
+    image, labels, previous, properties = cases.load_case("unlabelled_01")
+    assert previous is None
+    assert image.shape[1:] == labels.shape[1:] == (19, 23, 21)
+    np.testing.assert_array_equal(labels[:], store.read_labels("unlabelled_01"))
+    locations = properties["class_locations"][1]
+    assert len(locations) == (labels[:] == 1).sum()
+    assert all(labels[:][tuple(voxel)] == 1 for voxel in locations[:50])
+
+
+def test_missing_and_misshapen_pseudo_labels_are_named(project: SFRDataset) -> None:
+    store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.settings.derived_from)
+    write(store, project, "unlabelled_00", numbered((1, 5, 5, 5)))
+    with pytest.raises(UserError, match=r"the pseudo-label of unlabelled_00 has shape \(5, 5, 5\)"):
+        PseudoLabelledDataset(project.paths.unlabelled, store)
+    (store.folder / "unlabelled_01.json").unlink()
+    with pytest.raises(UserError, match=r"no pseudo-label for unlabelled_01 \(1 of 2 cases are missing\)"):
+        PseudoLabelledDataset(project.paths.unlabelled, store)
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
+    (tmp_path / "store" / "manifest.json").write_text(json.dumps(GRID)[:-5])
+    with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
+        PseudoLabelStore.open(tmp_path / "store", grid=GRID)

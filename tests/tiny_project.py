@@ -1,0 +1,75 @@
+"""A tiny data set, planned and preprocessed, with schedules of a few steps: what tests of the later stages start from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.dataset import SFRDataset, open_dataset
+from nnunet_sfr.paths import Fold
+from nnunet_sfr.planning.pipeline import plan_and_preprocess
+from tests.tiny_dataset import NAME, make_raw_dataset
+
+PLANS = "nnUNetPlansCPU"
+SHORT = {
+    "fine_tuning": {"iterations": 4, "validation_every": 2, "warmup_iterations": 1},
+    "retraining": {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations_per_epoch": 1},
+}
+
+
+@contextmanager
+def nnunet_folders(root: Path) -> Iterator[None]:
+    """Point nnU-Net's three variables below ``root`` while the context lasts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            (root / variable).mkdir(parents=True, exist_ok=True)
+            patch.setenv(variable, str(root / variable))
+        yield
+
+
+def make_project(root: Path, configuration: str = "3d_fullres", **raw_options: Any) -> SFRDataset:
+    """Make, plan and preprocess a tiny data set; the caller is inside :func:`nnunet_folders`."""
+    make_raw_dataset(root / "nnUNet_raw", **raw_options)
+    plan_and_preprocess(
+        NAME, configurations=[configuration], planner="ExperimentPlannerCPU", fingerprint_processes=1, processes=1
+    )
+    dataset = open_dataset(NAME, configuration, PLANS)
+    change_settings(dataset, SHORT)
+    return open_dataset(NAME, configuration, PLANS)
+
+
+def change_settings(dataset: SFRDataset, changes: dict[str, dict[str, Any]]) -> None:
+    """Edit the SFR plan on disk, as a user would."""
+    file = dataset.paths.sfr_plans_file
+    content = json.loads(file.read_text())
+    for section, values in changes.items():
+        content["configurations"][dataset.paths.configuration][section].update(values)
+    file.write_text(json.dumps(content))
+
+
+def fill_store(dataset: SFRDataset, fold: Fold = "all") -> PseudoLabelStore:
+    """Pseudo-labels by a threshold on the first channel, which finds the bright blob of the tiny volumes."""
+    store = PseudoLabelStore.create(
+        dataset.paths.pseudo_labels(fold), grid=dataset.settings.derived_from, made_by={"source": "threshold"}
+    )
+    cases = UnlabelledDataset(dataset.paths.unlabelled)
+    for identifier in cases.identifiers:
+        image, _, _, _ = cases.load_case(identifier)
+        labels = (image[:][:1] > 1.0).astype(np.int8)
+        assert 0 < labels.mean() < 0.5, "the threshold must find a blob"
+        store.write(
+            identifier,
+            labels,
+            {"mean_max_probability": 1.0},
+            label_manager=dataset.label_manager,
+            patch_size=dataset.configuration_manager.patch_size,
+        )
+    return store

@@ -1,0 +1,115 @@
+"""Exported models: nnU-Net alone loads them, and predicts what the trained network predicts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import SimpleITK
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.trainers.export import export_model
+from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
+from tests.project_fixtures import TrainerFactory
+
+CHECKPOINT = "checkpoint_final.pth"
+
+WITHOUT_US = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("nnunet_sfr", "nnunet_sfr_trainers"):
+            raise ImportError(f"{name} is not here")
+sys.meta_path.insert(0, Blocked())
+for name in [name for name in sys.modules if name.startswith("nnunet_sfr")]:
+    del sys.modules[name]
+import os, torch
+os.environ.pop("nnUNet_extTrainer", None)
+torch.set_num_threads(1)
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+if __name__ == "__main__":
+    model, image, output = sys.argv[1:]
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(model, ("all",), "checkpoint_final.pth")
+    predictor.predict_from_files_sequential([[image]], [output])
+    assert not any(name.startswith("nnunet_sfr") for name in sys.modules)
+"""
+
+
+@pytest.fixture
+def model_folder(make_trainer: TrainerFactory) -> Path:
+    """A trained model: student and teacher differ."""
+    trainer = make_trainer()
+    trainer.run_training()
+    return Path(trainer.output_folder_base)
+
+
+def predict(model: Path, checkpoint: str, image: Path, output: Path) -> Any:
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), ("all",), checkpoint)
+    predictor.predict_from_files_sequential([[str(image)]], [str(output)])
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(f"{output}.nii.gz"))
+
+
+def test_nnunet_alone_predicts_the_same_voxels(model_folder: Path, project: SFRDataset, tmp_path: Path) -> None:
+    image = next((project.paths.raw / "imagesTs").glob("*.nii.gz"))
+    expected = predict(model_folder, CHECKPOINT, image, tmp_path / "ours")
+    assert 0 < expected.mean() < 1, "an empty prediction would prove nothing"
+    export_model(model_folder, ["all"], tmp_path / "exported", checkpoint=CHECKPOINT)
+    command = [sys.executable, "-c", WITHOUT_US, str(tmp_path / "exported"), str(image), str(tmp_path / "theirs")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    theirs = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "theirs.nii.gz")))
+    assert (theirs == expected).all()
+
+
+def test_the_exported_checkpoint_names_the_stock_trainer(model_folder: Path, tmp_path: Path) -> None:
+    export_model(model_folder, ["all"], tmp_path / "student", checkpoint=CHECKPOINT)
+    export_model(model_folder, ["all"], tmp_path / "teacher", checkpoint=CHECKPOINT, use_teacher=True)
+    original = torch.load(model_folder / "fold_all" / CHECKPOINT, weights_only=False)
+    student = torch.load(tmp_path / "student" / "fold_all" / CHECKPOINT, weights_only=False)
+    teacher = torch.load(tmp_path / "teacher" / "fold_all" / CHECKPOINT, weights_only=False)
+    assert student["trainer_name"] == teacher["trainer_name"] == "nnUNetTrainer"
+    differs = False
+    for name, value in original["network_weights"].items():
+        assert torch.equal(student["network_weights"][name], value)
+        assert torch.equal(teacher["network_weights"][name], original[CHECKPOINT_KEY]["teacher_weights"][name])
+        differs = differs or not torch.equal(value, teacher["network_weights"][name])
+    assert differs, "student and teacher must differ for this test to mean anything"
+    assert "optimizer_state" not in student
+
+
+def test_a_zip_holds_the_folder_that_nnunet_installs(model_folder: Path, tmp_path: Path) -> None:
+    export_model(model_folder, ["all"], tmp_path / "model.zip", checkpoint=CHECKPOINT)
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        names = set(archive.namelist())
+    prefix = "Dataset042_Tiny/nnUNetTrainerSFR_MT__nnUNetPlansCPU__3d_fullres"
+    assert names == {
+        f"{prefix}/fold_all/checkpoint_final.pth",
+        f"{prefix}/plans.json",
+        f"{prefix}/dataset.json",
+        f"{prefix}/dataset_fingerprint.json",
+    }
+    assert sorted(path.name for path in tmp_path.iterdir() if "model" in path.name) == ["model.zip"]
+
+
+def test_user_mistakes_are_one_line_and_leave_nothing(model_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with pytest.raises(UserError, match=r"fold_0/checkpoint_final\.pth: not found; train this fold first"):
+        export_model(model_folder, [0], output, checkpoint=CHECKPOINT)
+    with pytest.raises(UserError, match="holds no teacher"):
+        export_model(model_folder, ["all"], output, checkpoint="checkpoint_teacher.pth", use_teacher=True)
+    (model_folder / "fold_all" / "broken.pth").write_bytes(b"PK nonsense")
+    with pytest.raises(UserError, match=r"broken\.pth: cannot be read"):
+        export_model(model_folder, ["all"], output, checkpoint="broken.pth")
+    assert not output.exists()
+    output.mkdir()
+    with pytest.raises(UserError, match="exists already; choose another -o or remove it"):
+        export_model(model_folder, ["all"], output, checkpoint=CHECKPOINT)

@@ -1,0 +1,179 @@
+"""The trainer on a tiny project: what a step does, what a checkpoint holds, and that a resumed run is the same run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.trainers.consistency import squared_difference
+from nnunet_sfr.trainers.schedules import consistency_weight
+from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY, TEACHER_CHECKPOINT
+from tests.tiny_project import change_settings
+from tests.project_fixtures import TrainerFactory
+
+
+def weights(module: nn.Module) -> torch.Tensor:
+    return nn.utils.parameters_to_vector(module.parameters()).detach().clone()
+
+
+def test_one_step_descends_the_stated_loss(make_trainer: TrainerFactory, project: SFRDataset) -> None:
+    """The two backward passes together give the gradient of L_sup + w_p L_pl + w(t) L_cons."""
+    change_settings(
+        project, {"retraining": {"pseudo_label_weight": 0.5, "consistency_weight": 3.0, "teacher_noise_std": 0.0}}
+    )
+    trainer = make_trainer()
+    trainer.on_train_start()
+    trainer.iteration = 2
+    nn.utils.vector_to_parameters(weights(trainer.teacher) + 0.05, trainer.teacher.parameters())
+    batch = next(trainer.dataloader_train)
+
+    images, targets = batch["labelled"]["data"], batch["labelled"]["target"]
+    supervised = trainer.loss(trainer.network(images), targets)
+    outputs = trainer.network(batch["unlabelled"]["data"])
+    pseudo = trainer.loss(outputs, batch["unlabelled"]["target"])
+    consistency = squared_difference(outputs[0], trainer.teacher(batch["unlabelled"]["data"])).mean()
+    weight = consistency_weight(2, total_iterations=4, maximum=3.0, ramp_up_fraction=1.0)
+    expected_loss = supervised + 0.5 * pseudo + weight * consistency
+    expected = torch.autograd.grad(expected_loss, list(trainer.network.parameters()), allow_unused=True)
+
+    gradients: list[torch.Tensor | None] = []
+
+    def record() -> None:
+        gradients.extend(parameter.grad.clone() if parameter.grad is not None else None  # type: ignore[misc]
+                         for parameter in trainer.network.parameters())
+
+    trainer._optimizer_step = record
+    result = trainer.train_step(batch)
+
+    assert consistency.item() > 1e-4, "student and teacher must differ for this test to mean anything"
+    assert result["loss"] == pytest.approx(expected_loss.item(), rel=1e-5)
+    assert result["consistency_weight"] == pytest.approx(weight)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        if theirs is not None and theirs.abs().max() > 0:
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_student_and_teacher_move_and_the_teacher_lags(make_trainer: TrainerFactory) -> None:
+    trainer = make_trainer()
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    start = weights(trainer.student)
+    trainer.train_step(next(trainer.dataloader_train))
+    first = weights(trainer.student)
+    # alpha is 0 at the first step: the teacher becomes the student
+    assert torch.equal(weights(trainer.teacher), first)
+    trainer.train_step(next(trainer.dataloader_train))
+    second = weights(trainer.student)
+    # alpha is 1/2 at the second step
+    torch.testing.assert_close(weights(trainer.teacher), (first + second) / 2)
+    assert not torch.equal(start, first)
+    assert not torch.equal(first, second)
+
+
+def test_both_streams_are_augmented_patches_of_their_own_cases(make_trainer: TrainerFactory) -> None:
+    trainer = make_trainer()
+    trainer.on_train_start()
+    batch = next(trainer.dataloader_train)
+    assert all(key.startswith("train_") for key in batch["labelled"]["keys"])
+    assert all(key.startswith("unlabelled_") for key in batch["unlabelled"]["keys"])
+    for stream in batch.values():
+        assert stream["data"].shape == (2, 1, *trainer.configuration_manager.patch_size)
+        assert stream["target"][0].shape == stream["data"].shape
+        # foreground oversampling: the last patch of each batch shows the blob
+        assert (stream["target"][0][-1] == 1).any()
+
+
+def test_a_resumed_run_ends_with_the_same_weights(
+    make_trainer: TrainerFactory, project: SFRDataset, tmp_path: Path
+) -> None:
+    change_settings(project, {"retraining": {"epochs": 3}})
+    undisturbed = make_trainer()
+    undisturbed.save_every = 1
+    undisturbed.run_training()
+    shutil.rmtree(undisturbed.output_folder)
+
+    killed = make_trainer()
+    killed.save_every = 1
+    # dies after the checkpoint of the second epoch, in the middle of the third
+    step = killed.train_step
+    def die_in_the_third_epoch(batch: Any) -> Any:
+        if killed.current_epoch == 2:
+            raise KeyboardInterrupt
+        return step(batch)
+
+    killed.train_step = die_in_the_third_epoch
+    with pytest.raises(KeyboardInterrupt):
+        killed.run_training()
+
+    np.random.seed(7)  # whatever the generators were doing in the new process
+    torch.manual_seed(7)
+    resumed = make_trainer()
+    resumed.load_checkpoint(str(Path(resumed.output_folder, "checkpoint_latest.pth")))
+    assert resumed.current_epoch == 2
+    assert resumed.iteration == 4
+    resumed.run_training()
+
+    assert torch.equal(weights(resumed.student), weights(undisturbed.student))
+    assert torch.equal(weights(resumed.teacher), weights(undisturbed.teacher))
+    log, expected = (trainer.logger.local_logger.my_fantastic_logging for trainer in (resumed, undisturbed))
+    for term in ("supervised_loss", "pseudo_label_loss", "consistency_loss", "consistency_weight", "train_losses"):
+        assert log[term] == expected[term], term
+        assert len(log[term]) == 3
+
+
+def test_what_a_finished_run_leaves(make_trainer: TrainerFactory) -> None:
+    trainer = make_trainer("nnUNetTrainerSFR_MT_1epochs")
+    trainer.run_training()
+    folder = Path(trainer.output_folder)
+    assert trainer.num_epochs == 1
+    assert "nnUNetTrainerSFR_MT_1epochs" in str(folder)
+    settings = json.loads((folder / "sfr_settings.json").read_text())
+    assert settings["retraining"]["consistency_weight"] == 0.1
+    assert settings["epochs"] == 1
+    assert (folder / "progress_losses.png").stat().st_size > 10_000
+    assert not [file for file in folder.iterdir() if file.name.startswith(".")]
+
+    final = torch.load(folder / "checkpoint_final.pth", weights_only=False)
+    teacher = torch.load(folder / TEACHER_CHECKPOINT, weights_only=False)
+    assert CHECKPOINT_KEY not in teacher
+    for name, value in final[CHECKPOINT_KEY]["teacher_weights"].items():
+        assert torch.equal(teacher["network_weights"][name], value)
+
+
+def test_the_checkpoint_loads_in_a_stock_trainer(make_trainer: TrainerFactory) -> None:
+    trainer = make_trainer("nnUNetTrainerSFR_MT_1epochs")
+    trainer.run_training()
+    stock = make_trainer("nnUNetTrainer")
+    stock.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_final.pth")))
+    assert torch.equal(weights(stock.network), weights(trainer.student))
+    assert type(stock.network) is type(trainer.student)
+
+
+def test_user_mistakes_end_with_one_line(make_trainer: TrainerFactory, project: SFRDataset) -> None:
+    with pytest.raises(SystemExit, match=r"error: fold 0 cannot exist: .* 5 labelled cases and there are 3; use -f all"):
+        make_trainer(fold=0).on_train_start()
+
+    shutil.rmtree(project.paths.pseudo_labels("all"))
+    with pytest.raises(SystemExit, match="there are no pseudo-labels; run sfr_pseudolabel first"):
+        make_trainer().on_train_start()
+
+    change_settings(project, {"retraining": {"ema_decay": 1.0}})
+    with pytest.raises(SystemExit, match=r"retraining: ema_decay must lie in \[0, 1\), got 1.0"):
+        make_trainer().on_train_start()
+
+
+def test_a_store_of_another_plan_is_refused(make_trainer: TrainerFactory, project: SFRDataset) -> None:
+    manifest_file = project.paths.pseudo_labels("all") / "manifest.json"
+    manifest = json.loads(manifest_file.read_text())
+    manifest["grid"]["spacing"] = [2.0, 2.0, 2.0]
+    manifest_file.write_text(json.dumps(manifest))
+    with pytest.raises(SystemExit, match=r"made for spacing \[2.0, 2.0, 2.0\], the plan has \[1.0, 1.0, 1.0\]"):
+        make_trainer().on_train_start()
