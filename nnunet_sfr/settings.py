@@ -87,17 +87,23 @@ class FineTuningSettings:
     """Fine-tuning of SAM on stitched labelled patches (paper, section IV-B; SFR code)."""
 
     iterations: int = 6000
+    """T, the optimiser steps (planning writes 2000 for vit_tiny)."""
     batch_size: int = 2
+    """Stitched patches per step."""
     learning_rate: float = 1e-3
+    """Of AdamW, at its highest."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW."""
     weight_decay: float = 0.1
+    """Of AdamW."""
     warmup_iterations: int = 250
     """Linear warm-up over W iterations: a factor min((t + 1) / W, 1)."""
     poly_exponent: float = 0.9
     """Decay over the whole run: a factor (1 - t / T) ** poly_exponent."""
     cross_entropy_weight: float = 0.5
+    """SFR code: 0.5; SAMed: 0.2."""
     dice_weight: float = 0.5
-    """SFR code: 0.5 and 0.5; SAMed: 0.2 and 0.8."""
+    """SFR code: 0.5; SAMed: 0.8."""
     bezier_probability: float = 0.0
     """Chance of a random monotone intensity curve per slice on top of nnU-Net's augmentation (SFR code: 0.5)."""
     validation_every: int = 500
@@ -105,6 +111,7 @@ class FineTuningSettings:
     max_validation_cases: int = 8
     """A validation predicts at most this many of the held-out cases."""
     seed: int = 42
+    """Seeds Python, NumPy and torch when fine-tuning starts (worker processes draw their own)."""
 
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "validation_every", "max_validation_cases"):
@@ -135,12 +142,14 @@ class PseudoLabelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingSettings:
-    """Semi-supervised training of nnU-Net's network (methods.md, section 4)."""
+    """Semi-supervised training of nnU-Net's network (paper, section III-B3; SFR code)."""
 
     epochs: int = 1000
     """nnU-Net's own; the suffix _<N>epochs of a trainer's name wins over it."""
     iterations_per_epoch: int = 250
+    """Optimiser steps per epoch (nnU-Net's own)."""
     validation_iterations_per_epoch: int = 50
+    """Batches that estimate the Dice after each epoch (nnU-Net's own)."""
     pseudo_label_weight: float = 1.0
     """w_p, the weight of the loss on pseudo-labels (SFR code)."""
     consistency_weight: float = 0.1

@@ -5,7 +5,7 @@ average of the student. One step minimises
 
     L = L_sup(labelled) + w_p * L_pl(unlabelled, pseudo-labels) + w(t) * L_cons(unlabelled)
 
-(methods.md, section 4) with nnU-Net's own Dice + cross-entropy and deep supervision for L_sup and L_pl. The two parts
+(docs/method.md, section 4) with nnU-Net's own Dice + cross-entropy and deep supervision for L_sup and L_pl. The two parts
 are back-propagated one after the other, so that peak memory stays near nnU-Net's own. A method states L_cons.
 """
 

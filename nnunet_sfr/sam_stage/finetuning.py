@@ -1,0 +1,252 @@
+"""Fine-tuning SAM on stitched labelled patches (paper, section III-B2; docs/method.md, section 2)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from tqdm import tqdm
+
+from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.data.preprocessing import check_grid
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import Fold
+from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
+from nnunet_sfr.sam_stage.adaptation import adapter_state, load_adapter_state
+from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
+from nnunet_sfr.sam_stage.model import BEST_ADAPTER, FINAL_ADAPTER, build_stitched_sam, save_adapter
+from nnunet_sfr.sam_stage.patches import IGNORE, labelled_patches, target_labels
+from nnunet_sfr.sam_stage.prediction import VolumePredictor
+from nnunet_sfr.sam_stage.sam import StitchedSAM
+from nnunet_sfr.settings import FineTuningSettings
+
+STATE = "training_state.pt"
+LOG = "fine_tuning_log.json"
+
+
+def learning_rate(iteration: int, settings: FineTuningSettings) -> float:
+    """Linear warm-up times polynomial decay: lr * min((t + 1) / W, 1) * (1 - t / T)^p.
+
+    Args:
+        iteration: t, counted from 0.
+    """
+    warm_up = min((iteration + 1) / settings.warmup_iterations, 1.0) if settings.warmup_iterations else 1.0
+    decay: float = (1.0 - iteration / settings.iterations) ** settings.poly_exponent
+    return settings.learning_rate * warm_up * decay
+
+
+def fine_tune(dataset: SFRDataset, fold: Fold, device: torch.device, *, overwrite: bool = False) -> Path:
+    """Fine-tune SAM for one fold, from the start or from where an earlier run stopped.
+
+    Args:
+        dataset: planned and preprocessed.
+        fold: which labelled cases to learn from.
+        device: to compute on.
+        overwrite: discard what an earlier run left.
+
+    Returns:
+        The folder with ``adapter_final.safetensors``, ``adapter_best.safetensors`` and the log.
+
+    Raises:
+        UserError: the data, the settings or an earlier run do not allow it.
+    """
+    folder = dataset.paths.sam_stage(fold)
+    if overwrite:
+        for name in (STATE, FINAL_ADAPTER, BEST_ADAPTER, LOG):
+            (folder / name).unlink(missing_ok=True)
+    if (folder / FINAL_ADAPTER).is_file():
+        print(f"{folder / FINAL_ADAPTER} is complete; --overwrite starts anew")
+        return folder
+    run = _Run.start(dataset, fold, device, folder)
+    run.train()
+    return folder
+
+
+@dataclass
+class _Run:
+    """One fine-tuning run: everything that a step needs, and where it stands."""
+
+    dataset: SFRDataset
+    folder: Path
+    accelerator: Accelerator
+    model: StitchedSAM
+    optimizer: torch.optim.Optimizer
+    batches: Iterator[dict[str, Any]]
+    validation_cases: Any
+    iteration: int = 0
+    best_dice: float = -math.inf
+    log: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, dataset: SFRDataset, fold: Fold, device: torch.device, folder: Path) -> _Run:
+        settings = dataset.settings.fine_tuning
+        training_ids, validation_ids = dataset.split(fold)
+        dataset_class = infer_dataset_class(str(dataset.paths.labelled))
+        training_cases = dataset_class(str(dataset.paths.labelled), training_ids)
+        _check_cases(dataset, training_cases)
+        seed_everything(settings.seed)
+        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=_precision(device))
+        model = build_stitched_sam(dataset)
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trainable, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+        run = cls(
+            dataset=dataset,
+            folder=folder,
+            accelerator=accelerator,
+            model=model.to(accelerator.device),
+            optimizer=accelerator.prepare(optimizer),
+            batches=labelled_patches(dataset, training_cases, pin_memory=device.type == "cuda"),
+            validation_cases=dataset_class(
+                str(dataset.paths.labelled), validation_ids[: settings.max_validation_cases]
+            ),
+        )
+        if (folder / STATE).is_file():
+            run.resume(folder / STATE)
+        return run
+
+    def train(self) -> None:
+        """All remaining steps, with a validation and a saved state every so often and at the end."""
+        settings = self.dataset.settings.fine_tuning
+        losses: list[float] = []
+        with tqdm(total=settings.iterations, initial=self.iteration, desc="Fine-tuning SAM") as bar:
+            while self.iteration < settings.iterations:
+                losses.append(self.step(next(self.batches)))
+                self.iteration += 1
+                bar.update()
+                bar.set_postfix(loss=f"{losses[-1]:.3f}")
+                if self.iteration % settings.validation_every == 0 or self.iteration == settings.iterations:
+                    self.validate_and_save(losses)
+                    losses = []
+        save_adapter(self.model, self.dataset, self.folder / FINAL_ADAPTER)
+        (self.folder / STATE).unlink(missing_ok=True)
+        if isinstance(self.batches, NonDetMultiThreadedAugmenter):
+            self.batches._finish()
+
+    def step(self, batch: dict[str, Any]) -> float:
+        """One optimiser step; returns the loss.
+
+        Args:
+            batch: ``data`` (B, channels, D, H, W) and ``target`` (B, 1, D, H, W).
+        """
+        settings = self.dataset.settings.fine_tuning
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.iteration, settings)
+        images = batch["data"].to(self.accelerator.device)
+        labels = target_labels(batch["target"], self.dataset.label_manager.ignore_label)
+        target = self.model.geometry.stitch(labels.to(self.accelerator.device), fill=IGNORE)[:, 0]
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.accelerator.autocast():
+            logits = self.model.forward_canvas(images)
+        loss, _ = stitched_segmentation_loss(
+            logits.float(),
+            target,
+            ignore_index=IGNORE,
+            cross_entropy_weight=settings.cross_entropy_weight,
+            dice_weight=settings.dice_weight,
+        )
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def validate_and_save(self, losses: list[float]) -> None:
+        """Dice on the validation cases, the best adapter so far, and everything that a resumed run needs."""
+        dice = self.validate()
+        mean_dice = float(np.nanmean(dice))
+        self.log.append({"iteration": self.iteration, "loss": float(np.mean(losses)), "validation_dice": mean_dice})
+        tqdm.write(f"iteration {self.iteration}: loss {np.mean(losses):.4f}, validation Dice {mean_dice:.4f}")
+        if mean_dice > self.best_dice:
+            self.best_dice = mean_dice
+            save_adapter(self.model, self.dataset, self.folder / BEST_ADAPTER)
+        write_json(self.log, self.folder / LOG)
+        with replacing(self.folder / STATE) as temporary:
+            torch.save(self.state(), temporary)
+
+    @torch.no_grad()
+    def validate(self) -> np.ndarray:
+        """Dice of every foreground class, pooled over the validation cases; NaN for a class that is nowhere."""
+        predictor = VolumePredictor(
+            self.model, self.model.geometry.patch_size, self.dataset.settings.pseudo_labels, self.accelerator.device
+        )
+        ignore_label = self.dataset.label_manager.ignore_label
+        overlap = np.zeros(self.dataset.num_classes)
+        total = np.zeros(self.dataset.num_classes)
+        for identifier in self.validation_cases.identifiers:
+            image, labels, _, _ = self.validation_cases.load_case(identifier)
+            truth = torch.from_numpy(labels[0].astype(np.int64))
+            counted = truth != ignore_label if ignore_label is not None else torch.ones_like(truth, dtype=torch.bool)
+            predicted = predictor.probabilities(torch.from_numpy(image[:])).argmax(dim=0)
+            for label in range(self.dataset.num_classes):
+                ours, theirs = (predicted == label) & counted, (truth == label) & counted
+                overlap[label] += int((ours & theirs).sum())
+                total[label] += int(ours.sum()) + int(theirs.sum())
+        with np.errstate(invalid="ignore"):
+            dice: np.ndarray = (2 * overlap / total)[1:]
+        return dice
+
+    def state(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {
+            "settings": _settings_text(self.dataset),
+            "adapter": adapter_state(self.model.sam),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "iteration": self.iteration,
+            "best_dice": self.best_dice,
+            "log": self.log,
+            "random_state": random_state(),
+        }
+
+    def resume(self, file: Path) -> None:
+        """Go on from a saved state: the steps that follow are those that an uninterrupted run would take.
+
+        Raises:
+            UserError: the file is damaged, or settings changed since.
+        """
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
+            raise UserError(f"{file}: cannot be read ({error}); run sfr_finetune --overwrite") from None
+        if state["settings"] != _settings_text(self.dataset):
+            raise UserError(
+                f"{file}: was written with other settings than the SFR plan has now; restore them, or run "
+                "sfr_finetune --overwrite"
+            )
+        load_adapter_state(self.model.sam, state["adapter"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.iteration, self.best_dice, self.log = state["iteration"], state["best_dice"], state["log"]
+        restore_random_state(state["random_state"])
+
+
+def _precision(device: torch.device) -> str:
+    """bfloat16 where CUDA has it, else float16 with a scaler; full precision elsewhere, as nnU-Net."""
+    if device.type != "cuda":
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def _settings_text(dataset: SFRDataset) -> str:
+    """The settings that a resumed run must share, as text."""
+    settings = dataset.settings.to_dict()
+    return json.dumps({key: settings[key] for key in ("derived_from", "stitching", "sam", "fine_tuning")}, sort_keys=True)
+
+
+def _check_cases(dataset: SFRDataset, cases: Any) -> None:
+    for identifier in cases.identifiers:
+        image, _, _, properties = cases.load_case(identifier)
+        check_grid(properties, image.shape[1:], dataset.plans_manager, dataset.configuration_manager)
+
+

@@ -1,0 +1,92 @@
+"""Augmented labelled patches for fine-tuning: nnU-Net's loader and augmentation on the SAM patch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+
+from nnunet_sfr.data.loaders import augmented, without_timing
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.sam_stage.bezier import BezierCurveTransform
+
+IGNORE = -1
+"""Value of target voxels and of mosaic filling that take no part in the loss."""
+
+OVERSAMPLE_FOREGROUND = 0.33
+"""nnU-Net's share of patches that are centred on foreground."""
+
+
+def labelled_patches(dataset: SFRDataset, cases: nnUNetBaseDataset, *, pin_memory: bool) -> Iterator[dict[str, Any]]:
+    """Endless batches of augmented labelled patches.
+
+    Args:
+        dataset: gives patch, batch size and labels.
+        cases: nnU-Net's data set of the labelled training cases.
+        pin_memory: for CUDA.
+
+    Returns:
+        dictionaries with ``data`` (B, channels, D, H, W) and ``target`` (B, 1, D, H, W), as nnU-Net's loader gives.
+    """
+    transforms, initial_patch_size = _augmentation(dataset)
+    loader = nnUNetDataLoader(
+        cases,
+        dataset.settings.fine_tuning.batch_size,
+        initial_patch_size,
+        dataset.settings.stitching.patch_size,
+        dataset.label_manager,
+        oversample_foreground_percent=OVERSAMPLE_FOREGROUND,
+        transforms=transforms,
+    )
+    return augmented(loader, num_processes=get_allowed_n_proc_DA(), pin_memory=pin_memory)
+
+
+def target_labels(target: torch.Tensor, ignore_label: int | None) -> torch.Tensor:
+    """Label values (B, 1, D, H, W) with the data set's ignore label, if any, replaced by ``IGNORE``; int64."""
+    labels = target.long()
+    return labels if ignore_label is None else torch.where(labels == ignore_label, IGNORE, labels)
+
+
+def _augmentation(dataset: SFRDataset) -> tuple[BasicTransform, Any]:
+    """nnU-Net's training transforms for the SAM patch, and the larger patch that rotation needs."""
+    patch_size = dataset.settings.stitching.patch_size
+    rotation, dummy_2d, initial_patch_size, mirror_axes = _geometry_of(patch_size)
+    transforms = nnUNetTrainer.get_training_transforms(
+        patch_size,
+        rotation,
+        None,
+        mirror_axes,
+        dummy_2d,
+        use_mask_for_norm=dataset.configuration_manager.use_mask_for_norm,
+        # SAM learns label values (also where nnU-Net's network learns regions), hence no conversion to regions
+        regions=None,
+        ignore_label=dataset.label_manager.ignore_label,
+    )
+    without_timing(transforms)
+    probability = dataset.settings.fine_tuning.bezier_probability
+    if probability > 0:
+        bezier = RandomTransform(BezierCurveTransform(), apply_probability=probability)
+        transforms = ComposeTransforms([transforms, bezier])
+    return transforms, initial_patch_size
+
+
+def _geometry_of(patch_size: tuple[int, int, int]) -> tuple[Any, bool, Any, tuple[int, ...]]:
+    """nnU-Net's own rule for rotation, dummy-2D and mirroring, asked about our patch."""
+    asking = SimpleNamespace(
+        configuration_manager=SimpleNamespace(patch_size=list(patch_size)),
+        print_to_log_file=lambda *_: None,
+        inference_allowed_mirroring_axes=None,
+    )
+    answer: tuple[Any, bool, Any, tuple[int, ...]] = (
+        nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size(asking)
+    )
+    return answer

@@ -1,0 +1,148 @@
+"""Fine-tuning on a tiny project: the schedule, the loss that a step takes, exact resume, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nnunet_sfr.dataset import SFRDataset, open_dataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.random_state import seed_everything
+from nnunet_sfr.sam_stage import finetuning
+from nnunet_sfr.sam_stage.finetuning import STATE, fine_tune, learning_rate
+from nnunet_sfr.sam_stage.model import BEST_ADAPTER, FINAL_ADAPTER, build_stitched_sam, load_adapter
+from nnunet_sfr.sam_stage.patches import target_labels
+from nnunet_sfr.settings import FineTuningSettings
+from tests.conftest import Golden
+from tests.tiny_project import change_settings
+
+CPU = torch.device("cpu")
+
+
+def test_learning_rate_equals_the_authors(golden: Callable[[str], Golden]) -> None:
+    losses = golden("losses")
+    settings = FineTuningSettings(iterations=6000, warmup_iterations=0)
+    # SFR lowers the rate after it counted the step: its step i (from 0) uses the first rate for i = 0 and 1 - i / T then
+    ours = [learning_rate(int(step), settings) for step in losses["lr.sfr_sam_finetune_iter"]]
+    np.testing.assert_allclose(ours, losses["lr.sfr_sam_finetune"], rtol=0, atol=1e-12)
+
+
+def test_warm_up_is_linear_and_the_last_step_is_not_zero() -> None:
+    settings = FineTuningSettings(iterations=1000, warmup_iterations=10, learning_rate=1.0, poly_exponent=1.0)
+    assert learning_rate(0, settings) == pytest.approx(0.1)
+    assert learning_rate(4, settings) == pytest.approx(0.5 * (1 - 4 / 1000))
+    assert learning_rate(9, settings) == pytest.approx(1 - 9 / 1000)
+    assert learning_rate(999, settings) == pytest.approx(1 / 1000)
+
+
+def test_ignored_labels_leave_the_target() -> None:
+    target = torch.tensor([0, 1, 2, 1]).view(1, 1, 1, 1, 4).to(torch.int16)
+    assert target_labels(target, ignore_label=2).flatten().tolist() == [0, 1, -1, 1]
+    assert target_labels(target, ignore_label=None).flatten().tolist() == [0, 1, 2, 1]
+
+
+def test_a_run_leaves_adapters_and_a_log(project: SFRDataset) -> None:
+    folder = fine_tune(project, "all", CPU)
+    assert folder == project.paths.sam_stage("all")
+    assert sorted(file.name for file in folder.iterdir()) == [BEST_ADAPTER, FINAL_ADAPTER, "fine_tuning_log.json"]
+    log = json.loads((folder / "fine_tuning_log.json").read_text())
+    assert [entry["iteration"] for entry in log] == [2, 4]
+    assert all(0 < entry["loss"] < 2 for entry in log)
+
+
+def test_training_learns(project: SFRDataset) -> None:
+    """Thirty steps lower the loss clearly, so gradients reach what they should."""
+    change_settings(project, {"fine_tuning": {"iterations": 30, "validation_every": 15}})
+    log = json.loads((fine_tune(_reopened(project), "all", CPU) / "fine_tuning_log.json").read_text())
+    assert log[1]["loss"] < 0.8 * log[0]["loss"]
+
+
+def test_a_resumed_run_ends_with_the_same_weights(project: SFRDataset) -> None:
+    undisturbed = load_file(fine_tune(project, "all", CPU) / FINAL_ADAPTER)
+    steps = 0
+    step = finetuning._Run.step
+
+    def die_at_the_fourth(self: Any, batch: Any) -> float:
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with mock.patch.object(finetuning._Run, "step", die_at_the_fourth), pytest.raises(KeyboardInterrupt):
+        fine_tune(project, "all", CPU, overwrite=True)
+    folder = project.paths.sam_stage("all")
+    assert (folder / STATE).is_file()
+    assert not (folder / FINAL_ADAPTER).exists()
+
+    seed_everything(99)  # whatever the generators were doing in the new process
+    resumed = load_file(fine_tune(project, "all", CPU) / FINAL_ADAPTER)
+    assert resumed.keys() == undisturbed.keys()
+    for name, value in undisturbed.items():
+        assert torch.equal(resumed[name], value), name
+
+
+def test_a_finished_run_is_left_alone(project: SFRDataset, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = fine_tune(project, "all", CPU) / FINAL_ADAPTER
+    before = adapter.stat().st_mtime_ns
+    fine_tune(project, "all", CPU)
+    assert adapter.stat().st_mtime_ns == before
+    assert "--overwrite starts anew" in capsys.readouterr().out
+
+
+def test_resuming_with_other_settings_is_refused(project: SFRDataset) -> None:
+    folder = project.paths.sam_stage("all")
+    with mock.patch.object(finetuning, "save_adapter", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        fine_tune(project, "all", CPU)  # dies while it writes the best adapter: no state yet
+    assert not (folder / STATE).exists()
+    with mock.patch.object(finetuning._Run, "train", lambda run: run.validate_and_save([1.0])):
+        fine_tune(project, "all", CPU)
+    change_settings(project, {"fine_tuning": {"learning_rate": 0.5}})
+    with pytest.raises(UserError, match="was written with other settings than the SFR plan has now"):
+        fine_tune(_reopened(project), "all", CPU)
+    (folder / STATE).write_bytes(b"broken")
+    with pytest.raises(UserError, match="cannot be read"):
+        fine_tune(project, "all", CPU)
+
+
+def test_an_adapter_of_other_settings_is_refused(project: SFRDataset) -> None:
+    adapter = fine_tune(project, "all", CPU) / FINAL_ADAPTER
+    model = build_stitched_sam(project)
+    load_adapter(model, project, adapter)
+    change_settings(project, {"sam": {"lora_rank": 8}})
+    with pytest.raises(UserError, match="made for lora_rank 4, the plan has 8"):
+        load_adapter(model, _reopened(project), adapter)
+    adapter.write_bytes(adapter.read_bytes()[:1000])
+    with pytest.raises(UserError, match="is not a safetensors file"):
+        load_adapter(model, project, adapter)
+    with pytest.raises(UserError, match="not found; run sfr_finetune first"):
+        load_adapter(model, project, Path("nowhere.safetensors"))
+
+
+def test_cases_of_another_spacing_are_refused(project: SFRDataset) -> None:
+    plans = json.loads(project.paths.plans_file.read_text())
+    plans["configurations"]["3d_fullres"]["spacing"] = [2.0, 2.0, 2.0]
+    project.paths.plans_file.write_text(json.dumps(plans))
+    sfr_plans = json.loads(project.paths.sfr_plans_file.read_text())
+    sfr_plans["configurations"]["3d_fullres"]["derived_from"]["spacing"] = [2.0, 2.0, 2.0]
+    project.paths.sfr_plans_file.write_text(json.dumps(sfr_plans))
+    with pytest.raises(UserError, match="a target spacing changed since; run sfr_plan_and_preprocess again"):
+        fine_tune(_reopened(project), "all", CPU)
+
+
+def test_a_fold_that_cannot_exist_is_refused(project: SFRDataset) -> None:
+    with pytest.raises(UserError, match="fold 2 cannot exist: 5-fold cross-validation needs 5 labelled cases and there are 3"):
+        fine_tune(project, 2, CPU)
+
+
+def _reopened(project: SFRDataset) -> SFRDataset:
+    """The project with its settings read anew."""
+    return open_dataset(project.paths.dataset_name, project.paths.configuration, project.paths.plans_name)

@@ -1,0 +1,175 @@
+"""Pseudo-labels of a tiny project: what is predicted, blended, stored, resumed and exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+
+from nnunet_sfr.data.export import export_pseudo_labels, to_original_grid
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.sam_stage import pseudo_labelling
+from nnunet_sfr.sam_stage.finetuning import fine_tune
+from nnunet_sfr.sam_stage.model import FINAL_ADAPTER, build_stitched_sam, save_adapter
+from nnunet_sfr.sam_stage.prediction import VolumePredictor
+from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
+from nnunet_sfr.settings import PseudoLabelSettings
+
+CPU = torch.device("cpu")
+
+
+class Thresholding(torch.nn.Module):
+    """Stands for a SAM that found the blob: logits that depend on each voxel alone, so that blending changes nothing."""
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.ones_like(patches), patches], dim=1) * 4
+
+
+@pytest.fixture
+def fine_tuned(project: SFRDataset) -> SFRDataset:
+    """A project whose SAM is there (hardly trained), and whose store is empty."""
+    fine_tune(project, "all", CPU)
+    for file in project.paths.pseudo_labels("all").iterdir():
+        file.unlink()
+    return project
+
+
+def label(dataset: SFRDataset, **options: object) -> PseudoLabelStore:
+    return pseudo_label(dataset, "all", CPU, adapter=FINAL_ADAPTER, **options)  # type: ignore[arg-type]
+
+
+def predictor(**settings: object) -> VolumePredictor:
+    return VolumePredictor(Thresholding(), (20, 24, 22), PseudoLabelSettings(**settings), CPU)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(31, 40, 37), (20, 24, 22), (5, 7, 9), (50, 7, 22)])
+@pytest.mark.parametrize("use_mirroring", [False, True])
+def test_blending_keeps_what_a_local_model_says(shape: tuple[int, int, int], use_mirroring: bool) -> None:
+    """Overlap, padding and cutting back change nothing in a model that looks at each voxel alone, corners included."""
+    torch.manual_seed(0)
+    image = torch.randn(1, *shape)
+    probabilities = predictor(use_mirroring=use_mirroring).probabilities(image)
+    torch.testing.assert_close(probabilities, torch.softmax(Thresholding()(image[None])[0], dim=0))
+
+
+def test_patches_overlap_and_the_gaussian_prefers_centres() -> None:
+    class FirstSliceOnly(torch.nn.Module):
+        """Says foreground in the first slice of every patch, background elsewhere."""
+
+        def forward(self, patches: torch.Tensor) -> torch.Tensor:
+            logits = torch.zeros(1, 2, *patches.shape[2:])
+            logits[:, 0] = 50
+            logits[:, 1, 0] = 100
+            return logits
+
+    model = VolumePredictor(FirstSliceOnly(), (20, 24, 22), PseudoLabelSettings(), CPU)
+    foreground = model.probabilities(torch.zeros(1, 30, 24, 22))[1, :, 12, 11]
+    # patches start at slices 0 and 10; at slice 10 the first patch's centre outweighs the second's border
+    assert foreground[0] == pytest.approx(1.0)
+    centre, border = 1.0, np.exp(-0.5 * (10 / (20 / 8)) ** 2)
+    assert foreground[10] == pytest.approx(border / (centre + border), rel=0.1)
+    assert foreground[5] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_mirroring_averages_over_all_eight() -> None:
+    class CornerOnly(torch.nn.Module):
+        def forward(self, patches: torch.Tensor) -> torch.Tensor:
+            logits = torch.zeros(1, 2, *patches.shape[2:])
+            logits[:, 0] = 50
+            logits[:, 1, 0, 0, 0] = 100
+            return logits
+
+    model = VolumePredictor(CornerOnly(), (20, 24, 22), PseudoLabelSettings(use_mirroring=True), CPU)
+    foreground = model.probabilities(torch.zeros(1, 20, 24, 22))[1]
+    corners = foreground[::19, ::23, ::21]
+    torch.testing.assert_close(corners, torch.full((2, 2, 2), 1 / 8))
+    assert foreground.sum() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_every_case_is_labelled_once(fine_tuned: SFRDataset) -> None:
+    store = label(fine_tuned)
+    assert store.identifiers() == ["unlabelled_00", "unlabelled_01"]
+    record = store.read_confidence("unlabelled_00")
+    assert 0.5 <= record["mean_max_probability"] <= 1.0
+    assert sum(record["class_voxels"].values()) == store.read_labels("unlabelled_00").size
+    assert len(store.manifest["made_by"]["adapter_sha256"]) == 64
+
+    with mock.patch.object(pseudo_labelling, "_label_case", side_effect=AssertionError("nothing is left to do")):
+        label(fine_tuned)
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(fine_tuned: SFRDataset) -> None:
+    undisturbed = {case: label(fine_tuned).read_labels(case) for case in ("unlabelled_00", "unlabelled_01")}
+    label_case = pseudo_labelling._label_case
+
+    def die_at_the_second(store: PseudoLabelStore, cases: object, identifier: str, *rest: object) -> None:
+        if identifier == "unlabelled_01":
+            raise KeyboardInterrupt
+        label_case(store, cases, identifier, *rest)  # type: ignore[arg-type]
+
+    with (
+        mock.patch.object(pseudo_labelling, "_label_case", side_effect=die_at_the_second),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        label(fine_tuned, overwrite=True)
+    store = label(fine_tuned)
+    assert store.identifiers() == ["unlabelled_00", "unlabelled_01"]
+    for case, labels in undisturbed.items():
+        np.testing.assert_array_equal(store.read_labels(case), labels)
+
+
+def test_parts_share_the_cases(fine_tuned: SFRDataset) -> None:
+    assert label(fine_tuned, num_parts=2, part_id=1).identifiers() == ["unlabelled_01"]
+    assert label(fine_tuned, num_parts=2, part_id=0).identifiers() == ["unlabelled_00", "unlabelled_01"]
+    with pytest.raises(UserError, match="would delete other parts' work"):
+        label(fine_tuned, num_parts=2, part_id=0, overwrite=True)
+
+
+def test_a_new_adapter_is_refused_without_overwrite(fine_tuned: SFRDataset) -> None:
+    label(fine_tuned)
+    adapter = fine_tuned.paths.sam_stage("all") / FINAL_ADAPTER
+    model = build_stitched_sam(fine_tuned)
+    save_adapter(model, fine_tuned, adapter)  # other weights
+    with pytest.raises(UserError, match="made with another adapter_sha256; add --overwrite to replace them"):
+        label(fine_tuned)
+    assert label(fine_tuned, overwrite=True).identifiers() == ["unlabelled_00", "unlabelled_01"]
+
+
+def test_export_lies_on_the_original_grid(project: SFRDataset, tmp_path: Path) -> None:
+    store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.settings.derived_from)
+    export_pseudo_labels(store, project, tmp_path / "export")
+    for identifier in store.identifiers():
+        image = SimpleITK.ReadImage(str(project.paths.raw_unlabelled / f"{identifier}_0000.nii.gz"))
+        labels = SimpleITK.ReadImage(str(tmp_path / "export" / f"{identifier}.nii.gz"))
+        assert labels.GetSize() == image.GetSize()
+        assert labels.GetSpacing() == image.GetSpacing()
+        assert labels.GetOrigin() == image.GetOrigin()
+        # spacing is unchanged and nothing is cropped here, so the label map itself must come back
+        np.testing.assert_array_equal(
+            SimpleITK.GetArrayFromImage(labels), np.maximum(store.read_labels(identifier)[0], 0)
+        )
+
+
+def test_export_undoes_crop_and_transposition(project: SFRDataset) -> None:
+    labels = (np.arange(4 * 5 * 6).reshape(1, 4, 5, 6) % 3 - 1).astype(np.int8)
+    properties = {
+        "spacing": [1.0, 1.0, 1.0],
+        "shape_after_cropping_and_before_resampling": (4, 5, 6),
+        "shape_before_cropping": (6, 8, 10),
+        "bbox_used_for_cropping": [[1, 5], [2, 7], [3, 9]],
+    }
+    project.plans_manager.plans["transpose_forward"] = [2, 0, 1]
+    project.plans_manager.plans["transpose_backward"] = [1, 2, 0]
+    original = to_original_grid(labels, properties, project)
+    expected = np.zeros((6, 8, 10), dtype=np.uint8)
+    expected[1:5, 2:7, 3:9] = np.maximum(labels[0], 0)
+    np.testing.assert_array_equal(original, expected.transpose(1, 2, 0))
+    # nnU-Net's preprocessing would transpose it forward again
+    np.testing.assert_array_equal(original.transpose(2, 0, 1), expected)
+
