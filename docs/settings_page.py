@@ -1,6 +1,6 @@
 """Makes docs/settings.md from nnunet_sfr/settings.py, so that the page cannot say something else than the code.
 
-    python docs/settings_page.py
+python docs/settings_page.py
 """
 
 from __future__ import annotations

@@ -62,11 +62,8 @@ class SFRDataset:
 
     @property
     def num_input_channels(self) -> int:
-        channels: int = determine_num_input_channels(
-            self.plans_manager, self.configuration_manager, self.dataset_json
-        )
+        channels: int = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
         return channels
-
 
     def split(self, fold: Fold) -> tuple[list[str], list[str]]:
         """Labelled cases to train and to validate on, as nnU-Net splits them; fold ``all`` has every case in both.
@@ -109,7 +106,7 @@ def open_dataset(dataset_name_or_id: str | int, configuration: str, plans_name: 
     manager = PlansManager(plans)
     if manager.get_configuration(configuration).previous_stage_name is not None:
         raise UserError(
-            f"{configuration} is the second stage of a cascade, which SFR does not train; use -c 3d_lowres or 3d_fullres"
+            f"{configuration} is the second stage of a cascade, which SFR does not train; use 3d_lowres or 3d_fullres"
         )
     data_identifier = manager.get_configuration(configuration).data_identifier
     return SFRDataset(SFRPaths(name, plans_name, configuration, data_identifier), manager, dataset_json)
@@ -133,7 +130,9 @@ def resolve_dataset_name(dataset_name_or_id: str | int) -> str:
     if not names:
         raise UserError(f"no data set {text} in nnUNet_raw ({nnunet_root('nnUNet_raw')}); check -d and the variable")
     if len(names) > 1:
-        raise UserError(f"the number {text} stands for several data sets ({', '.join(sorted(names))}); rename all but one")
+        raise UserError(
+            f"the number {text} stands for several data sets ({', '.join(sorted(names))}); rename all but one"
+        )
     return names.pop()
 
 

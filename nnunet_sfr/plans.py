@@ -70,7 +70,7 @@ class SFRConfiguration:
             raise ValueError(f"unknown section {', '.join(unknown)} (known: {', '.join(_SECTIONS)})")
         if "stitching" not in values:
             raise ValueError("the section stitching is missing")
-        sections = {}
+        sections: dict[str, Any] = {}
         for name, section in _SECTIONS.items():
             try:
                 sections[name] = section_from_dict(section, values.get(name, {}))

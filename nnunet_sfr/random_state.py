@@ -19,7 +19,7 @@ def seed_everything(seed: int) -> None:
 def random_state() -> dict[str, Any]:
     """The present state in types that ``torch.load(weights_only=True)`` accepts."""
     version, keys, gauss = random.getstate()
-    name, words, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, words, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "python": [version, list(keys), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(words, dtype=np.int64)), position, has_gauss, cached],

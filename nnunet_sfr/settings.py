@@ -69,7 +69,8 @@ class SAMSettings:
     def __post_init__(self) -> None:
         _require(self.model in SAM_MODELS, f"model must be one of {', '.join(SAM_MODELS)}, got {self.model!r}")
         _require(
-            self.adaptation in ADAPTATIONS, f"adaptation must be one of {', '.join(ADAPTATIONS)}, got {self.adaptation!r}"
+            self.adaptation in ADAPTATIONS,
+            f"adaptation must be one of {', '.join(ADAPTATIONS)}, got {self.adaptation!r}",
         )
         _require(
             self.model != "vit_tiny" or self.adaptation == "full",
@@ -188,9 +189,7 @@ def section_from_dict(section: type[Section], values: Any) -> Section:
     fields = {field.name: field for field in dataclasses.fields(section)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
     _require(not unknown, f"unknown setting {', '.join(unknown)} (known: {', '.join(fields)})")
-    missing = [
-        name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values
-    ]
+    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
     _require(not missing, f"missing setting {', '.join(missing)}")
     hints = typing.get_type_hints(section)
     return section(**{name: _coerce(name, value, hints[name]) for name, value in values.items()})

@@ -39,7 +39,11 @@ def configuration() -> SFRConfiguration:
 
 def save(file: Path, **changes: Any) -> Path:
     save_configuration(
-        file, dataset_name="Dataset001_A", plans_name="nnUNetPlans", configuration="3d_fullres", settings=configuration()
+        file,
+        dataset_name="Dataset001_A",
+        plans_name="nnUNetPlans",
+        configuration="3d_fullres",
+        settings=configuration(),
     )
     content = json.loads(file.read_text())
     for section, values in changes.items():
@@ -79,7 +83,10 @@ def test_an_edited_value_is_used(tmp_path: Path) -> None:
         ({"retraining": {"epochs": "ten"}}, "retraining: epochs must be of type int, got 'ten'"),
         ({"retraining": {"epochs": True}}, "retraining: epochs must be of type int, got True"),
         ({"retraining": {"epoch": 10}}, "retraining: unknown setting epoch (known: epochs,"),
-        ({"stitching": {"patch_size": [128, 128, 128]}}, "holds 8 x 8 slices of 128 x 128, but patch_size asks for 128"),
+        (
+            {"stitching": {"patch_size": [128, 128, 128]}},
+            "holds 8 x 8 slices of 128 x 128, but patch_size asks for 128",
+        ),
         ({"stitching": {"patch_size": [8, 8]}}, "stitching: patch_size must be a list of 3 numbers, got [8, 8]"),
         ({"sam": {"model": "vit_x"}}, "sam: model must be one of vit_tiny, vit_b, vit_l, vit_h, got 'vit_x'"),
         ({"sam": {"model": "vit_tiny"}}, "vit_tiny has no pre-trained weights to keep"),

@@ -1,4 +1,4 @@
-"""A tiny data set, planned and preprocessed, with schedules of a few steps: what tests of the later stages start from."""
+"""A tiny data set, planned and preprocessed, with schedules of a few steps: what tests of later stages start from."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ class _Run:
         """
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
+        except Exception as error:
             raise UserError(f"{file}: cannot be read ({error}); run sfr_finetune --overwrite") from None
         if state["settings"] != _settings_text(self.dataset):
             raise UserError(
@@ -241,12 +241,12 @@ def _precision(device: torch.device) -> str:
 def _settings_text(dataset: SFRDataset) -> str:
     """The settings that a resumed run must share, as text."""
     settings = dataset.settings.to_dict()
-    return json.dumps({key: settings[key] for key in ("derived_from", "stitching", "sam", "fine_tuning")}, sort_keys=True)
+    return json.dumps(
+        {key: settings[key] for key in ("derived_from", "stitching", "sam", "fine_tuning")}, sort_keys=True
+    )
 
 
 def _check_cases(dataset: SFRDataset, cases: Any) -> None:
     for identifier in cases.identifiers:
         image, _, _, properties = cases.load_case(identifier)
         check_grid(properties, image.shape[1:], dataset.plans_manager, dataset.configuration_manager)
-
-

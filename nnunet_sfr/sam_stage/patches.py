@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -74,8 +73,7 @@ def _augmentation(dataset: SFRDataset) -> tuple[BasicTransform, Any]:
     without_timing(transforms)
     probability = dataset.settings.fine_tuning.bezier_probability
     if probability > 0:
-        bezier = RandomTransform(BezierCurveTransform(), apply_probability=probability)
-        transforms = ComposeTransforms([transforms, bezier])
+        transforms = ComposeTransforms([transforms, BezierCurveTransform(probability)])
     return transforms, initial_patch_size
 
 

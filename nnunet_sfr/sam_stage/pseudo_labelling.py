@@ -121,5 +121,7 @@ def _clear(folder: Path, num_parts: int) -> None:
     if not folder.is_dir():
         return
     if num_parts > 1:
-        raise UserError(f"{folder}: --overwrite with -num_parts would delete other parts' work; delete the folder first")
+        raise UserError(
+            f"{folder}: --overwrite with -num_parts would delete other parts' work; delete the folder first"
+        )
     shutil.rmtree(folder)

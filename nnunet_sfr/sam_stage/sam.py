@@ -55,9 +55,9 @@ ARCHITECTURES: dict[str, SamArchitecture] = {
         # canvas's size instead of a quarter.
         SamArchitecture(
             name="vit_tiny",
-            embed_dim=192,
+            embed_dim=128,
             depth=4,
-            num_heads=6,
+            num_heads=4,
             global_blocks=(1, 3),
             patch_size=8,
             window_size=8,

@@ -63,9 +63,7 @@ def _checkpoint_file(model_folder: Path, fold: Fold, checkpoint: str) -> Path:
     return file
 
 
-def _write_model_folder(
-    model_folder: Path, sources: dict[Fold, Path], folder: Path, *, use_teacher: bool
-) -> None:
+def _write_model_folder(model_folder: Path, sources: dict[Fold, Path], folder: Path, *, use_teacher: bool) -> None:
     for fold, source in sources.items():
         target = folder / f"fold_{fold}"
         target.mkdir(parents=True)
@@ -84,7 +82,7 @@ def _stock_checkpoint(file: Path, *, use_teacher: bool) -> dict[str, object]:
             weights = content[CHECKPOINT_KEY]["teacher_weights"]
     except KeyError:
         raise UserError(f"{file}: holds no {'teacher' if use_teacher else 'network weights'}") from None
-    except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
+    except Exception as error:
         raise UserError(f"{file}: cannot be read ({error}); is it a checkpoint of nnU-Net?") from None
     kept = {key: content[key] for key in CHECKPOINT_KEYS}
     return {"network_weights": weights, "trainer_name": STOCK_TRAINER, **kept}

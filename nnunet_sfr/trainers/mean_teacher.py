@@ -12,7 +12,7 @@ from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.semi_supervised import SemiSupervisedTrainer
 
 
-class nnUNetTrainerSFR_MT(SemiSupervisedTrainer):  # noqa: N801 - nnU-Net's naming
+class nnUNetTrainerSFR_MT(SemiSupervisedTrainer):
     """SFR with Mean Teacher: SAM's pseudo-labels, and L_cons = mean (p_student - p_teacher)^2 on unlabelled patches.
 
     SFR's own code takes the labelled patches into L_cons too (train_retraining.py@dc32304b); here, as in AC-MT's, the

@@ -5,8 +5,8 @@ average of the student. One step minimises
 
     L = L_sup(labelled) + w_p * L_pl(unlabelled, pseudo-labels) + w(t) * L_cons(unlabelled)
 
-(docs/method.md, section 4) with nnU-Net's own Dice + cross-entropy and deep supervision for L_sup and L_pl. The two parts
-are back-propagated one after the other, so that peak memory stays near nnU-Net's own. A method states L_cons.
+(docs/method.md, section 4) with nnU-Net's own Dice + cross-entropy and deep supervision for L_sup and L_pl. The two
+parts are back-propagated one after the other, so that peak memory stays near nnU-Net's own. A method states L_cons.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from torch._dynamo import OptimizedModule
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
+from nnunet_sfr.data.loaders import TwoStreams, augmented, without_timing
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, check_fold
 from nnunet_sfr.errors import exit_on_user_error
 from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.settings import RetrainingSettings
-from nnunet_sfr.data.loaders import TwoStreams, augmented, without_timing
 from nnunet_sfr.trainers.loss_plot import plot_losses
 from nnunet_sfr.trainers.schedules import consistency_weight, teacher_decay
 from nnunet_sfr.trainers.teacher import add_clipped_noise, freeze, update_teacher
@@ -84,7 +84,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         self.settings: RetrainingSettings | None = None
         self._state_to_restore: dict[str, Any] | None = None
 
-    # ------------------------------------------------------------------------------------------------ what a method states
+    # --- what a method states ---
 
     def consistency_loss(self, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
         """L_cons on the unlabelled patches, before its weight.
@@ -98,7 +98,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         """
         raise NotImplementedError
 
-    # -------------------------------------------------------------------------------------------------------------- set-up
+    # --- set-up ---
 
     @property
     def sfr_dataset(self) -> SFRDataset:
@@ -115,8 +115,8 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         """Read the settings, build nnU-Net's network and the teacher."""
         if self.is_cascaded:
             raise SystemExit(
-                f"error: {self.configuration_name} is the second stage of a cascade, which {type(self).__name__} does not "
-                "train; use 3d_lowres or 3d_fullres"
+                f"error: {self.configuration_name} is the second stage of a cascade, which "
+                f"{type(self).__name__} does not train; use 3d_lowres or 3d_fullres"
             )
         with exit_on_user_error():
             self.settings = self.sfr_dataset.settings.retraining
@@ -165,7 +165,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         split: tuple[list[str], list[str]] = super().do_split()
         return split
 
-    # ---------------------------------------------------------------------------------------------------------------- data
+    # --- data ---
 
     def unlabelled_dataset(self) -> UnlabelledDataset:
         """The pool: with its pseudo-labels, or images alone."""
@@ -228,7 +228,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         )
         return augmented(loader, num_processes=num_processes, pin_memory=self.device.type == "cuda")
 
-    # ------------------------------------------------------------------------------------------------------------ training
+    # --- training ---
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -358,7 +358,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         else:
             self.optimizer.step()
 
-    # ------------------------------------------------------------------------------------------------------------- logging
+    # --- logging ---
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Log the mean of every term over the epoch (and over the ranks)."""
@@ -390,7 +390,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         if self.local_rank == 0 and not self.disable_checkpointing:
             self._save_teacher_checkpoint()
 
-    # --------------------------------------------------------------------------------------------------------- checkpoints
+    # --- checkpoints ---
 
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net's checkpoint, plus teacher, iteration and random state; replaced in one move.
@@ -418,7 +418,9 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         if not isinstance(checkpoint, dict):
             checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False)
         if CHECKPOINT_KEY not in checkpoint:
-            raise SystemExit(f"error: {filename_or_checkpoint}: was not written by {type(self).__name__}; it has no teacher")
+            raise SystemExit(
+                f"error: {filename_or_checkpoint}: was not written by {type(self).__name__}; it has no teacher"
+            )
         extra = checkpoint[CHECKPOINT_KEY]
         self._teacher.load_state_dict(extra["teacher_weights"])
         self.iteration = extra["iteration"]
@@ -426,7 +428,9 @@ class SemiSupervisedTrainer(nnUNetTrainer):
 
     def _save_teacher_checkpoint(self) -> None:
         """The final checkpoint with the teacher's weights in the student's place, for nnUNetv2_predict -chk."""
-        checkpoint = torch.load(Path(self.output_folder, "checkpoint_final.pth"), map_location="cpu", weights_only=False)
+        checkpoint = torch.load(
+            Path(self.output_folder, "checkpoint_final.pth"), map_location="cpu", weights_only=False
+        )
         checkpoint["network_weights"] = checkpoint.pop(CHECKPOINT_KEY)["teacher_weights"]
         with exit_on_user_error(), replacing(Path(self.output_folder, TEACHER_CHECKPOINT)) as temporary:
             torch.save(checkpoint, temporary)

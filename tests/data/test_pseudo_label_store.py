@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_sfr.data import pseudo_label_store
 from nnunet_sfr.data.datasets import PseudoLabelledDataset
@@ -82,7 +83,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(project: SFRDataset, tmp_pat
     store = PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
     full = OSError(28, "No space left on device")
     with (
-        mock.patch.object(pseudo_label_store.nnUNetDatasetBlosc2, "save_seg", side_effect=full),
+        mock.patch.object(nnUNetDatasetBlosc2, "save_seg", side_effect=full),
         pytest.raises(UserError, match=r"case\.b2nd: the disk is full; free some space and run the same command again"),
     ):
         write(store, project, "case", numbered((1, 4, 5, 6)))

@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 def test_learning_rate_equals_the_authors(golden: Callable[[str], Golden]) -> None:
     losses = golden("losses")
     settings = FineTuningSettings(iterations=6000, warmup_iterations=0)
-    # SFR lowers the rate after it counted the step: its step i (from 0) uses the first rate for i = 0 and 1 - i / T then
+    # step i, counted from 0, uses (1 - i / T) ** 0.9
     ours = [learning_rate(int(step), settings) for step in losses["lr.sfr_sam_finetune_iter"]]
     np.testing.assert_allclose(ours, losses["lr.sfr_sam_finetune"], rtol=0, atol=1e-12)
 
@@ -139,7 +139,9 @@ def test_cases_of_another_spacing_are_refused(project: SFRDataset) -> None:
 
 
 def test_a_fold_that_cannot_exist_is_refused(project: SFRDataset) -> None:
-    with pytest.raises(UserError, match="fold 2 cannot exist: 5-fold cross-validation needs 5 labelled cases and there are 3"):
+    with pytest.raises(
+        UserError, match="fold 2 cannot exist: 5-fold cross-validation needs 5 labelled cases and there are 3"
+    ):
         fine_tune(project, 2, CPU)
 
 

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 class Thresholding(torch.nn.Module):
-    """Stands for a SAM that found the blob: logits that depend on each voxel alone, so that blending changes nothing."""
+    """A SAM whose logits depend on each voxel alone, so that blending changes nothing."""
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         return torch.cat([torch.ones_like(patches), patches], dim=1) * 4
@@ -172,4 +172,3 @@ def test_export_undoes_crop_and_transposition(project: SFRDataset) -> None:
     np.testing.assert_array_equal(original, expected.transpose(1, 2, 0))
     # nnU-Net's preprocessing would transpose it forward again
     np.testing.assert_array_equal(original.transpose(2, 0, 1), expected)
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,18 +25,16 @@ def test_consistency_weight_equals_sfr_at_the_start_of_its_blocks(golden: Callab
     losses = golden("losses")
     # SFR holds the weight for 150 iterations; R = 40 blocks of 150 are the whole run of 6,000 iterations
     blocks = losses["schedule.iter_num"] // 150 * 150
-    ours = [
-        consistency_weight(int(t), total_iterations=6000, maximum=0.1, ramp_up_fraction=1.0) for t in blocks
-    ]
+    ours = [consistency_weight(int(t), total_iterations=6000, maximum=0.1, ramp_up_fraction=1.0) for t in blocks]
     assert len(set(ours)) > 5, "the golden iterations must spread over the ramp"
     np.testing.assert_allclose(ours, losses["schedule.consistency_acmt"], rtol=0, atol=SCHEDULE_TOLERANCE)
 
 
 def test_consistency_weight_reaches_its_maximum_where_the_ramp_ends() -> None:
-    settings = {"total_iterations": 1000, "maximum": 0.3, "ramp_up_fraction": 0.4}
-    assert consistency_weight(400, **settings) == 0.3
-    assert consistency_weight(399, **settings) < 0.3
-    assert consistency_weight(0, **settings) == pytest.approx(0.3 * math.exp(-5))
+    weight = partial(consistency_weight, total_iterations=1000, maximum=0.3, ramp_up_fraction=0.4)
+    assert weight(400) == 0.3
+    assert weight(399) < 0.3
+    assert weight(0) == pytest.approx(0.3 * math.exp(-5))
     assert consistency_weight(0, total_iterations=1000, maximum=0.3, ramp_up_fraction=0.0) == 0.3
 
 

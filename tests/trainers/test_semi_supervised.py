@@ -16,8 +16,8 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.schedules import consistency_weight
 from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY, TEACHER_CHECKPOINT
-from tests.tiny_project import change_settings
 from tests.project_fixtures import TrainerFactory
+from tests.tiny_project import change_settings
 
 
 def weights(module: nn.Module) -> torch.Tensor:
@@ -47,8 +47,7 @@ def test_one_step_descends_the_stated_loss(make_trainer: TrainerFactory, project
     gradients: list[torch.Tensor | None] = []
 
     def record() -> None:
-        gradients.extend(parameter.grad.clone() if parameter.grad is not None else None  # type: ignore[misc]
-                         for parameter in trainer.network.parameters())
+        gradients.extend(parameter.grad for parameter in trainer.network.parameters())
 
     trainer._optimizer_step = record
     result = trainer.train_step(batch)
@@ -104,6 +103,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     killed.save_every = 1
     # dies after the checkpoint of the second epoch, in the middle of the third
     step = killed.train_step
+
     def die_in_the_third_epoch(batch: Any) -> Any:
         if killed.current_epoch == 2:
             raise KeyboardInterrupt
@@ -158,7 +158,9 @@ def test_the_checkpoint_loads_in_a_stock_trainer(make_trainer: TrainerFactory) -
 
 
 def test_user_mistakes_end_with_one_line(make_trainer: TrainerFactory, project: SFRDataset) -> None:
-    with pytest.raises(SystemExit, match=r"error: fold 0 cannot exist: .* 5 labelled cases and there are 3; use -f all"):
+    with pytest.raises(
+        SystemExit, match=r"error: fold 0 cannot exist: .* 5 labelled cases and there are 3; use -f all"
+    ):
         make_trainer(fold=0).on_train_start()
 
     shutil.rmtree(project.paths.pseudo_labels("all"))
