@@ -1,0 +1,147 @@
+"""The commands as a user meets them: help, the path in order, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_sfr.dataset import SFRDataset
+from tests.tiny_dataset import NAME
+from tests.tiny_project import PLANS, change_settings
+
+COMMANDS = ("plan_and_preprocess", "finetune", "pseudolabel", "export")
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call a command in this process: (exit code, what it said on stderr)."""
+
+    def call(command: str, *arguments: str | Path) -> tuple[int, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [f"sfr_{command}", *map(str, arguments)])
+        code = import_module(f"nnunet_sfr.entry_points.{command}").main()
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def files_below(folder: Path) -> dict[str, int]:
+    return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+
+
+def assert_refused(run: Run, root: Path, said: str, command: str, *arguments: str | Path) -> None:
+    """The command ends with code 1 and one line that has ``said``, and no file below ``root`` is touched."""
+    before = files_below(root)
+    code, stderr = run(command, *arguments)
+    assert code == 1
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert said in errors[0]
+    assert "Traceback" not in stderr
+    assert files_below(root) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option(command: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(command, "-h")
+    assert ended.value.code == 0
+
+
+@pytest.mark.parametrize("command", ["finetune", "pseudolabel"])
+def test_mistakes_in_the_call(command: str, run: Run, project: SFRDataset, tmp_path: Path) -> None:
+    arguments = ("-p", PLANS, "-device", "cpu")
+    assert_refused(run, tmp_path, "no data set 77", command, "-d", "77", *arguments)
+    assert_refused(run, tmp_path, "is neither a data set's number nor its name", command, "-d", "heart", *arguments)
+    assert_refused(run, tmp_path, "has no configuration 2d_lowres", command, "-d", "42", "-c", "2d_lowres", *arguments)
+    assert_refused(run, tmp_path, "nnUNetPlans.json: not found; run sfr_plan_and_preprocess", command, "-d", NAME)
+    if not torch.cuda.is_available():
+        assert_refused(
+            run,
+            tmp_path,
+            "-device cuda: torch finds no such device",
+            command,
+            "-d",
+            "42",
+            "-p",
+            PLANS,
+            "-device",
+            "cuda",
+        )
+
+
+def test_steps_out_of_order(run: Run, project: SFRDataset, tmp_path: Path) -> None:
+    arguments = ("-d", "42", "-p", PLANS)
+    assert_refused(
+        run, tmp_path, "adapter_final.safetensors: not found; run sfr_finetune first", "pseudolabel", *arguments
+    )
+    assert_refused(run, tmp_path, "train this fold first", "export", *arguments, "-o", tmp_path / "model.zip")
+    shutil.rmtree(project.paths.unlabelled)
+    assert_refused(
+        run, tmp_path, "no preprocessed unlabelled cases; run sfr_plan_and_preprocess", "pseudolabel", *arguments
+    )
+    shutil.rmtree(project.paths.labelled)
+    assert_refused(run, tmp_path, "no preprocessed labelled cases; run sfr_plan_and_preprocess", "finetune", *arguments)
+
+
+def test_a_fold_that_cannot_exist(run: Run, project: SFRDataset, tmp_path: Path) -> None:
+    assert_refused(
+        run, tmp_path, "fold 1 cannot exist: 5-fold cross-validation", "finetune", "-d", "42", "-p", PLANS, "-f", "1"
+    )
+
+
+def test_no_unlabelled_images(run: Run, project: SFRDataset, tmp_path: Path) -> None:
+    planning = ("plan_and_preprocess", "-d", "42", "-pl", "ExperimentPlannerCPU", "-np", "1", "-npfp", "1")
+    for image in project.paths.raw_unlabelled.iterdir():
+        image.unlink()
+    assert_refused(run, tmp_path, "imagesUl", *planning)
+    project.paths.raw_unlabelled.rmdir()
+    assert_refused(run, tmp_path, "imagesUl", *planning)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"this is no checkpoint", "sam.pth"),
+        (None, "not found"),
+    ],
+)
+def test_bad_sam_checkpoints(content: bytes | None, said: str, run: Run, project: SFRDataset, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "sam.pth"
+    if content is not None:
+        checkpoint.write_bytes(content)
+    change_settings(project, {"sam": {"model": "vit_b", "adaptation": "lora", "checkpoint": str(checkpoint)}})
+    assert_refused(run, tmp_path, said, "finetune", "-d", "42", "-p", PLANS, "-device", "cpu")
+
+
+def test_an_image_of_another_channel_count(run: Run, project: SFRDataset, tmp_path: Path) -> None:
+    dataset_json = project.paths.raw / "dataset.json"
+    content = json.loads(dataset_json.read_text())
+    content["channel_names"]["1"] = "T2"
+    dataset_json.write_text(json.dumps(content))
+    planning = ("plan_and_preprocess", "-d", "42", "-pl", "ExperimentPlannerCPU", "-np", "1", "-npfp", "1")
+    assert_refused(run, tmp_path, "1 channels where dataset.json names 2", *planning)
+
+
+def test_the_path_in_order(run: Run, project: SFRDataset, tmp_path: Path) -> None:
+    shutil.rmtree(project.paths.pseudo_labels("all"))
+    arguments = ("-d", "42", "-p", PLANS, "-device", "cpu")
+    assert run("finetune", *arguments)[0] == 0
+    assert run("pseudolabel", *arguments, "--export", tmp_path / "labels")[0] == 0
+    assert sorted(file.name for file in (tmp_path / "labels").iterdir()) == [
+        "unlabelled_00.nii.gz",
+        "unlabelled_01.nii.gz",
+    ]
+    # settings that change what the labels are made of: refused until told to replace them
+    change_settings(project, {"pseudo_labels": {"tile_step_size": 0.7}})
+    assert_refused(run, tmp_path, "made with another pseudo_labels; add --overwrite", "pseudolabel", *arguments)
+    assert run("pseudolabel", *arguments, "--overwrite")[0] == 0
