@@ -68,6 +68,8 @@ def make_raw_dataset(
         "numTraining": labelled,
         "file_ending": ".nii.gz",
     }
+    if any(isinstance(value, list) for value in labels.values()):
+        dataset_json["regions_class_order"] = list(range(1, classes + 1))
     (root / "dataset.json").write_text(json.dumps(dataset_json, indent=2))
     return name
 

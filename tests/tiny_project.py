@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.paths import Fold
+from nnunet_sfr.planning import fingerprint
 from nnunet_sfr.planning.pipeline import plan_and_preprocess
 from tests.tiny_dataset import NAME, make_raw_dataset
 
@@ -38,9 +40,11 @@ def nnunet_folders(root: Path) -> Iterator[None]:
 def make_project(root: Path, configuration: str = "3d_fullres", **raw_options: Any) -> SFRDataset:
     """Make, plan and preprocess a tiny data set; the caller is inside :func:`nnunet_folders`."""
     make_raw_dataset(root / "nnUNet_raw", **raw_options)
-    plan_and_preprocess(
-        NAME, configurations=[configuration], planner="ExperimentPlannerCPU", fingerprint_processes=1, processes=1
-    )
+    # nnU-Net's hundred million intensity samples cost seconds and say nothing more about a blob in noise
+    with mock.patch.object(fingerprint, "FOREGROUND_SAMPLES", 6000):
+        plan_and_preprocess(
+            NAME, configurations=[configuration], planner="ExperimentPlannerCPU", fingerprint_processes=1, processes=1
+        )
     dataset = open_dataset(NAME, configuration, PLANS)
     change_settings(dataset, SHORT)
     return open_dataset(NAME, configuration, PLANS)
