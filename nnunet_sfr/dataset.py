@@ -51,6 +51,12 @@ class SFRDataset:
         )
 
     @property
+    def grid(self) -> dict[str, Any]:
+        """What a label map on the preprocessed grid depends on: the grid itself, and what its values mean."""
+        regions = self.dataset_json.get("regions_class_order")
+        return {**self.settings.derived_from, "labels": self.dataset_json["labels"], "regions_class_order": regions}
+
+    @property
     def label_manager(self) -> LabelManager:
         return self.plans_manager.get_label_manager(self.dataset_json)
 
@@ -83,10 +89,11 @@ class SFRDataset:
         if not splits_file.is_file():
             check_fold(fold, len(identifiers))
             write_json(generate_crossval_split(identifiers, seed=12345, n_splits=FOLDS), splits_file)
-        splits = json.loads(splits_file.read_text())
-        if not isinstance(fold, int) or not 0 <= fold < len(splits):
-            raise UserError(f"{splits_file}: has no fold {fold}; use a number from 0 to {len(splits) - 1}, or all")
-        return list(splits[fold]["train"]), list(splits[fold]["val"])
+        training, validation = _read_split(splits_file, fold)
+        missing = sorted({*training, *validation} - set(identifiers))
+        if missing:
+            raise UserError(f"{splits_file}: fold {fold} names {missing[0]}, which is no preprocessed labelled case")
+        return training, validation
 
 
 def open_dataset(dataset_name_or_id: str | int, configuration: str, plans_name: str = "nnUNetPlans") -> SFRDataset:
@@ -110,6 +117,16 @@ def open_dataset(dataset_name_or_id: str | int, configuration: str, plans_name: 
         )
     data_identifier = manager.get_configuration(configuration).data_identifier
     return SFRDataset(SFRPaths(name, plans_name, configuration, data_identifier), manager, dataset_json)
+
+
+def _read_split(file: Path, fold: Fold) -> tuple[list[str], list[str]]:
+    try:
+        splits = [(list(split["train"]), list(split["val"])) for split in json.loads(file.read_text())]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file}: is not a list of splits as nnU-Net writes it ({error}); mend or delete it") from None
+    if not isinstance(fold, int) or not 0 <= fold < len(splits):
+        raise UserError(f"{file}: has no fold {fold}; use a number from 0 to {len(splits) - 1}, or all")
+    return splits[fold]
 
 
 def resolve_dataset_name(dataset_name_or_id: str | int) -> str:

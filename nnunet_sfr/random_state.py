@@ -1,4 +1,7 @@
-"""The state of every random generator that a training draws from, so that it can go on exactly where it stopped."""
+"""The state of the random generators of this process, so that a training can go on exactly where it stopped.
+
+Worker processes have their own, and CUDA may pick other kernels: exact are runs on the CPU without workers.
+"""
 
 from __future__ import annotations
 

@@ -119,6 +119,8 @@ class FineTuningSettings:
             _require_at_least(name, getattr(self, name), 1)
         _require_at_least("warmup_iterations", self.warmup_iterations, 0)
         _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        for beta in self.betas:
+            _require(0.0 <= beta < 1.0, f"betas must lie in [0, 1), got {self.betas}")
         _require_at_least("weight_decay", self.weight_decay, 0)
         _require_at_least("cross_entropy_weight", self.cross_entropy_weight, 0)
         _require_at_least("dice_weight", self.dice_weight, 0)

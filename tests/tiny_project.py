@@ -62,7 +62,7 @@ def change_settings(dataset: SFRDataset, changes: dict[str, dict[str, Any]]) -> 
 def fill_store(dataset: SFRDataset, fold: Fold = "all") -> PseudoLabelStore:
     """Pseudo-labels by a threshold on the first channel, which finds the bright blob of the tiny volumes."""
     store = PseudoLabelStore.create(
-        dataset.paths.pseudo_labels(fold), grid=dataset.settings.derived_from, made_by={"source": "threshold"}
+        dataset.paths.pseudo_labels(fold), grid=dataset.grid, made_by={"source": "threshold"}
     )
     cases = UnlabelledDataset(dataset.paths.unlabelled)
     for identifier in cases.identifiers:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,12 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
 from nnunet_sfr.errors import UserError
+
+
+def image_hash(properties: dict[str, Any]) -> str:
+    """Identifies a preprocessed image by what preprocessing recorded of its files and settings."""
+    provenance = json.dumps(properties.get("nnunet_sfr"), sort_keys=True, default=str)
+    return hashlib.sha256(provenance.encode()).hexdigest()
 
 
 class UnlabelledDataset(nnUNetDatasetBlosc2):
@@ -33,7 +42,8 @@ class UnlabelledDataset(nnUNetDatasetBlosc2):
     def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
         """Image (C, D, H, W), segmentation (1, D, H, W), None, properties; patches fall anywhere in the image."""
         data, segmentation, _, properties = super().load_case(identifier)
-        properties.setdefault("class_locations", {})
+        # with an ignore label nnU-Net's loader asks for the annotated voxels, of which there are none
+        properties.setdefault("class_locations", defaultdict(list))
         return data, segmentation, None, properties
 
 
@@ -54,15 +64,20 @@ class PseudoLabelledDataset(UnlabelledDataset):
                 "are missing); run sfr_pseudolabel again"
             )
         for identifier in self.identifiers:
-            self._check_shape(identifier)
+            self._check_case(identifier)
 
-    def _check_shape(self, identifier: str) -> None:
+    def _check_case(self, identifier: str) -> None:
+        remedy = "run sfr_pseudolabel again"
+        properties = pickle.loads(Path(self.source_folder, f"{identifier}.pkl").read_bytes())
+        recorded = self.store.read_confidence(identifier).get("input")
+        if recorded is not None and recorded != image_hash(properties):
+            raise UserError(f"{self.store.folder}: the image of {identifier} changed since it was labelled; {remedy}")
         image = open_b2nd(Path(self.source_folder) / f"{identifier}.b2nd").shape[1:]
         labels = open_b2nd(self.store.folder / f"{identifier}.b2nd").shape[1:]
         if image != labels:
             raise UserError(
                 f"{self.store.folder}: the pseudo-label of {identifier} has shape {labels}, its preprocessed image "
-                f"{image}; delete the folder and run sfr_pseudolabel again"
+                f"{image}; delete the folder and {remedy}"
             )
 
     def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
 from tqdm import tqdm
 
-from nnunet_sfr.atomic import replacing
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
@@ -41,22 +41,24 @@ def to_original_grid(labels: np.ndarray, properties: dict[str, Any], dataset: SF
     return original
 
 
-def export_pseudo_labels(
-    store: PseudoLabelStore, dataset: SFRDataset, folder: Path, identifiers: Iterable[str] | None = None
-) -> None:
-    """Write pseudo-labels as images in the data set's file format, named as nnU-Net names label files.
+def export_pseudo_labels(store: PseudoLabelStore, dataset: SFRDataset, folder: Path) -> None:
+    """Write the pseudo-labels of all present cases in the data set's file format, named as nnU-Net names label files.
 
     Args:
         store: to read.
         dataset: it belongs to.
         folder: to write to.
-        identifiers: None for every case in the store.
     """
     cases = UnlabelledDataset(dataset.paths.unlabelled)
     writer = dataset.plans_manager.image_reader_writer_class()
     ending = dataset.dataset_json["file_ending"]
-    for identifier in tqdm(list(identifiers or store.identifiers()), desc="Exporting pseudo-labels"):
+    folder.mkdir(parents=True, exist_ok=True)
+    there = sorted(set(cases.identifiers) & set(store.identifiers()))
+    for identifier in tqdm(there, desc="Exporting pseudo-labels"):
         _, _, _, properties = cases.load_case(identifier)
         labels = to_original_grid(store.read_labels(identifier), properties, dataset)
-        with replacing(folder / f"{identifier}{ending}") as temporary:
-            writer.write_seg(labels, str(temporary), properties)
+        # a writer may make more than one file (the TIFF writer puts the spacing beside the image)
+        with TemporaryDirectory(dir=folder, prefix=".") as temporary:
+            writer.write_seg(labels, str(Path(temporary, f"{identifier}{ending}")), properties)
+            for file in Path(temporary).iterdir():
+                os.replace(file, folder / file.name)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
@@ -50,7 +51,8 @@ def augmented(loader: nnUNetDataLoader, *, num_processes: int, pin_memory: bool)
         transform=None,
         num_processes=num_processes,
         num_cached=max(6, num_processes // 2),
-        seeds=None,
+        # forked workers would all inherit the state of this process's torch generator
+        seeds=np.random.SeedSequence().generate_state(num_processes).tolist(),
         pin_memory=pin_memory,
         wait_time=0.002,
     )

@@ -46,7 +46,7 @@ class PseudoLabelStore:
 
         Args:
             folder: of the store.
-            grid: ``SFRConfiguration.derived_from``, which fixes the grid of the label maps.
+            grid: :attr:`nnunet_sfr.dataset.SFRDataset.grid`, which fixes grid and values of the label maps.
             made_by: source, hashes and settings; JSON types only.
 
         Raises:
@@ -120,6 +120,7 @@ class PseudoLabelStore:
             label_manager: which classes or regions nnU-Net oversamples.
             patch_size: of nnU-Net's network, which the compression blocks follow.
         """
+        (self.folder / f"{identifier}.json").unlink(missing_ok=True)  # an older record must not speak for new labels
         labels = np.ascontiguousarray(labels, dtype=np.int8 if labels.max() < 128 else np.int16)
         block, chunk = comp_blosc2_params(labels.shape, tuple(patch_size), bytes_per_pixel=labels.itemsize)
         with replacing(self.folder / f"{identifier}.b2nd") as temporary:

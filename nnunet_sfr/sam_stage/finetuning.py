@@ -19,12 +19,20 @@ from tqdm import tqdm
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.preprocessing import check_grid
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.devices import low_precision
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.sam_stage.adaptation import adapter_state, load_adapter_state
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
-from nnunet_sfr.sam_stage.model import BEST_ADAPTER, FINAL_ADAPTER, build_stitched_sam, save_adapter
+from nnunet_sfr.sam_stage.model import (
+    BEST_ADAPTER,
+    FINAL_ADAPTER,
+    build_stitched_sam,
+    describe,
+    recipe_of,
+    save_adapter,
+)
 from nnunet_sfr.sam_stage.patches import IGNORE, labelled_patches, target_labels
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.sam import StitchedSAM
@@ -64,11 +72,17 @@ def fine_tune(dataset: SFRDataset, fold: Fold, device: torch.device, *, overwrit
     if overwrite:
         for name in (STATE, FINAL_ADAPTER, BEST_ADAPTER, LOG):
             (folder / name).unlink(missing_ok=True)
-    if (folder / FINAL_ADAPTER).is_file():
-        print(f"{folder / FINAL_ADAPTER} is complete; --overwrite starts anew")
+    recipe = _recipe(dataset, fold)
+    finished = folder / FINAL_ADAPTER
+    if finished.is_file():
+        if recipe_of(finished) != recipe:
+            raise UserError(
+                f"{finished}: made with other settings or labelled cases than there are now; "
+                "add --overwrite to start anew"
+            )
+        print(f"{finished} is complete; --overwrite starts anew")
         return folder
-    run = _Run.start(dataset, fold, device, folder)
-    run.train()
+    _Run.start(dataset, fold, device, folder, recipe).train()
     return folder
 
 
@@ -78,6 +92,7 @@ class _Run:
 
     dataset: SFRDataset
     folder: Path
+    recipe: str
     accelerator: Accelerator
     model: StitchedSAM
     optimizer: torch.optim.Optimizer
@@ -88,14 +103,18 @@ class _Run:
     log: list[dict[str, float]] = field(default_factory=list)
 
     @classmethod
-    def start(cls, dataset: SFRDataset, fold: Fold, device: torch.device, folder: Path) -> _Run:
+    def start(cls, dataset: SFRDataset, fold: Fold, device: torch.device, folder: Path, recipe: str) -> _Run:
         settings = dataset.settings.fine_tuning
         training_ids, validation_ids = dataset.split(fold)
         dataset_class = infer_dataset_class(str(dataset.paths.labelled))
         training_cases = dataset_class(str(dataset.paths.labelled), training_ids)
-        _check_cases(dataset, training_cases)
+        validation_cases = dataset_class(str(dataset.paths.labelled), validation_ids[: settings.max_validation_cases])
+        for cases in (training_cases, validation_cases):
+            _check_cases(dataset, cases)
         seed_everything(settings.seed)
-        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=_precision(device))
+        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=_PRECISIONS[low_precision(device)])
+        if accelerator.num_processes > 1:
+            raise UserError("sfr_finetune runs in one process; start it without accelerate launch or torchrun")
         model = build_stitched_sam(dataset)
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
@@ -104,13 +123,12 @@ class _Run:
         run = cls(
             dataset=dataset,
             folder=folder,
+            recipe=recipe,
             accelerator=accelerator,
             model=model.to(accelerator.device),
             optimizer=accelerator.prepare(optimizer),
             batches=labelled_patches(dataset, training_cases, pin_memory=device.type == "cuda"),
-            validation_cases=dataset_class(
-                str(dataset.paths.labelled), validation_ids[: settings.max_validation_cases]
-            ),
+            validation_cases=validation_cases,
         )
         if (folder / STATE).is_file():
             run.resume(folder / STATE)
@@ -129,7 +147,7 @@ class _Run:
                 if self.iteration % settings.validation_every == 0 or self.iteration == settings.iterations:
                     self.validate_and_save(losses)
                     losses = []
-        save_adapter(self.model, self.dataset, self.folder / FINAL_ADAPTER)
+        save_adapter(self.model, self.dataset, self.folder / FINAL_ADAPTER, recipe=self.recipe)
         (self.folder / STATE).unlink(missing_ok=True)
         if isinstance(self.batches, NonDetMultiThreadedAugmenter):
             self.batches._finish()
@@ -162,20 +180,19 @@ class _Run:
 
     def validate_and_save(self, losses: list[float]) -> None:
         """Dice on the validation cases, the best adapter so far, and everything that a resumed run needs."""
-        dice = self.validate()
-        mean_dice = float(np.nanmean(dice))
+        mean_dice = self.validate()
         self.log.append({"iteration": self.iteration, "loss": float(np.mean(losses)), "validation_dice": mean_dice})
         tqdm.write(f"iteration {self.iteration}: loss {np.mean(losses):.4f}, validation Dice {mean_dice:.4f}")
         if mean_dice > self.best_dice:
             self.best_dice = mean_dice
-            save_adapter(self.model, self.dataset, self.folder / BEST_ADAPTER)
+            save_adapter(self.model, self.dataset, self.folder / BEST_ADAPTER, recipe=self.recipe)
         write_json(self.log, self.folder / LOG)
         with replacing(self.folder / STATE) as temporary:
             torch.save(self.state(), temporary)
 
     @torch.no_grad()
-    def validate(self) -> np.ndarray:
-        """Dice of every foreground class, pooled over the validation cases; NaN for a class that is nowhere."""
+    def validate(self) -> float:
+        """Mean over the foreground classes of the Dice, pooled over the validation cases; 0 without any foreground."""
         predictor = VolumePredictor(
             self.model, self.model.geometry.patch_size, self.dataset.settings.pseudo_labels, self.accelerator.device
         )
@@ -191,14 +208,13 @@ class _Run:
                 ours, theirs = (predicted == label) & counted, (truth == label) & counted
                 overlap[label] += int((ours & theirs).sum())
                 total[label] += int(ours.sum()) + int(theirs.sum())
-        with np.errstate(invalid="ignore"):
-            dice: np.ndarray = (2 * overlap / total)[1:]
-        return dice
+        present = total[1:] > 0
+        return float((2 * overlap[1:][present] / total[1:][present]).mean()) if present.any() else 0.0
 
     def state(self) -> dict[str, Any]:
         scaler = self.accelerator.scaler
         return {
-            "settings": _settings_text(self.dataset),
+            "recipe": self.recipe,
             "adapter": adapter_state(self.model.sam),
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
@@ -209,7 +225,9 @@ class _Run:
         }
 
     def resume(self, file: Path) -> None:
-        """Go on from a saved state: the steps that follow are those that an uninterrupted run would take.
+        """Go on from a saved state.
+
+        On the CPU without worker processes the steps that follow are those that an uninterrupted run would take.
 
         Raises:
             UserError: the file is damaged, or settings changed since.
@@ -218,9 +236,9 @@ class _Run:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
             raise UserError(f"{file}: cannot be read ({error}); run sfr_finetune --overwrite") from None
-        if state["settings"] != _settings_text(self.dataset):
+        if state.get("recipe") != self.recipe:
             raise UserError(
-                f"{file}: was written with other settings than the SFR plan has now; restore them, or run "
+                f"{file}: was written with other settings or labelled cases than there are now; restore them, or run "
                 "sfr_finetune --overwrite"
             )
         load_adapter_state(self.model.sam, state["adapter"])
@@ -231,22 +249,18 @@ class _Run:
         restore_random_state(state["random_state"])
 
 
-def _precision(device: torch.device) -> str:
-    """bfloat16 where CUDA has it, else float16 with a scaler; full precision elsewhere, as nnU-Net."""
-    if device.type != "cuda":
-        return "no"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+_PRECISIONS = {None: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+"""What accelerate calls them; with float16 it scales the loss."""
 
 
-def _settings_text(dataset: SFRDataset) -> str:
-    """The settings that a resumed run must share, as text."""
+def _recipe(dataset: SFRDataset, fold: Fold) -> str:
+    """Everything that a resumed or finished run must share with the present call, as text."""
     settings = dataset.settings.to_dict()
-    return json.dumps(
-        {key: settings[key] for key in ("derived_from", "stitching", "sam", "fine_tuning")}, sort_keys=True
-    )
+    relevant = {key: settings[key] for key in ("stitching", "sam", "fine_tuning")}
+    return json.dumps({**relevant, **describe(dataset), "cases": dataset.split(fold)}, sort_keys=True)
 
 
 def _check_cases(dataset: SFRDataset, cases: Any) -> None:
     for identifier in cases.identifiers:
         image, _, _, properties = cases.load_case(identifier)
-        check_grid(properties, image.shape[1:], dataset.plans_manager, dataset.configuration_manager)
+        check_grid(properties, image.shape[1:], dataset.plans_manager, dataset.configuration_manager, identifier)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing
@@ -29,12 +30,15 @@ def build_stitched_sam(dataset: SFRDataset) -> StitchedSAM:
         UserError: the checkpoint cannot be had, read, or is of another architecture.
     """
     settings = dataset.settings
-    sam = build_sam(
-        settings.sam.model,
-        input_size=settings.stitching.canvas_size,
-        in_channels=dataset.num_input_channels,
-        num_classes=dataset.num_classes,
-    )
+    try:
+        sam = build_sam(
+            settings.sam.model,
+            input_size=settings.stitching.canvas_size,
+            in_channels=dataset.num_input_channels,
+            num_classes=dataset.num_classes,
+        )
+    except ValueError as error:
+        raise UserError(f"{dataset.paths.sfr_plans_file}: {error}") from None
     if settings.sam.model != "vit_tiny":
         checkpoint = settings.sam.checkpoint
         load_official(sam, Path(checkpoint) if checkpoint else fetch_official(settings.sam.model))
@@ -48,20 +52,38 @@ def describe(dataset: SFRDataset) -> dict[str, str]:
     return {
         "model": settings.sam.model,
         "adaptation": settings.sam.adaptation,
-        "lora_rank": str(settings.sam.lora_rank),
+        "lora_rank": str(settings.sam.lora_rank if settings.sam.adaptation == "lora" else None),
         "canvas_size": str(settings.stitching.canvas_size),
         "patch_size": json.dumps(settings.stitching.patch_size),
         "input_channels": str(dataset.num_input_channels),
         "classes": str(dataset.num_classes),
-        "grid": json.dumps(dict(settings.derived_from), sort_keys=True),
+        "grid": json.dumps(dataset.grid, sort_keys=True),
     }
 
 
-def save_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path) -> None:
-    """Write what fine-tuning changed, with what it fits to as metadata."""
+def save_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path, *, recipe: str = "") -> None:
+    """Write what fine-tuning changed, with what it fits to as metadata.
+
+    Args:
+        model: fine-tuned.
+        dataset: that it fits to.
+        file: to write.
+        recipe: what made it, for :func:`recipe_of`.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_state(model.sam).items()}
+    metadata = {**describe(dataset), "recipe": recipe, "nnunet_sfr_version": __version__}
     with replacing(file) as temporary:
-        save_file(state, temporary, metadata={**describe(dataset), "nnunet_sfr_version": __version__})
+        save_file(state, temporary, metadata=metadata)
+
+
+def recipe_of(file: Path) -> str:
+    """The recipe that an adapter was saved with.
+
+    Raises:
+        UserError: not an adapter.
+    """
+    metadata, _ = _read(file)
+    return metadata.get("recipe", "")
 
 
 def load_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path) -> None:
@@ -72,12 +94,7 @@ def load_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path) -> None:
     """
     if not file.is_file():
         raise UserError(f"{file}: not found; run sfr_finetune first")
-    try:
-        with safe_open(file, framework="pt") as content:
-            metadata = content.metadata() or {}
-            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: is not a safetensors file ({error}); delete it and run sfr_finetune again") from None
+    metadata, state = _read(file)
     for key, value in describe(dataset).items():
         if metadata.get(key) != value:
             raise UserError(
@@ -88,6 +105,15 @@ def load_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path) -> None:
         load_adapter_state(model.sam, state)
     except ValueError as error:
         raise UserError(f"{file}: {error}; run sfr_finetune --overwrite") from None
+
+
+def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(file, framework="pt") as content:
+            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
+            return content.metadata() or {}, state
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: is not a safetensors file ({error}); delete it and run sfr_finetune again") from None
 
 
 def file_hash(file: Path) -> str:

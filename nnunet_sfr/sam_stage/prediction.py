@@ -16,6 +16,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import nn
 
+from nnunet_sfr.devices import autocast
 from nnunet_sfr.settings import PseudoLabelSettings
 
 SPATIAL_AXES = (2, 3, 4)
@@ -50,18 +51,21 @@ class VolumePredictor:
             (K, D, H, W) on the CPU, float32, summing to 1 over K.
         """
         padded, inside = pad_nd_image(image, self._patch_size, "constant", {"value": 0}, True, None)
-        gaussian = compute_gaussian(self._patch_size, dtype=torch.float32, device=self._device)
+        # the sums stay on the CPU: classes times voxels of a large CT would not fit beside SAM on a GPU
+        gaussian = compute_gaussian(self._patch_size, dtype=torch.float32, device=torch.device("cpu"))
         total: torch.Tensor | None = None
-        weight = torch.zeros(padded.shape[1:], device=self._device)
+        weight = torch.zeros(padded.shape[1:])
         with _evaluating(self._model):
             for patch in self._patches(padded.shape[1:]):
-                prediction = self._predict(padded[(slice(None), *patch)][None].to(self._device))[0]
+                prediction = self._predict(padded[(slice(None), *patch)][None].to(self._device))[0].cpu()
                 if total is None:
-                    total = torch.zeros((prediction.shape[0], *padded.shape[1:]), device=self._device)
+                    total = torch.zeros((prediction.shape[0], *padded.shape[1:]))
                 total[(slice(None), *patch)] += prediction * gaussian
                 weight[patch] += gaussian
         assert total is not None  # there is always one patch
-        blended: torch.Tensor = (total / weight)[(slice(None), *inside[1:])].cpu()
+        blended: torch.Tensor = total.div_(weight)[(slice(None), *inside[1:])]
+        if not torch.isfinite(blended).all():
+            raise RuntimeError("SAM predicted numbers that are not finite")  # an argmax over NaN would be background
         return blended
 
     def _patches(self, shape: torch.Size) -> Iterator[tuple[slice, ...]]:
@@ -78,8 +82,7 @@ class VolumePredictor:
         return torch.stack(predictions).mean(dim=0)
 
     def _softmax(self, patch: torch.Tensor) -> torch.Tensor:
-        # nnU-Net's rule: mixed precision on CUDA alone
-        with torch.autocast(self._device.type, enabled=self._device.type == "cuda"):
+        with autocast(self._device):
             logits = self._model(patch)
         return torch.softmax(logits.float(), dim=1)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from nnunet_sfr.confidence import confidence_record
-from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.datasets import UnlabelledDataset, image_hash
 from nnunet_sfr.data.preprocessing import check_grid
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
@@ -56,9 +54,7 @@ def pseudo_label(
     folder = dataset.paths.pseudo_labels(fold, SOURCE)
     if overwrite:
         _clear(folder, num_parts)
-    store = PseudoLabelStore.create(
-        folder, grid=dataset.settings.derived_from, made_by=_made_by(dataset, fold, adapter_file)
-    )
+    store = PseudoLabelStore.create(folder, grid=dataset.grid, made_by=_made_by(dataset, fold, adapter_file))
     predictor = VolumePredictor(model, model.geometry.patch_size, dataset.settings.pseudo_labels, device)
     share = cases.identifiers[part_id::num_parts]
     todo = [identifier for identifier in share if not _is_done(store, cases, identifier)]
@@ -76,10 +72,10 @@ def _label_case(
     dataset: SFRDataset,
 ) -> None:
     image, mask, _, properties = cases.load_case(identifier)
-    check_grid(properties, image.shape[1:], dataset.plans_manager, dataset.configuration_manager)
+    check_grid(properties, image.shape[1:], dataset.plans_manager, dataset.configuration_manager, identifier)
     probabilities = predictor.probabilities(torch.from_numpy(image[:]))
     labels = probabilities.argmax(dim=0)
-    record = {**confidence_record(probabilities, labels), "input": _input_hash(properties)}
+    record = {**confidence_record(probabilities, labels), "input": image_hash(properties)}
     # nnU-Net marks background outside the image's non-zero mask by -1; its masked augmentation relies on that
     stored = np.where((mask[:] < 0) & (labels.numpy()[None] == 0), -1, labels.numpy()[None])
     store.write(
@@ -96,13 +92,7 @@ def _is_done(store: PseudoLabelStore, cases: UnlabelledDataset, identifier: str)
     if not store.has(identifier):
         return False
     _, _, _, properties = cases.load_case(identifier)
-    return store.read_confidence(identifier).get("input") == _input_hash(properties)
-
-
-def _input_hash(properties: dict[str, Any]) -> str:
-    """Identifies the preprocessed image, by what preprocessing recorded of its files and settings."""
-    provenance = json.dumps(properties.get("nnunet_sfr"), sort_keys=True, default=str)
-    return hashlib.sha256(provenance.encode()).hexdigest()
+    return store.read_confidence(identifier).get("input") == image_hash(properties)
 
 
 def _made_by(dataset: SFRDataset, fold: Fold, adapter_file: Path) -> dict[str, Any]:

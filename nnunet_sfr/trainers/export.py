@@ -69,8 +69,9 @@ def _write_model_folder(model_folder: Path, sources: dict[Fold, Path], folder: P
         target.mkdir(parents=True)
         torch.save(_stock_checkpoint(source, use_teacher=use_teacher), target / EXPORTED_CHECKPOINT)
     for name in MODEL_FILES:
-        if (model_folder / name).is_file():
-            shutil.copyfile(model_folder / name, folder / name)
+        if not (model_folder / name).is_file():
+            raise UserError(f"{model_folder / name}: not found; the model cannot be used without it")
+        shutil.copyfile(model_folder / name, folder / name)
 
 
 def _stock_checkpoint(file: Path, *, use_teacher: bool) -> dict[str, object]:
@@ -84,7 +85,7 @@ def _stock_checkpoint(file: Path, *, use_teacher: bool) -> dict[str, object]:
         raise UserError(f"{file}: holds no {'teacher' if use_teacher else 'network weights'}") from None
     except Exception as error:
         raise UserError(f"{file}: cannot be read ({error}); is it a checkpoint of nnU-Net?") from None
-    kept = {key: content[key] for key in CHECKPOINT_KEYS}
+    kept = {key: content.get(key) for key in CHECKPOINT_KEYS}
     return {"network_weights": weights, "trainer_name": STOCK_TRAINER, **kept}
 
 

@@ -11,8 +11,8 @@ parts are back-propagated one after the other, so that peak memory stays near nn
 
 from __future__ import annotations
 
-import json
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -173,7 +173,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         if not self.uses_pseudo_labels:
             return UnlabelledDataset(dataset.paths.unlabelled)
         folder = dataset.paths.pseudo_labels(self.fold, self.pseudo_label_source)
-        store = PseudoLabelStore.open(folder, grid=dataset.settings.derived_from)
+        store = PseudoLabelStore.open(folder, grid=dataset.grid)
         return PseudoLabelledDataset(dataset.paths.unlabelled, store)
 
     def get_dataloaders(self) -> tuple[TwoStreams, Any]:
@@ -207,9 +207,10 @@ class SemiSupervisedTrainer(nnUNetTrainer):
             unlabelled = self.unlabelled_dataset()
         workers = get_allowed_n_proc_DA()
         half = 0 if workers == 0 else max(1, workers // 2)
+        without_timing(training)
         streams = TwoStreams(
-            self._stream(labelled, initial_patch_size, without_timing(training), half),
-            self._stream(unlabelled, initial_patch_size, without_timing(training), half),
+            self._stream(labelled, initial_patch_size, training, half),
+            self._stream(unlabelled, initial_patch_size, training, half),
         )
         validation_stream = self._stream(held_out, patch_size, validation, half)
         next(streams), next(validation_stream)  # as nnU-Net does: a loader that fails, fails before the first epoch
@@ -232,15 +233,27 @@ class SemiSupervisedTrainer(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        if self.iteration == 0 and self.teacher is not None:
+        if self.iteration == 0:
             # the student may have been given pre-trained weights since the teacher was built
-            self.teacher.load_state_dict(self.student.state_dict())
+            self._teacher.load_state_dict(self.student.state_dict())
         if self.local_rank == 0:
-            self._write_settings()
+            with exit_on_user_error():
+                self._write_settings()
         if self._state_to_restore is not None:
-            # opening the loaders draws from the generators, so their state comes back last
-            restore_random_state(self._state_to_restore)
+            self._restore_randomness(self._state_to_restore)
             self._state_to_restore = None
+
+    def _restore_randomness(self, state: dict[str, Any]) -> None:
+        """Go on with the generators' state; opening the loaders draws from them, so this comes last.
+
+        The checkpoint has the state of the first rank alone: with DDP every rank starts a new stream of its own, so
+        that no two of them draw the same cases.
+        """
+        if self.is_ddp:
+            world_size = distributed.get_world_size()
+            seed_everything(self.active_settings.seed + self.local_rank + world_size * self.iteration)
+        else:
+            restore_random_state(state)
 
     def _write_settings(self) -> None:
         used = {
@@ -250,7 +263,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
             "epochs": self.num_epochs,
             **self.sfr_dataset.settings.to_dict(),
         }
-        write_json(json.loads(json.dumps(used)), Path(self.output_folder, "sfr_settings.json"))
+        write_json(used, Path(self.output_folder, "sfr_settings.json"))
 
     def train_step(self, batch: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """One optimiser step on n labelled and n unlabelled patches.
@@ -263,10 +276,11 @@ class SemiSupervisedTrainer(nnUNetTrainer):
             the loss and its terms, as NumPy scalars.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        # with DDP the gradients are averaged once, in the second backward pass
+        # With DDP the gradients are averaged once, in the second backward pass. That is the supervised one, because it
+        # reaches every parameter: DDP waits for all of them, and a method without pseudo-labels leaves some heads out.
         with self._without_gradient_sync():
-            supervised = self._supervised_pass(batch["labelled"])
-        terms = {"supervised_loss": supervised, **self._unlabelled_pass(batch["unlabelled"])}
+            terms = self._unlabelled_pass(batch["unlabelled"])
+        terms = {"supervised_loss": self._supervised_pass(batch["labelled"]), **terms}
         self._optimizer_step()
         update_teacher(self._teacher, self.student, teacher_decay(self.iteration, self.active_settings.ema_decay))
         self.iteration += 1
@@ -377,11 +391,12 @@ class SemiSupervisedTrainer(nnUNetTrainer):
             self.print_to_log_file(term, f"{self.logger.get_value(term, step=-1):.5f}")
         super().on_epoch_end()
         if self.local_rank == 0:
-            plot_losses(
-                self.logger.local_logger.my_fantastic_logging,
-                self.logged_terms,
-                Path(self.output_folder, "progress_losses.png"),
-            )
+            with exit_on_user_error():
+                plot_losses(
+                    self.logger.local_logger.my_fantastic_logging,
+                    self.logged_terms,
+                    Path(self.output_folder, "progress_losses.png"),
+                )
 
     def on_train_end(self) -> None:
         super().on_train_end()
@@ -389,6 +404,8 @@ class SemiSupervisedTrainer(nnUNetTrainer):
             self.dataloader_train.finish()
         if self.local_rank == 0 and not self.disable_checkpointing:
             self._save_teacher_checkpoint()
+        if self.is_ddp:
+            distributed.barrier()  # nnU-Net's validation may read a checkpoint that the first rank is still writing
 
     # --- checkpoints ---
 
@@ -407,21 +424,24 @@ class SemiSupervisedTrainer(nnUNetTrainer):
                 "version": __version__,
                 "teacher_weights": self._teacher.state_dict(),
                 "iteration": self.iteration,
+                "settings": asdict(self.active_settings),
                 "random_state": random_state(),
             }
             torch.save(checkpoint, temporary)
 
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load student, optimiser and schedule (nnU-Net), and teacher, iteration and random state (ours)."""
         super().load_checkpoint(filename_or_checkpoint)
-        checkpoint = filename_or_checkpoint
-        if not isinstance(checkpoint, dict):
-            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False)
+        checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)
         if CHECKPOINT_KEY not in checkpoint:
             raise SystemExit(
                 f"error: {filename_or_checkpoint}: was not written by {type(self).__name__}; it has no teacher"
             )
         extra = checkpoint[CHECKPOINT_KEY]
+        if extra["settings"] != asdict(self.active_settings):
+            self.print_to_log_file(
+                "The re-training settings of the SFR plan changed since this checkpoint was written."
+            )
         self._teacher.load_state_dict(extra["teacher_weights"])
         self.iteration = extra["iteration"]
         self._state_to_restore = extra["random_state"]
@@ -432,6 +452,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
             Path(self.output_folder, "checkpoint_final.pth"), map_location="cpu", weights_only=False
         )
         checkpoint["network_weights"] = checkpoint.pop(CHECKPOINT_KEY)["teacher_weights"]
+        del checkpoint["optimizer_state"]  # it is the student's
         with exit_on_user_error(), replacing(Path(self.output_folder, TEACHER_CHECKPOINT)) as temporary:
             torch.save(checkpoint, temporary)
 

@@ -91,7 +91,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(project: SFRDataset, tmp_pat
 
 
 def test_the_data_set_pairs_images_with_pseudo_labels(project: SFRDataset) -> None:
-    store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.settings.derived_from)
+    store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.grid)
     cases = PseudoLabelledDataset(project.paths.unlabelled, store)
     assert cases.identifiers == ["unlabelled_00", "unlabelled_01"]
     image, labels, previous, properties = cases.load_case("unlabelled_01")
@@ -104,7 +104,7 @@ def test_the_data_set_pairs_images_with_pseudo_labels(project: SFRDataset) -> No
 
 
 def test_missing_and_misshapen_pseudo_labels_are_named(project: SFRDataset) -> None:
-    store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.settings.derived_from)
+    store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.grid)
     write(store, project, "unlabelled_00", numbered((1, 5, 5, 5)))
     with pytest.raises(UserError, match=r"the pseudo-label of unlabelled_00 has shape \(5, 5, 5\)"):
         PseudoLabelledDataset(project.paths.unlabelled, store)

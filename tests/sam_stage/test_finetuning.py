@@ -106,7 +106,7 @@ def test_resuming_with_other_settings_is_refused(project: SFRDataset) -> None:
     with mock.patch.object(finetuning._Run, "train", lambda run: run.validate_and_save([1.0])):
         fine_tune(project, "all", CPU)
     change_settings(project, {"fine_tuning": {"learning_rate": 0.5}})
-    with pytest.raises(UserError, match="was written with other settings than the SFR plan has now"):
+    with pytest.raises(UserError, match="was written with other settings or labelled cases than there are now"):
         fine_tune(_reopened(project), "all", CPU)
     (folder / STATE).write_bytes(b"broken")
     with pytest.raises(UserError, match="cannot be read"):
@@ -118,7 +118,10 @@ def test_an_adapter_of_other_settings_is_refused(project: SFRDataset) -> None:
     model = build_stitched_sam(project)
     load_adapter(model, project, adapter)
     change_settings(project, {"sam": {"lora_rank": 8}})
-    with pytest.raises(UserError, match="made for lora_rank 4, the plan has 8"):
+    with pytest.raises(UserError, match="made with other settings or labelled cases than there are now; add --over"):
+        fine_tune(_reopened(project), "all", CPU)
+    change_settings(project, {"sam": {"lora_rank": 4}, "stitching": {"patch_size": [18, 24, 22]}})
+    with pytest.raises(UserError, match=r"made for patch_size \[20, 24, 22\], the plan has \[18, 24, 22\]"):
         load_adapter(model, _reopened(project), adapter)
     adapter.write_bytes(adapter.read_bytes()[:1000])
     with pytest.raises(UserError, match="is not a safetensors file"):

@@ -142,7 +142,7 @@ def test_a_new_adapter_is_refused_without_overwrite(fine_tuned: SFRDataset) -> N
 
 
 def test_export_lies_on_the_original_grid(project: SFRDataset, tmp_path: Path) -> None:
-    store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.settings.derived_from)
+    store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.grid)
     export_pseudo_labels(store, project, tmp_path / "export")
     for identifier in store.identifiers():
         image = SimpleITK.ReadImage(str(project.paths.raw_unlabelled / f"{identifier}_0000.nii.gz"))

@@ -14,6 +14,7 @@ from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.trainers.consistency import squared_difference
+from nnunet_sfr.trainers.mean_teacher import nnUNetTrainerSFR_MT
 from nnunet_sfr.trainers.schedules import consistency_weight
 from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY, TEACHER_CHECKPOINT
 from tests.project_fixtures import TrainerFactory
@@ -178,4 +179,46 @@ def test_a_store_of_another_plan_is_refused(make_trainer: TrainerFactory, projec
     manifest["grid"]["spacing"] = [2.0, 2.0, 2.0]
     manifest_file.write_text(json.dumps(manifest))
     with pytest.raises(SystemExit, match=r"made for spacing \[2.0, 2.0, 2.0\], the plan has \[1.0, 1.0, 1.0\]"):
+        make_trainer().on_train_start()
+
+
+def test_a_method_without_pseudo_labels_needs_no_store(
+    make_trainer: TrainerFactory, project: SFRDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nnUNetTrainerSFR_MT, "uses_pseudo_labels", False)
+    shutil.rmtree(project.paths.pseudo_labels("all"))
+    trainer = make_trainer("nnUNetTrainerSFR_MT_1epochs")
+    trainer.run_training()
+    assert trainer.logger.get_value("pseudo_label_loss", step=-1) == 0.0
+    assert trainer.logger.get_value("consistency_loss", step=-1) > 0.0
+
+
+def test_worker_processes_draw_different_patches(make_trainer: TrainerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    trainer = make_trainer()
+    trainer.on_train_start()
+    try:
+        first, second = next(trainer.dataloader_train), next(trainer.dataloader_train)
+        for stream in ("labelled", "unlabelled"):
+            assert first[stream]["data"].shape == second[stream]["data"].shape
+            assert not torch.equal(first[stream]["data"], second[stream]["data"])
+    finally:
+        trainer.dataloader_train.finish()
+        trainer.dataloader_val._finish()
+
+
+def test_pseudo_labels_of_other_labels_or_images_are_refused(make_trainer: TrainerFactory, project: SFRDataset) -> None:
+    dataset_json = project.paths.preprocessed / "dataset.json"
+    original = dataset_json.read_text()
+    dataset_json.write_text(original.replace('"class_1": 1', '"class_1": 1, "class_2": 2'))
+    assert dataset_json.read_text() != original
+    with pytest.raises(SystemExit, match="the pseudo-labels were made for labels"):
+        make_trainer().on_train_start()
+    dataset_json.write_text(original)
+
+    record = project.paths.pseudo_labels("all") / "unlabelled_00.json"
+    record.write_text(json.dumps({"input": "another image"}))
+    with pytest.raises(
+        SystemExit, match="the image of unlabelled_00 changed since it was labelled; run sfr_pseudolabel"
+    ):
         make_trainer().on_train_start()

@@ -1,0 +1,1 @@
+"""Measurements of what SFR costs over stock nnU-Net."""

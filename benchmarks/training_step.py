@@ -1,0 +1,215 @@
+"""What a training step of SFR costs over one of stock nnU-Net: ``python benchmarks/training_step.py``.
+
+Measures wall time and peak memory of nnUNetTrainer with n patches and of nnUNetTrainerSFR_MT with n labelled and n
+unlabelled patches, on the same network, in one run. benchmarks/README.md says how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# Python puts the folder of a script on its path, and this script needs the one above it.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from benchmarks.measuring import (
+    FOR_MEMORY,
+    TRAINERS,
+    Memory,
+    in_fresh_process,
+    measure_memory,
+    measure_time,
+)
+from benchmarks.project import Workload, temporary_project
+from benchmarks.report import Row, circumstances, markdown_table, replace_section
+from nnunet_sfr.atomic import replacing
+from nnunet_sfr.devices import resolve_device
+from nnunet_sfr.errors import UserError
+
+README = Path(__file__).with_name("README.md")
+SECTION = "training_step"
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that one run measured, and where.
+
+    Args:
+        workload: network and patches.
+        circumstances: machine, software, day.
+        seconds: of single steps, by trainer and turn.
+        memory: by trainer.
+    """
+
+    workload: Workload
+    circumstances: dict[str, str]
+    seconds: list[list[list[float]]]
+    memory: list[Memory]
+
+    @property
+    def ratios_by_turn(self) -> list[float]:
+        """Of the median times: how far they lie apart is how far the machine can be trusted."""
+        medians = ([statistics.median(turn) for turn in of_trainer] for of_trainer in self.seconds)
+        return [sfr / stock for stock, sfr in zip(*medians, strict=True)]
+
+    def rows(self, max_time_ratio: float, max_memory_ratio: float) -> list[Row]:
+        stock_time, sfr_time = (statistics.median(itertools.chain(*of_trainer)) for of_trainer in self.seconds)
+        rows = [Row("wall time, median (s)", stock_time, sfr_time, decimals=4, limit=max_time_ratio)]
+        stock, sfr = self.memory
+        for name, stock_peak, sfr_peak, limit in (
+            ("peak of tensors (MiB)", stock.tensors, sfr.tensors, max_memory_ratio),
+            ("peak of process, less idle (MiB)", stock.added, sfr.added, max_memory_ratio),
+            ("peak of process (MiB)", stock.resident, sfr.resident, None),
+        ):
+            if stock_peak and sfr_peak is not None:
+                rows.append(Row(name, stock_peak / MIB, sfr_peak / MIB, decimals=1, limit=limit))
+        return rows
+
+
+def main(arguments: Sequence[str] | None = None, call: Callable[..., Any] = in_fresh_process) -> int:
+    """Measure and report.
+
+    Args:
+        arguments: of the command line.
+        call: calls a function with its arguments and ``variables`` for its environment, in a process of its own.
+
+    Returns:
+        The exit code: 1 for a mistake of the user, or a limit that is exceeded where ``--enforce`` is given.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        measurement = _measure(options, call)
+        rows = measurement.rows(options.max_time_ratio, options.max_memory_ratio)
+        report = _as_text(measurement, rows, options)
+        print(report)
+        if options.output is not None:
+            _write(options.output, _as_json(measurement, rows) if options.output.suffix == ".json" else report)
+        if options.update_readme:
+            replace_section(README, SECTION, report)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    exceeding = [f"{row.name}: {row.ratio:.2f} times stock, allowed are {row.limit}" for row in rows if row.exceeds]
+    if options.enforce and exceeding:
+        print(f"error: {'; '.join(exceeding)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _measure(options: argparse.Namespace, call: Callable[..., Any]) -> Measurement:
+    device = resolve_device(options.device)
+    where = (options.device, options.threads)
+    workload = Workload(tuple(options.patch), tuple(options.features), options.batch_size, options.classes)
+    with temporary_project(workload):
+        print("Timing ...", file=sys.stderr)
+        seconds = call(measure_time, *where, options.repeats, options.warmup, options.steps, variables={})
+        memory = []
+        for trainer in TRAINERS:
+            print(f"Peak memory of {trainer.__name__} ...", file=sys.stderr)
+            memory.append(call(measure_memory, trainer, *where, variables=FOR_MEMORY))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return Measurement(workload, circumstances(name, options.threads), seconds, memory)
+
+
+def _as_text(measurement: Measurement, rows: Sequence[Row], options: argparse.Namespace) -> str:
+    """Markdown that reads well in a terminal too."""
+    workload, ratios = measurement.workload, measurement.ratios_by_turn
+    names = [trainer.__name__ for trainer in TRAINERS]
+    table = markdown_table(rows, ("one training step", *names, "ratio", "limit"))
+    facts = {
+        "network": f"PlainConvUNet {'-'.join(map(str, workload.features))}, {workload.classes} classes",
+        "patches": f"{workload.batch_size} (SFR: and {workload.batch_size} unlabelled) of "
+        + " x ".join(map(str, workload.patch_size)),
+        "timing": f"{options.repeats} turns of {options.steps} steps each, after {options.warmup} to warm up; "
+        f"ratio of each turn: {', '.join(f'{ratio:.2f}' for ratio in ratios)}",
+        **measurement.circumstances,
+    }
+    return "\n".join([table, "", *(f"- {name}: {fact}" for name, fact in facts.items())])
+
+
+def _as_json(measurement: Measurement, rows: Sequence[Row]) -> str:
+    content = {
+        **asdict(measurement),
+        "trainers": [trainer.__name__ for trainer in TRAINERS],
+        "ratios_by_turn": measurement.ratios_by_turn,
+        "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
+    }
+    return json.dumps(content, indent=2)
+
+
+def _write(file: Path, content: str) -> None:
+    with replacing(file) as temporary:
+        temporary.write_text(content + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/training_step.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    work = parser.add_argument_group("what a step works on")
+    work.add_argument(
+        "--patch", type=_positive, nargs=3, default=(24, 40, 48), metavar="N", help="patch size (24 40 48)"
+    )
+    work.add_argument(
+        "--features",
+        type=_positive,
+        nargs="+",
+        default=(16, 32, 64, 128),
+        metavar="N",
+        help="channels of each stage of the network (16 32 64 128)",
+    )
+    work.add_argument("--batch-size", type=_positive, default=2, metavar="N", help="labelled patches in a step (2)")
+    work.add_argument("--classes", type=_at_least_two, default=2, metavar="N", help="labels with background (2)")
+    run = parser.add_argument_group("how it is measured")
+    run.add_argument("--steps", type=_positive, default=10, metavar="N", help="timed steps in a turn (10)")
+    run.add_argument("--warmup", type=_positive, default=2, metavar="N", help="steps before them in each turn (2)")
+    run.add_argument("--repeats", type=_positive, default=3, metavar="N", help="turns of each trainer (3)")
+    run.add_argument("--device", "-device", choices=("cpu", "cuda"), default="cpu", help="where to train (cpu)")
+    threads = torch.get_num_threads()
+    run.add_argument(
+        "--threads", type=_positive, default=threads, metavar="N", help=f"threads of torch (its own choice: {threads})"
+    )
+    report = parser.add_argument_group("what becomes of it")
+    report.add_argument(
+        "--output", type=_report_file, metavar="FILE", help="write the report: .md, or .json with raw data"
+    )
+    report.add_argument("--update-readme", action="store_true", help="write the table into benchmarks/README.md")
+    report.add_argument("--enforce", action="store_true", help="exit with code 1 if a ratio exceeds its limit")
+    report.add_argument("--max-time-ratio", type=float, default=2.6, metavar="R", help="limit of the time (2.6)")
+    report.add_argument("--max-memory-ratio", type=float, default=1.3, metavar="R", help="limit of the memory (1.3)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def _at_least_two(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 1, got {text!r}")
+    return int(text)
+
+
+def _report_file(text: str) -> Path:
+    file = Path(text)
+    if file.suffix not in (".md", ".json"):
+        raise argparse.ArgumentTypeError(f"must end with .md or .json, got {text!r}")
+    return file
+
+
+if __name__ == "__main__":
+    sys.exit(main())
