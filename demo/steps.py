@@ -44,7 +44,7 @@ class Options:
     device: str = "cpu"
     spacing: float | None = None
     iterations: int = 300
-    epochs: int = 4
+    epochs: int = 5
     iterations_per_epoch: int = 30
 
     @property

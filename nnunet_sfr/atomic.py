@@ -14,6 +14,8 @@ from typing import Any
 from nnunet_sfr.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NEXT_TO_NOTHING = 2**20
+"""Free bytes below which a disk counts as full."""
 
 
 @contextmanager
@@ -32,14 +34,21 @@ def replacing(file: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, file)
     except BaseException as error:
+        full = is_disk_full(error, file.parent)  # asked before the temporary file's space is free again
         _remove(temporary)
-        if is_disk_full(error):
+        if full:
             raise UserError(f"{file}: the disk is full; free some space and run the same command again") from None
         raise
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or one that it was raised from, says that no space is left on the device."""
+def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
+    """Whether an error, or one that it was raised from, says that no space is left on the device.
+
+    torch and blosc2 raise errors that do not say why a write failed; with ``folder`` (which need not exist yet), such
+    an error counts if next to nothing is free there.
+    """
+    if folder is not None and isinstance(error, (OSError, RuntimeError)) and _free_bytes(folder) < _NEXT_TO_NOTHING:
+        return True
     current: BaseException | None = error
     while current is not None:
         if isinstance(current, OSError) and current.errno in _FULL:
@@ -54,6 +63,12 @@ def write_json(content: Any, file: Path) -> None:
     """Write JSON that people can read, atomically."""
     with replacing(file) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _free_bytes(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def _remove(path: Path) -> None:

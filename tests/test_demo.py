@@ -334,7 +334,7 @@ def test_failing_step_ends_with_its_exit_code(folder: Path, tmp_path: Path, caps
     )
 
 
-def test_synthetic_volumes_keep_their_own_spacing(tmp_path: Path) -> None:
+def test_without_a_spacing_the_planner_chooses(tmp_path: Path) -> None:
     plan = next(iter(command_lines(Workspace(tmp_path), Options()).values()))
     assert "-overwrite_target_spacing" not in plan
 

@@ -303,15 +303,9 @@ def _with_suffix(stem: Path, suffix: str) -> Path:
 
 def _translated(error: OSError | RuntimeError, folder: Path) -> Exception:
     """A full disk as a UserError; anything else as it is."""
-    if is_disk_full(error) or _free_bytes(folder) < 2**20:
+    if is_disk_full(error, folder):
         return UserError(f"{folder}: the disk is full; free some space and run the same command again")
     return error
-
-
-def _free_bytes(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -1,0 +1,62 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from nnunet_sfr.atomic import is_disk_full, replacing, write_json
+from nnunet_sfr.errors import UserError
+
+DiskUsage = namedtuple("DiskUsage", "total used free")
+
+
+def write_half(file: Path, error: BaseException) -> None:
+    with replacing(file) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+def test_a_failed_write_keeps_the_older_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_json({"a": 1}, file)
+    with pytest.raises(KeyboardInterrupt):
+        write_half(file, KeyboardInterrupt())
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_temporary_name_keeps_the_suffix_and_hides(tmp_path: Path) -> None:
+    with replacing(tmp_path / "deep" / "case.nii.gz") as temporary:
+        assert temporary.name.startswith(".")
+        assert temporary.name.endswith("case.nii.gz")
+        temporary.write_text("whole")
+        assert not (tmp_path / "deep" / "case.nii.gz").exists()
+    assert (tmp_path / "deep" / "case.nii.gz").read_text() == "whole"
+
+
+def test_a_full_disk_is_told_whoever_says_so(tmp_path: Path) -> None:
+    hidden = RuntimeError("write failed")
+    hidden.__cause__ = OSError(28, "No space left on device")
+    assert is_disk_full(OSError(28, "No space left on device"))
+    assert is_disk_full(hidden)
+    assert not is_disk_full(OSError(13, "Permission denied"))
+    with pytest.raises(UserError, match=r"a\.pth: the disk is full"):
+        write_half(tmp_path / "a.pth", hidden)
+
+
+def test_torch_does_not_say_why_but_the_disk_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.save reports a full disk as a RuntimeError without a reason."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(100, 100, 0))
+    failure = RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+    with pytest.raises(UserError, match=r"a\.pth: the disk is full"):
+        write_half(tmp_path / "a.pth", failure)
+    assert list(tmp_path.iterdir()) == []
+    # with room on the disk the same error is a fault of ours, and stays one
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(2**40, 0, 2**40))
+    with pytest.raises(RuntimeError, match="PytorchStreamWriter"):
+        write_half(tmp_path / "a.pth", failure)
