@@ -138,12 +138,12 @@ class _Run:
         """All remaining steps, with a validation and a saved state every so often and at the end."""
         settings = self.dataset.settings.fine_tuning
         losses: list[float] = []
-        with tqdm(total=settings.iterations, initial=self.iteration, desc="Fine-tuning SAM") as bar:
+        with tqdm(total=settings.iterations, initial=self.iteration, desc="Fine-tuning SAM", mininterval=1) as bar:
             while self.iteration < settings.iterations:
                 losses.append(self.step(next(self.batches)))
                 self.iteration += 1
+                bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
                 bar.update()
-                bar.set_postfix(loss=f"{losses[-1]:.3f}")
                 if self.iteration % settings.validation_every == 0 or self.iteration == settings.iterations:
                     self.validate_and_save(losses)
                     losses = []

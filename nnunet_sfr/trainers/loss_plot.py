@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nnunet_sfr.atomic import replacing
+
+_TITLES = {
+    "train_losses": "training loss",
+    "val_losses": "validation loss",
+    "ema_fg_dice": "pseudo Dice (moving average)",
+}
+"""What nnU-Net's keys mean."""
 
 
 def plot_losses(log: Mapping[str, Sequence[float]], terms: Sequence[str], file: Path) -> None:
@@ -19,19 +28,24 @@ def plot_losses(log: Mapping[str, Sequence[float]], terms: Sequence[str], file: 
         terms: keys to draw besides nnU-Net's own.
         file: PNG to write.
     """
-    panels = ["train_losses", "val_losses", "ema_fg_dice", *terms]
-    columns = 3
+    # nnU-Net's own plot leaves seaborn's style with huge letters behind
+    with matplotlib.style.context("default"), replacing(file) as temporary:
+        _draw(log, ["train_losses", "val_losses", "ema_fg_dice", *terms]).savefig(temporary, dpi=100)
+
+
+def _draw(log: Mapping[str, Sequence[float]], panels: Sequence[str]) -> Figure:
+    columns = 4
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(5 * columns, 3 * rows), layout="constrained")
+    figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, panel in zip(axes, panels, strict=False):
-        epochs = range(len(log[panel]))
-        axis.plot(epochs, log[panel], color="#0072B2", marker="." if len(log[panel]) < 30 else None)
-        axis.set_title(panel.replace("_", " "), fontsize=11)
+        values = log[panel]
+        axis.plot(range(len(values)), values, color="#0072B2", marker="." if len(values) < 30 else None)
+        axis.set_title(_TITLES.get(panel, panel.replace("_", " ")))
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    with replacing(file) as temporary:
-        figure.savefig(temporary, dpi=100)
+    return figure
