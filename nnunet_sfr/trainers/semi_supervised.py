@@ -18,17 +18,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import distributed, nn
 from torch._dynamo import OptimizedModule
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
-from nnunet_sfr.data.loaders import TwoStreams, augmented, without_timing
+from nnunet_sfr.data.loaders import TwoStreams
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, check_fold
 from nnunet_sfr.errors import exit_on_user_error
@@ -37,6 +35,7 @@ from nnunet_sfr.random_state import random_state, restore_random_state, seed_eve
 from nnunet_sfr.settings import RetrainingSettings
 from nnunet_sfr.trainers.loss_plot import plot_losses
 from nnunet_sfr.trainers.schedules import consistency_weight, teacher_decay
+from nnunet_sfr.trainers.streams import open_streams
 from nnunet_sfr.trainers.teacher import add_clipped_noise, freeze, update_teacher
 
 CHECKPOINT_KEY = "nnunet_sfr"
@@ -177,57 +176,11 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         return PseudoLabelledDataset(dataset.paths.unlabelled, store)
 
     def get_dataloaders(self) -> tuple[TwoStreams, Any]:
-        """Labelled and unlabelled training patches with the same sampling and augmentation, and nnU-Net's validation.
-
-        The worker processes that nnU-Net allows are shared between the two training streams.
-        """
-        rotation, dummy_2d, initial_patch_size, mirror_axes = (
-            self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        )
-        patch_size = self.configuration_manager.patch_size
-        label_settings = {
-            "is_cascaded": self.is_cascaded,
-            "foreground_labels": self.label_manager.foreground_labels,
-            "regions": self.label_manager.foreground_regions if self.label_manager.has_regions else None,
-            "ignore_label": self.label_manager.ignore_label,
-        }
-        scales = self._get_deep_supervision_scales()
-        training = self.get_training_transforms(
-            patch_size,
-            rotation,
-            scales,
-            mirror_axes,
-            dummy_2d,
-            use_mask_for_norm=self.configuration_manager.use_mask_for_norm,
-            **label_settings,
-        )
-        validation = self.get_validation_transforms(scales, **label_settings)
+        """Labelled and unlabelled training patches, and nnU-Net's validation patches."""
         labelled, held_out = self.get_tr_and_val_datasets()
         with exit_on_user_error():
             unlabelled = self.unlabelled_dataset()
-        workers = get_allowed_n_proc_DA()
-        half = 0 if workers == 0 else max(1, workers // 2)
-        without_timing(training)
-        streams = TwoStreams(
-            self._stream(labelled, initial_patch_size, training, half),
-            self._stream(unlabelled, initial_patch_size, training, half),
-        )
-        validation_stream = self._stream(held_out, patch_size, validation, half)
-        next(streams), next(validation_stream)  # as nnU-Net does: a loader that fails, fails before the first epoch
-        return streams, validation_stream
-
-    def _stream(self, dataset: Any, patch_size: Any, transforms: Any, num_processes: int) -> Any:
-        loader = nnUNetDataLoader(
-            dataset,
-            self.batch_size,
-            patch_size,
-            self.configuration_manager.patch_size,
-            self.label_manager,
-            oversample_foreground_percent=self.oversample_foreground_percent,
-            transforms=transforms,
-            probabilistic_oversampling=self.probabilistic_oversampling,
-        )
-        return augmented(loader, num_processes=num_processes, pin_memory=self.device.type == "cuda")
+        return open_streams(self, labelled=labelled, unlabelled=unlabelled, held_out=held_out)
 
     # --- training ---
 
