@@ -105,6 +105,9 @@ class FineTuningSettings:
     """SFR code: 0.5; SAMed: 0.2."""
     dice_weight: float = 0.5
     """SFR code: 0.5; SAMed: 0.8."""
+    shift_fraction: float = 0.15
+    """Longest random shift along each axis, as a share of the patch, on top of nnU-Net's augmentation (SFR code: random
+    crops)."""
     bezier_probability: float = 0.0
     """Chance of a random monotone intensity curve per slice on top of nnU-Net's augmentation (SFR code: 0.5)."""
     validation_every: int = 500
@@ -127,6 +130,7 @@ class FineTuningSettings:
         _require(
             self.cross_entropy_weight + self.dice_weight > 0, "cross_entropy_weight and dice_weight cannot both be 0"
         )
+        _require_fraction("shift_fraction", self.shift_fraction)
         _require_fraction("bezier_probability", self.bezier_probability)
 
 

@@ -17,6 +17,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunet_sfr.data.loaders import augmented, without_timing
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_stage.bezier import BezierCurveTransform
+from nnunet_sfr.sam_stage.shift import RandomShiftTransform
 
 IGNORE = -1
 """Value of target voxels and of mosaic filling that take no part in the loss."""
@@ -70,11 +71,9 @@ def _augmentation(dataset: SFRDataset) -> tuple[BasicTransform, Any]:
         regions=None,
         ignore_label=dataset.label_manager.ignore_label,
     )
-    without_timing(transforms)
-    probability = dataset.settings.fine_tuning.bezier_probability
-    if probability > 0:
-        transforms = ComposeTransforms([transforms, BezierCurveTransform(probability)])
-    return transforms, initial_patch_size
+    settings = dataset.settings.fine_tuning
+    extras = [RandomShiftTransform(settings.shift_fraction), BezierCurveTransform(settings.bezier_probability)]
+    return ComposeTransforms([without_timing(transforms), *extras]), initial_patch_size
 
 
 def _geometry_of(patch_size: tuple[int, int, int]) -> tuple[Any, bool, Any, tuple[int, ...]]:
