@@ -24,6 +24,7 @@ from typing import Any
 
 import blosc2
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_sfr.atomic import is_disk_full, replacing
@@ -140,6 +141,19 @@ def check_grid(
         raise UserError(
             f"{case}: preprocessed under another plan (spacing, normalisation or resampling changed since); {remedy}"
         )
+
+
+def check_grids(
+    cases: nnUNetBaseDataset, plans_manager: PlansManager, configuration_manager: ConfigurationManager
+) -> None:
+    """:func:`check_grid` for every case of one of nnU-Net's data sets.
+
+    Raises:
+        UserError: naming the first case that does not fit.
+    """
+    for identifier in cases.identifiers:
+        image, _, _, properties = cases.load_case(identifier)
+        check_grid(properties, image.shape, plans_manager, configuration_manager, identifier)
 
 
 def expected_shape(

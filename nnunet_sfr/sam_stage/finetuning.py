@@ -17,7 +17,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from tqdm import tqdm
 
 from nnunet_sfr.atomic import replacing, write_json
-from nnunet_sfr.data.preprocessing import check_grid
+from nnunet_sfr.data.preprocessing import check_grids
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.devices import low_precision
 from nnunet_sfr.errors import UserError
@@ -110,7 +110,7 @@ class _Run:
         training_cases = dataset_class(str(dataset.paths.labelled), training_ids)
         validation_cases = dataset_class(str(dataset.paths.labelled), validation_ids[: settings.max_validation_cases])
         for cases in (training_cases, validation_cases):
-            _check_cases(dataset, cases)
+            check_grids(cases, dataset.plans_manager, dataset.configuration_manager)
         seed_everything(settings.seed)
         accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=_PRECISIONS[low_precision(device)])
         if accelerator.num_processes > 1:
@@ -258,9 +258,3 @@ def _recipe(dataset: SFRDataset, fold: Fold) -> str:
     settings = dataset.settings.to_dict()
     relevant = {key: settings[key] for key in ("stitching", "sam", "fine_tuning")}
     return json.dumps({**relevant, **describe(dataset), "cases": dataset.split(fold)}, sort_keys=True)
-
-
-def _check_cases(dataset: SFRDataset, cases: Any) -> None:
-    for identifier in cases.identifiers:
-        image, _, _, properties = cases.load_case(identifier)
-        check_grid(properties, image.shape[1:], dataset.plans_manager, dataset.configuration_manager, identifier)

@@ -27,6 +27,7 @@ from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
 from nnunet_sfr.data.loaders import TwoStreams
+from nnunet_sfr.data.preprocessing import check_grids
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, check_fold
 from nnunet_sfr.errors import exit_on_user_error
@@ -180,6 +181,8 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         labelled, held_out = self.get_tr_and_val_datasets()
         with exit_on_user_error():
             unlabelled = self.unlabelled_dataset()
+            for cases in (labelled, held_out, unlabelled):
+                check_grids(cases, self.plans_manager, self.configuration_manager)
         return open_streams(self, labelled=labelled, unlabelled=unlabelled, held_out=held_out)
 
     # --- training ---

@@ -222,3 +222,19 @@ def test_pseudo_labels_of_other_labels_or_images_are_refused(make_trainer: Train
         SystemExit, match="the image of unlabelled_00 changed since it was labelled; run sfr_pseudolabel"
     ):
         make_trainer().on_train_start()
+
+
+def test_cases_of_another_spacing_are_refused(make_trainer: TrainerFactory, project: SFRDataset) -> None:
+    """Both plans say 2 mm, the store too, but nobody preprocessed again."""
+    for file in (
+        project.paths.plans_file,
+        project.paths.sfr_plans_file,
+        project.paths.pseudo_labels("all") / "manifest.json",
+    ):
+        text = json.dumps(json.loads(file.read_text()))
+        assert '"spacing": [1.0, 1.0, 1.0]' in text
+        file.write_text(text.replace('"spacing": [1.0, 1.0, 1.0]', '"spacing": [2.0, 2.0, 2.0]'))
+    with pytest.raises(
+        SystemExit, match=r"error: train_00: .* a target spacing changed since; run sfr_plan_and_preprocess"
+    ):
+        make_trainer().on_train_start()
