@@ -71,6 +71,6 @@ def run(command: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; run it again, without --overwrite, to go on from here", file=sys.stderr)
+        print("interrupted; run it again, without --overwrite, to go on from what was saved last", file=sys.stderr)
         return 130
     return 0

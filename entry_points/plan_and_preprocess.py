@@ -44,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         nargs="+",
         metavar="MM",
-        help="three numbers, for 3d_fullres; default: the planner's choice",
+        help="three numbers, for 3d_fullres, in the order in which nnU-Net reads the axes (NIfTI: z y x); default: the "
+        "planner's choice",
     )
     add(
         "-sam",

@@ -121,6 +121,10 @@ class FineTuningSettings:
         for name in ("iterations", "batch_size", "validation_every", "max_validation_cases"):
             _require_at_least(name, getattr(self, name), 1)
         _require_at_least("warmup_iterations", self.warmup_iterations, 0)
+        _require(
+            self.warmup_iterations < self.iterations,
+            f"warmup_iterations ({self.warmup_iterations}) must be fewer than iterations ({self.iterations})",
+        )
         _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
         for beta in self.betas:
             _require(0.0 <= beta < 1.0, f"betas must lie in [0, 1), got {self.betas}")

@@ -63,7 +63,9 @@ def test_mistakes_in_the_call(command: str, run: Run, project: SFRDataset, tmp_p
     assert_refused(run, tmp_path, "no data set 77", command, "-d", "77", *arguments)
     assert_refused(run, tmp_path, "is neither a data set's number nor its name", command, "-d", "heart", *arguments)
     assert_refused(run, tmp_path, "has no configuration 2d_lowres", command, "-d", "42", "-c", "2d_lowres", *arguments)
-    assert_refused(run, tmp_path, "nnUNetPlans.json: not found; run sfr_plan_and_preprocess", command, "-d", NAME)
+    assert_refused(
+        run, tmp_path, "has no SFR plan for nnUNetPlans, but for nnUNetPlansCPU; choose with -p", command, "-d", NAME
+    )
     if not torch.cuda.is_available():
         assert_refused(
             run,
@@ -84,7 +86,15 @@ def test_steps_out_of_order(run: Run, project: SFRDataset, tmp_path: Path) -> No
     assert_refused(
         run, tmp_path, "adapter_final.safetensors: not found; run sfr_finetune first", "pseudolabel", *arguments
     )
-    assert_refused(run, tmp_path, "train this fold first", "export", *arguments, "-o", tmp_path / "model.zip")
+    assert_refused(
+        run,
+        tmp_path,
+        "no such model; choose with -tr, -p and -c among none",
+        "export",
+        *arguments,
+        "-o",
+        tmp_path / "model.zip",
+    )
     shutil.rmtree(project.paths.unlabelled)
     assert_refused(
         run, tmp_path, "no preprocessed unlabelled cases; run sfr_plan_and_preprocess", "pseudolabel", *arguments

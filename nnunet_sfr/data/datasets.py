@@ -77,7 +77,7 @@ class PseudoLabelledDataset(UnlabelledDataset):
         if image != labels:
             raise UserError(
                 f"{self.store.folder}: the pseudo-label of {identifier} has shape {labels}, its preprocessed image "
-                f"{image}; delete the folder and {remedy}"
+                f"{image}; {remedy} with --overwrite"
             )
 
     def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:

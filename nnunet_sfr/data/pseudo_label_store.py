@@ -78,7 +78,7 @@ class PseudoLabelStore:
             if found != value:
                 raise UserError(
                     f"{folder}: the pseudo-labels were made for {key} {found}, the plan has {value}; "
-                    "delete the folder and run sfr_pseudolabel again"
+                    "run sfr_finetune --overwrite, then sfr_pseudolabel --overwrite"
                 )
         return store
 
@@ -148,7 +148,10 @@ def open_b2nd(file: Path) -> Any:
     try:
         return blosc2.open(urlpath=str(file), mode="r", dparams={"nthreads": 1}, **memory_map)
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); delete it and make it again") from None
+        reason = "missing" if not file.exists() else f"damaged ({error})"
+        raise UserError(
+            f"{file}: {reason}; run sfr_plan_and_preprocess for images, sfr_pseudolabel --overwrite for pseudo-labels"
+        ) from None
 
 
 def class_locations(labels: np.ndarray, label_manager: LabelManager) -> dict[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +144,24 @@ def update_sfr_plan(
             hint = f", where planning anew would give {_mosaic(fresh)}: --overwrite_sfr_plan takes that"
         print(f"SFR plan of {name}: {_mosaic(kept)}; kept from {file}{hint}")
         return kept
+    if present is not None and not overwrite and _sam_of(present) == fresh.sam.model:
+        fresh = _with_edits(fresh, present, file, name)
     save_configuration(
         file, dataset_name=paths.dataset_name, plans_name=paths.plans_name, configuration=name, settings=fresh
     )
     print(f"SFR plan of {name}: {_mosaic(fresh)}; {reason} {file}")
     return fresh
+
+
+def _with_edits(fresh: SFRConfiguration, present: dict[str, Any], file: Path, name: str) -> SFRConfiguration:
+    """A new plan with the settings of the present one that do not depend on the grid."""
+    try:
+        old = SFRConfiguration.from_dict(present)
+    except ValueError as error:
+        raise UserError(f"{file}: configuration {name}: {error}; mend it, or add --overwrite_sfr_plan") from None
+    return replace(
+        fresh, sam=old.sam, fine_tuning=old.fine_tuning, pseudo_labels=old.pseudo_labels, retraining=old.retraining
+    )
 
 
 def make_sfr_plan(
@@ -206,7 +220,7 @@ def _reason_to_plan_anew(
     now = derived_from(plans_manager.plans, plans_manager.get_configuration(configuration).configuration)
     for key, value in (present.get("derived_from") or {}).items():
         if now.get(key) != value:
-            return f"made anew because the nnU-Net plan changed ({key} {value} is now {now.get(key)}) in"
+            return f"stitching made anew because the nnU-Net plan changed ({key} {value} is now {now.get(key)}) in"
     if sam is not None and sam != _sam_of(present):
         return f"made anew for -sam {sam} (it had {_sam_of(present)}) in"
     return None

@@ -158,8 +158,7 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
         content = torch.load(str(file), map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         # Whatever a file holds that is not a checkpoint, the unpickler fails on it in its own way.
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{file}: truncated, or not a checkpoint ({reason}); download it again") from None
+        raise UserError(f"{file}: truncated, or not a checkpoint ({type(error).__name__}); download it again") from None
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{file}: not a SAM checkpoint: it should hold tensors by name; set sam.checkpoint to another")
     return content

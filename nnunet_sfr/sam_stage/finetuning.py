@@ -69,20 +69,23 @@ def fine_tune(dataset: SFRDataset, fold: Fold, device: torch.device, *, overwrit
         UserError: the data, the settings or an earlier run do not allow it.
     """
     folder = dataset.paths.sam_stage(fold)
-    if overwrite:
-        for name in (STATE, FINAL_ADAPTER, BEST_ADAPTER, LOG):
-            (folder / name).unlink(missing_ok=True)
     recipe = _recipe(dataset, fold)
     finished = folder / FINAL_ADAPTER
-    if finished.is_file():
+    if finished.is_file() and not overwrite:
         if recipe_of(finished) != recipe:
             raise UserError(
-                f"{finished}: made with other settings or labelled cases than there are now; "
-                "add --overwrite to start anew"
+                f"{finished}: made with another {_changed(recipe_of(finished), recipe)}; add --overwrite to start anew"
             )
         print(f"{finished} is complete; --overwrite starts anew")
         return folder
-    _Run.start(dataset, fold, device, folder, recipe).train()
+    run = _Run.start(dataset, fold, device, folder, recipe)
+    if overwrite:  # only now, when nothing in data, settings or checkpoint can stop the new run any more
+        for name in (STATE, FINAL_ADAPTER, BEST_ADAPTER, LOG):
+            (folder / name).unlink(missing_ok=True)
+    elif (folder / STATE).is_file():
+        run.resume(folder / STATE)
+        print(f"going on from iteration {run.iteration}")
+    run.train()
     return folder
 
 
@@ -97,6 +100,7 @@ class _Run:
     model: StitchedSAM
     optimizer: torch.optim.Optimizer
     batches: Iterator[dict[str, Any]]
+    training_ids: list[str]
     validation_cases: Any
     iteration: int = 0
     best_dice: float = -math.inf
@@ -120,7 +124,7 @@ class _Run:
         optimizer = torch.optim.AdamW(
             trainable, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
-        run = cls(
+        return cls(
             dataset=dataset,
             folder=folder,
             recipe=recipe,
@@ -128,11 +132,9 @@ class _Run:
             model=model.to(accelerator.device),
             optimizer=accelerator.prepare(optimizer),
             batches=labelled_patches(dataset, training_cases, pin_memory=device.type == "cuda"),
+            training_ids=training_ids,
             validation_cases=validation_cases,
         )
-        if (folder / STATE).is_file():
-            run.resume(folder / STATE)
-        return run
 
     def train(self) -> None:
         """All remaining steps, with a validation and a saved state every so often and at the end."""
@@ -182,7 +184,9 @@ class _Run:
         """Dice on the validation cases, the best adapter so far, and everything that a resumed run needs."""
         mean_dice = self.validate()
         self.log.append({"iteration": self.iteration, "loss": float(np.mean(losses)), "validation_dice": mean_dice})
-        tqdm.write(f"iteration {self.iteration}: loss {np.mean(losses):.4f}, validation Dice {mean_dice:.4f}")
+        held_out = not set(self.training_ids) & set(self.validation_cases.identifiers)
+        cases = "held-out cases" if held_out else "the training cases"
+        tqdm.write(f"iteration {self.iteration}: loss {np.mean(losses):.4f}, Dice on {cases} {mean_dice:.4f}")
         if mean_dice > self.best_dice:
             self.best_dice = mean_dice
             save_adapter(self.model, self.dataset, self.folder / BEST_ADAPTER, recipe=self.recipe)
@@ -238,8 +242,8 @@ class _Run:
             raise UserError(f"{file}: cannot be read ({error}); run sfr_finetune --overwrite") from None
         if state.get("recipe") != self.recipe:
             raise UserError(
-                f"{file}: was written with other settings or labelled cases than there are now; restore them, or run "
-                "sfr_finetune --overwrite"
+                f"{file}: was written with another {_changed(state.get('recipe', '{}'), self.recipe)}; restore it, or "
+                "run sfr_finetune --overwrite"
             )
         load_adapter_state(self.model.sam, state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -258,3 +262,15 @@ def _recipe(dataset: SFRDataset, fold: Fold) -> str:
     settings = dataset.settings.to_dict()
     relevant = {key: settings[key] for key in ("stitching", "sam", "fine_tuning")}
     return json.dumps({**relevant, **describe(dataset), "cases": dataset.split(fold)}, sort_keys=True)
+
+
+def _changed(before: str, now: str) -> str:
+    """The names of the settings in which two recipes differ, as ``section.setting`` where there are sections."""
+    there, here = _flat(json.loads(before or "{}")), _flat(json.loads(now))
+    return ", ".join(sorted(name for name in {*there, *here} if there.get(name) != here.get(name)))
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}
+    settings = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    return settings or recipe

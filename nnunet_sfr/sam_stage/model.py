@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from nnunet_sfr import __version__
@@ -73,7 +73,8 @@ def save_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path, *, recipe:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_state(model.sam).items()}
     metadata = {**describe(dataset), "recipe": recipe, "nnunet_sfr_version": __version__}
     with replacing(file) as temporary:
-        save_file(state, temporary, metadata=metadata)
+        # not save_file, which lets nobody else read the file
+        temporary.write_bytes(save(state, metadata=metadata))
 
 
 def recipe_of(file: Path) -> str:

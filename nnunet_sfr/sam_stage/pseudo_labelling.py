@@ -61,7 +61,19 @@ def pseudo_label(
     print(f"{len(share) - len(todo)} of {len(share)} cases are there already")
     for identifier in tqdm(todo, desc="Pseudo-labelling"):
         _label_case(store, cases, identifier, predictor, dataset)
+    _summarise(store, share)
     return store
+
+
+def _summarise(store: PseudoLabelStore, identifiers: list[str]) -> None:
+    """Say how sure SAM is, and which cases it found nothing in."""
+    sure = {case: store.read_confidence(case)["foreground_mean_max_probability"] for case in identifiers}
+    empty = sorted(case for case, value in sure.items() if value is None)
+    found = [value for value in sure.values() if value is not None]
+    if found:
+        print(f"mean probability over predicted foreground: {np.mean(found):.3f} (lowest {min(found):.3f})")
+    if empty:
+        print(f"no foreground in {len(empty)} of {len(identifiers)} cases: {', '.join(empty)}")
 
 
 def _label_case(

@@ -42,6 +42,11 @@ def export_model(
     Raises:
         UserError: the model or the checkpoint is missing, the teacher is, or ``output`` exists.
     """
+    if not model_folder.is_dir():
+        there = sorted(
+            folder.name for folder in model_folder.parent.glob("*__*__*") if not folder.name.startswith("SFR_")
+        )
+        raise UserError(f"{model_folder}: no such model; choose with -tr, -p and -c among {', '.join(there) or 'none'}")
     if output.exists():
         raise UserError(f"{output}: exists already; choose another -o or remove it")
     sources = {fold: _checkpoint_file(model_folder, fold, checkpoint) for fold in folds}

@@ -60,6 +60,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
     uses_pseudo_labels: ClassVar[bool] = True
     """Whether the unlabelled stream has pseudo-labels (w_p of the SFR plan) or images alone (w_p = 0)."""
     pseudo_label_source: ClassVar[str] = "sam"
+    save_every: int
     logged_terms: ClassVar[tuple[str, ...]] = (
         "supervised_loss",
         "pseudo_label_loss",
@@ -123,6 +124,8 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         self.num_epochs = self.requested_epochs or self.settings.epochs
         self.num_iterations_per_epoch = self.settings.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.settings.validation_iterations_per_epoch
+        # nnU-Net's 50 epochs between checkpoints would leave short runs without any
+        self.save_every = min(self.save_every, max(1, self.num_epochs // 20))
         seed_everything(self.settings.seed + self.local_rank)
         super().initialize()
         self.teacher = self._build_teacher()
@@ -394,13 +397,16 @@ class SemiSupervisedTrainer(nnUNetTrainer):
                 f"error: {filename_or_checkpoint}: was not written by {type(self).__name__}; it has no teacher"
             )
         extra = checkpoint[CHECKPOINT_KEY]
-        if extra["settings"] != asdict(self.active_settings):
-            self.print_to_log_file(
-                "The re-training settings of the SFR plan changed since this checkpoint was written."
-            )
+        self._report_changes(extra["settings"])
         self._teacher.load_state_dict(extra["teacher_weights"])
         self.iteration = extra["iteration"]
         self._state_to_restore = extra["random_state"]
+
+    def _report_changes(self, before: dict[str, Any]) -> None:
+        """Changed settings are used from here on, as nnU-Net uses a changed plan; the log says which."""
+        for name, value in asdict(self.active_settings).items():
+            if before.get(name) != value:
+                self.print_to_log_file(f"SFR plan: retraining.{name} was {before.get(name)} and is now {value}")
 
     def _save_teacher_checkpoint(self) -> None:
         """The final checkpoint with the teacher's weights in the student's place, for nnUNetv2_predict -chk."""

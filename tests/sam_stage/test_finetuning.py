@@ -106,7 +106,7 @@ def test_resuming_with_other_settings_is_refused(project: SFRDataset) -> None:
     with mock.patch.object(finetuning._Run, "train", lambda run: run.validate_and_save([1.0])):
         fine_tune(project, "all", CPU)
     change_settings(project, {"fine_tuning": {"learning_rate": 0.5}})
-    with pytest.raises(UserError, match="was written with other settings or labelled cases than there are now"):
+    with pytest.raises(UserError, match=r"was written with another fine_tuning\.learning_rate; restore it"):
         fine_tune(_reopened(project), "all", CPU)
     (folder / STATE).write_bytes(b"broken")
     with pytest.raises(UserError, match="cannot be read"):
@@ -118,7 +118,7 @@ def test_an_adapter_of_other_settings_is_refused(project: SFRDataset) -> None:
     model = build_stitched_sam(project)
     load_adapter(model, project, adapter)
     change_settings(project, {"sam": {"lora_rank": 8}})
-    with pytest.raises(UserError, match="made with other settings or labelled cases than there are now; add --over"):
+    with pytest.raises(UserError, match=r"made with another sam\.lora_rank; add --overwrite"):
         fine_tune(_reopened(project), "all", CPU)
     change_settings(project, {"sam": {"lora_rank": 4}, "stitching": {"patch_size": [18, 24, 22]}})
     with pytest.raises(UserError, match=r"made for patch_size \[20, 24, 22\], the plan has \[18, 24, 22\]"):
@@ -146,6 +146,17 @@ def test_a_fold_that_cannot_exist_is_refused(project: SFRDataset) -> None:
         UserError, match="fold 2 cannot exist: 5-fold cross-validation needs 5 labelled cases and there are 3"
     ):
         fine_tune(project, 2, CPU)
+
+
+def test_overwriting_waits_until_the_new_run_can_start(project: SFRDataset) -> None:
+    adapter = fine_tune(project, "all", CPU) / FINAL_ADAPTER
+    before = adapter.read_bytes()
+    with (
+        mock.patch.object(finetuning, "build_stitched_sam", side_effect=UserError("no such checkpoint")),
+        pytest.raises(UserError, match="no such checkpoint"),
+    ):
+        fine_tune(project, "all", CPU, overwrite=True)
+    assert adapter.read_bytes() == before
 
 
 def _reopened(project: SFRDataset) -> SFRDataset:
