@@ -105,10 +105,11 @@ def open_dataset(dataset_name_or_id: str | int, configuration: str, plans_name: 
     name = resolve_dataset_name(dataset_name_or_id)
     folder = nnunet_root("nnUNet_preprocessed") / name
     remedy = f"run sfr_plan_and_preprocess -d {dataset_name_or_id} first"
-    others = sorted(file.name.removesuffix("_SFRPlans.json") for file in folder.glob("*_SFRPlans.json"))
-    if others and plans_name not in others:
-        raise UserError(f"{folder}: has no SFR plan for {plans_name}, but for {', '.join(others)}; choose with -p")
-    plans = read_json(folder / f"{plans_name}.json", remedy)
+    file = folder / f"{plans_name}.json"
+    others = sorted(other.name.removesuffix("_SFRPlans.json") for other in folder.glob("*_SFRPlans.json"))
+    if others and not file.is_file():
+        raise UserError(f"{file}: not found; this data set has {', '.join(others)}: choose with -p")
+    plans = read_json(file, remedy)
     dataset_json = read_json(folder / "dataset.json", remedy)
     if configuration not in plans["configurations"]:
         known = ", ".join(plans["configurations"])

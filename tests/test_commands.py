@@ -64,7 +64,12 @@ def test_mistakes_in_the_call(command: str, run: Run, project: SFRDataset, tmp_p
     assert_refused(run, tmp_path, "is neither a data set's number nor its name", command, "-d", "heart", *arguments)
     assert_refused(run, tmp_path, "has no configuration 2d_lowres", command, "-d", "42", "-c", "2d_lowres", *arguments)
     assert_refused(
-        run, tmp_path, "has no SFR plan for nnUNetPlans, but for nnUNetPlansCPU; choose with -p", command, "-d", NAME
+        run,
+        tmp_path,
+        "nnUNetPlans.json: not found; this data set has nnUNetPlansCPU: choose with -p",
+        command,
+        "-d",
+        NAME,
     )
     if not torch.cuda.is_available():
         assert_refused(

@@ -109,6 +109,13 @@ def test_an_edited_sfr_plan_is_kept_while_it_fits(preprocessed: Path, capsys: py
     assert open_dataset(42, "3d_fullres", PLANS).settings.stitching.patch_size == (10, 12, 10)
 
 
+def test_two_plans_of_one_data_set_live_side_by_side(preprocessed: Path) -> None:
+    assert main(PLAN_ONLY) == 0
+    assert main([*PLAN_ONLY, "-p", "SecondPlans"]) == 0
+    assert open_dataset(42, "3d_fullres", PLANS).paths.sfr_plans_file.is_file()
+    assert open_dataset(42, "3d_fullres", "SecondPlans").settings.stitching.canvas_size == 128
+
+
 def test_an_invalid_edit_is_an_error_and_not_overwritten(
     preprocessed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
