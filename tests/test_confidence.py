@@ -22,7 +22,7 @@ def test_means_by_hand() -> None:
 
 
 def test_background_hides_an_unsure_organ_from_equation_8() -> None:
-    """methods.md, section 3: an organ of 1 % held at 0.5 still gives 0.995."""
+    """docs/method.md, section 3: an organ of 1 % held at 0.5 still gives 0.995."""
     foreground = torch.zeros(10, 10, 10)
     foreground[0] = torch.cat([torch.full((1, 10), 0.5 + 1e-6), torch.zeros(9, 10)])
     probabilities = torch.stack([1 - foreground, foreground])

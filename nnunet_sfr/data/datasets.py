@@ -11,13 +11,14 @@ from typing import Any
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
+from nnunet_sfr.data.preprocessing import PROVENANCE
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
 from nnunet_sfr.errors import UserError
 
 
 def image_hash(properties: dict[str, Any]) -> str:
     """Identifies a preprocessed image by what preprocessing recorded of its files and settings."""
-    provenance = json.dumps(properties.get("nnunet_sfr"), sort_keys=True, default=str)
+    provenance = json.dumps(properties.get(PROVENANCE), sort_keys=True, default=str)
     return hashlib.sha256(provenance.encode()).hexdigest()
 
 

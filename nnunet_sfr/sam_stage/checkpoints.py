@@ -70,7 +70,7 @@ def fetch_official(model: str, *, cache_folder: Path | None = None, base_url: st
         raise ValueError(f"{model} has no official checkpoint (there is one for {', '.join(OFFICIAL_CHECKPOINTS)})")
     file = (cache_folder or _default_cache()) / OFFICIAL_CHECKPOINTS[model]
     if file.is_file():
-        if not _sha256(file).startswith(_hash_prefix(file)):
+        if not file_hash(file).startswith(_hash_prefix(file)):
             raise UserError(f"{file}: is damaged (its SHA-256 is not the official one); delete it to download it again")
         return file
     _download(base_url + file.name, file)
@@ -121,7 +121,8 @@ def _hash_prefix(file: Path) -> str:
     return file.stem.rpartition("_")[2]
 
 
-def _sha256(file: Path) -> str:
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(2**20):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -115,12 +114,3 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             return content.metadata() or {}, state
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file}: is not a safetensors file ({error}); delete it and run sfr_finetune again") from None
-
-
-def file_hash(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

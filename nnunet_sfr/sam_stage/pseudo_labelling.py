@@ -17,7 +17,8 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
-from nnunet_sfr.sam_stage.model import build_stitched_sam, file_hash, load_adapter
+from nnunet_sfr.sam_stage.checkpoints import file_hash
+from nnunet_sfr.sam_stage.model import build_stitched_sam, load_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 
 SOURCE = "sam"
