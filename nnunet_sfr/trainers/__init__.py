@@ -6,8 +6,18 @@ import re
 from functools import cache
 from importlib import import_module
 
+_MODULES = {
+    "MT": "mean_teacher",
+    "ACMT": "ambiguity_consensus",
+    "MagicNet": "magicnet",
+    "ST": "self_training",
+}
+"""The methods, each in a file of its own that defines it without and with (SFR) pseudo-labels."""
+
 TRAINERS = {
-    "nnUNetTrainerSFR_MT": "nnunet_sfr.trainers.mean_teacher:nnUNetTrainerSFR_MT",
+    f"{prefix}_{method}": f"nnunet_sfr.trainers.{module}:{prefix}_{method}"
+    for method, module in _MODULES.items()
+    for prefix in ("nnUNetTrainer", "nnUNetTrainerSFR")
 }
 """Where each trainer is defined, as ``module:class``."""
 

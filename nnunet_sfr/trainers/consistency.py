@@ -1,6 +1,8 @@
-"""Differences between what student and teacher predict."""
+"""How far student and teacher are apart, and how unsure one of them is."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 
@@ -28,3 +30,24 @@ def squared_difference(
     """
     target = probabilities(teacher_logits.detach().float(), regions=regions)
     return (probabilities(student_logits.float(), regions=regions) - target) ** 2
+
+
+def normalised_entropy(logits: torch.Tensor, *, regions: bool = False) -> torch.Tensor:
+    """-sum_c p_c log(p_c + 1e-6) / log C, between 0 (certain) and 1.
+
+    Each region is a question of its own with two answers: there C = 2, and no sum over the channels.
+
+    Args:
+        logits: (B, C, ...).
+
+    Returns:
+        (B, 1, ...), or (B, C, ...) for regions.
+    """
+    p = probabilities(logits.float(), regions=regions)
+    if regions:
+        return (_surprise(p) + _surprise(1 - p)) / math.log(2)
+    return _surprise(p).sum(dim=1, keepdim=True) / math.log(p.shape[1])
+
+
+def _surprise(p: torch.Tensor) -> torch.Tensor:
+    return -p * torch.log(p + 1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def sigmoid_ramp_up(current: float, length: float) -> float:
@@ -35,3 +36,21 @@ def teacher_decay(iteration: int, maximum: float) -> float:
         maximum: the decay of the long run (0.99).
     """
     return min(1.0 - 1.0 / (iteration + 1), maximum)
+
+
+def ambiguity_threshold(iteration: int, *, total_iterations: int, start: float, rise: float) -> float:
+    """h(t) = start + rise * ramp(t, T), from 0.7513 to 0.95 by default (AC-MT train_ACMT_Ent_3D.py@62c7702c)."""
+    return start + rise * sigmoid_ramp_up(iteration, total_iterations)
+
+
+def relabelling_epochs(shares: Sequence[float], num_epochs: int) -> list[int]:
+    """The epochs before which self-training labels the pool anew, rising and without repetition.
+
+    Args:
+        shares: of the run, between 0 and 1; each is rounded to whole epochs, at least one after the start and one
+            before the end.
+        num_epochs: of the run; a single epoch has no place for it.
+    """
+    if num_epochs < 2:
+        return []
+    return sorted({min(max(round(share * num_epochs), 1), num_epochs - 1) for share in shares})

@@ -5,14 +5,16 @@ average of the student. One step minimises
 
     L = L_sup(labelled) + w_p * L_pl(unlabelled, pseudo-labels) + w(t) * L_cons(unlabelled)
 
-(docs/method.md, section 4) with nnU-Net's own Dice + cross-entropy and deep supervision for L_sup and L_pl. The two
-parts are back-propagated one after the other, so that peak memory stays near nnU-Net's own. A method states L_cons.
+(docs/method.md, section 4) with nnU-Net's own Dice + cross-entropy and deep supervision for L_sup and L_pl. The parts
+are back-propagated one after the other, so that peak memory stays near nnU-Net's own. A method states what it learns
+from the unlabelled patches; docs/add-a-method.md shows how.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +24,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from torch import distributed, nn
 from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
@@ -34,6 +37,7 @@ from nnunet_sfr.errors import exit_on_user_error
 from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.settings import RetrainingSettings
+from nnunet_sfr.trainers.distributed import average_gradients, broadcast
 from nnunet_sfr.trainers.loss_plot import plot_losses
 from nnunet_sfr.trainers.schedules import consistency_weight, teacher_decay
 from nnunet_sfr.trainers.streams import open_streams
@@ -45,29 +49,37 @@ CHECKPOINT_KEY = "nnunet_sfr"
 TEACHER_CHECKPOINT = "checkpoint_teacher.pth"
 """nnUNetv2_predict -chk checkpoint_teacher.pth predicts with the teacher."""
 
+Losses = Mapping[str, torch.Tensor]
+"""Scalar losses by name, before their weights."""
+
 # Schemes whose output has a standard deviation near 1, so that the noise needs no scale of its own.
 Z_SCORING = {"ZScoreNormalization", "CTNormalization"}
 
 
+@dataclass(frozen=True)
+class Patches:
+    """A batch of one stream, on the device."""
+
+    images: torch.Tensor
+    """(n, channels, ...)"""
+    targets: Any
+    """A list of (n, 1, ...) label maps from full resolution down; one label map without deep supervision. With regions
+    one channel for each of them."""
+
+
 class SemiSupervisedTrainer(nnUNetTrainer):
-    """Base of the trainers; a method overrides :meth:`consistency_loss`.
+    """Base of the trainers; a method overrides :meth:`unlabelled_losses`.
 
     The constructor keeps nnU-Net's signature, which its base class requires.
     """
 
     requested_epochs: ClassVar[int | None] = None
     """Set by the suffix ``_<N>epochs`` of a trainer's name; None takes the number in the SFR plan."""
-    uses_pseudo_labels: ClassVar[bool] = True
+    uses_pseudo_labels: ClassVar[bool] = False
     """Whether the unlabelled stream has pseudo-labels (w_p of the SFR plan) or images alone (w_p = 0)."""
-    pseudo_label_source: ClassVar[str] = "sam"
+    method_terms: ClassVar[tuple[str, ...]] = ()
+    """What the method logs: losses that it yields, and numbers that it gives to :meth:`record`."""
     save_every: int
-    logged_terms: ClassVar[tuple[str, ...]] = (
-        "supervised_loss",
-        "pseudo_label_loss",
-        "consistency_loss",
-        "consistency_weight",
-    )
-    """What :meth:`train_step` returns besides the loss; means over an epoch go into nnU-Net's logger."""
 
     def __init__(
         self,
@@ -83,21 +95,58 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         self.iteration = 0
         self.teacher: nn.Module | None = None
         self.settings: RetrainingSettings | None = None
+        self.extra_modules = nn.ModuleDict()
+        self._recorded: dict[str, np.ndarray] = {}
         self._state_to_restore: dict[str, Any] | None = None
 
     # --- what a method states ---
 
-    def consistency_loss(self, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
-        """L_cons on the unlabelled patches, before its weight.
+    def unlabelled_losses(self, labelled: Patches, unlabelled: Patches) -> Iterator[Losses]:
+        """What the method learns from besides the labels.
+
+        Each yielded group is weighted (:attr:`loss_weights`), summed, back-propagated and freed before the generator
+        goes on, so losses that share feature maps belong in one group and the others in groups of their own.
 
         Args:
-            student_logits: (B, C, ...) at full resolution, gradients flow.
-            teacher_logits: (B, C, ...), of the same patches with noise, constant.
+            labelled: patches with labels, for methods that mix the two.
+            unlabelled: patches of the pool, with the pseudo-labels as targets if there are any.
 
-        Returns:
-            a scalar.
+        Yields:
+            scalar losses by name.
         """
         raise NotImplementedError
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weight of every loss at the present iteration; a method adds its own."""
+        settings = self.active_settings
+        return {
+            "supervised_loss": 1.0,
+            "pseudo_label_loss": settings.pseudo_label_weight,
+            "consistency_loss": consistency_weight(
+                self.iteration,
+                total_iterations=self.total_iterations,
+                maximum=settings.consistency_weight,
+                ramp_up_fraction=settings.ramp_up_fraction,
+            ),
+        }
+
+    def build_extra_modules(self) -> nn.ModuleDict:
+        """Modules that the method trains beside the network and keeps out of it; called when the network exists."""
+        return nn.ModuleDict()
+
+    def method_state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep of the method, extra modules aside."""
+        return {}
+
+    def load_method_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`method_state` gave."""
+
+    @property
+    def logged_terms(self) -> tuple[str, ...]:
+        """What :meth:`train_step` returns besides the loss; means over an epoch go into nnU-Net's logger."""
+        pseudo_label_loss = ["pseudo_label_loss"] if self.uses_pseudo_labels else []
+        return tuple(dict.fromkeys(["supervised_loss", *pseudo_label_loss, *self.method_terms]))
 
     # --- set-up ---
 
@@ -130,6 +179,16 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         super().initialize()
         self.teacher = self._build_teacher()
 
+    def configure_optimizers(self) -> tuple[Any, Any]:
+        """nnU-Net's optimiser and schedule, for the method's own modules too."""
+        optimizer, scheduler = super().configure_optimizers()
+        self.extra_modules = self.build_extra_modules().to(self.device)
+        if len(self.extra_modules):
+            if self.is_ddp:
+                broadcast(self.extra_modules)  # every rank has a seed of its own
+            optimizer.add_param_group({"params": list(self.extra_modules.parameters())})
+        return optimizer, scheduler
+
     def _build_teacher(self) -> nn.Module:
         """The student's architecture without deep supervision, with the student's weights."""
         teacher = self.build_network_architecture(
@@ -145,7 +204,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
     @property
     def student(self) -> nn.Module:
         """The network itself, without the wrappers of DDP and torch.compile."""
-        network = self.network.module if self.is_ddp else self.network
+        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
         return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     @property
@@ -175,8 +234,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         dataset = self.sfr_dataset
         if not self.uses_pseudo_labels:
             return UnlabelledDataset(dataset.paths.unlabelled)
-        folder = dataset.paths.pseudo_labels(self.fold, self.pseudo_label_source)
-        store = PseudoLabelStore.open(folder, grid=dataset.grid)
+        store = PseudoLabelStore.open(dataset.paths.pseudo_labels(self.fold), grid=dataset.grid)
         return PseudoLabelledDataset(dataset.paths.unlabelled, store)
 
     def get_dataloaders(self) -> tuple[TwoStreams, Any]:
@@ -228,64 +286,65 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         """One optimiser step on n labelled and n unlabelled patches.
 
         Args:
-            batch: ``labelled`` and ``unlabelled``, each with ``data`` (n, channels, ...) and ``target``, a list of
-                (n, 1, ...) label maps from full resolution down (nnU-Net's deep supervision).
+            batch: ``labelled`` and ``unlabelled``, each with ``data`` (n, channels, ...) and ``target`` (see
+                :class:`Patches`).
 
         Returns:
-            the loss and its terms, as NumPy scalars.
+            the loss and :attr:`logged_terms`, as NumPy scalars; a loss that was not asked for is 0.
         """
+        labelled, unlabelled = self._patches(batch["labelled"]), self._patches(batch["unlabelled"])
+        weights = self.loss_weights
+        self._recorded = {"consistency_weight": np.asarray(weights["consistency_loss"])}
         self.optimizer.zero_grad(set_to_none=True)
-        # With DDP the gradients are averaged once, in the second backward pass. That is the supervised one, because it
+        # With DDP the gradients are averaged once, in the last backward pass. That is the supervised one, because it
         # reaches every parameter: DDP waits for all of them, and a method without pseudo-labels leaves some heads out.
         with self._without_gradient_sync():
-            terms = self._unlabelled_pass(batch["unlabelled"])
-        terms = {"supervised_loss": self._supervised_pass(batch["labelled"]), **terms}
+            losses = self._descend(self.unlabelled_losses(labelled, unlabelled), weights)
+        losses |= self._descend(self._supervised_losses(labelled), weights)
         self._optimizer_step()
         update_teacher(self._teacher, self.student, teacher_decay(self.iteration, self.active_settings.ema_decay))
         self.iteration += 1
-        loss = (
-            terms["supervised_loss"]
-            + self.pseudo_label_weight * terms["pseudo_label_loss"]
-            + terms["consistency_weight"] * terms["consistency_loss"]
-        )
-        return {"loss": loss, **terms}
+        total = np.asarray(sum(weights[name] * loss for name, loss in losses.items()))
+        terms = {**self._recorded, **losses}
+        return {"loss": total, **{term: terms.get(term, np.zeros(())) for term in self.logged_terms}}
 
-    @property
-    def pseudo_label_weight(self) -> float:
-        """w_p; 0 for a method without pseudo-labels."""
-        return self.active_settings.pseudo_label_weight if self.uses_pseudo_labels else 0.0
+    def _patches(self, batch: dict[str, Any]) -> Patches:
+        return Patches(self._to_device(batch["data"]), self._to_device(batch["target"]))
 
-    def _supervised_pass(self, batch: dict[str, Any]) -> np.ndarray:
-        images, targets = self._to_device(batch["data"]), self._to_device(batch["target"])
-        with self._autocast():
-            loss = self.loss(self.network(images), targets)
-        self._backward(loss)
-        return _to_numpy(loss)
+    def _supervised_losses(self, labelled: Patches) -> Iterator[Losses]:
+        yield {"supervised_loss": self.loss(self.network(labelled.images), labelled.targets)}
 
-    def _unlabelled_pass(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        images, targets = self._to_device(batch["data"]), self._to_device(batch["target"])
-        weight = consistency_weight(
-            self.iteration,
-            total_iterations=self.total_iterations,
-            maximum=self.active_settings.consistency_weight,
-            ramp_up_fraction=self.active_settings.ramp_up_fraction,
-        )
-        with self._autocast():
-            # the teacher goes first: its feature maps are gone before the student's graph fills the memory
-            teacher_logits = self.teacher_logits(images)
-            outputs = self.network(images)
-            full_resolution = outputs[0] if self.enable_deep_supervision else outputs
-            consistency = self.consistency_loss(full_resolution, teacher_logits)
-            pseudo_label_loss = (
-                self.loss(outputs, targets) if self.uses_pseudo_labels else torch.zeros_like(consistency)
-            )
-            total = self.pseudo_label_weight * pseudo_label_loss + weight * consistency
-        self._backward(total)
-        return {
-            "pseudo_label_loss": _to_numpy(pseudo_label_loss),
-            "consistency_loss": _to_numpy(consistency),
-            "consistency_weight": np.asarray(weight),
-        }
+    def pseudo_label_losses(self, outputs: Any, unlabelled: Patches) -> Losses:
+        """L_pl of what the network says of the unlabelled patches; nothing for a method without pseudo-labels.
+
+        Args:
+            outputs: of the network, with deep supervision.
+            unlabelled: the patches.
+        """
+        return {"pseudo_label_loss": self.loss(outputs, unlabelled.targets)} if self.uses_pseudo_labels else {}
+
+    def _descend(self, groups: Iterable[Losses], weights: Mapping[str, float]) -> dict[str, np.ndarray]:
+        """Back-propagate each group of losses before the next is computed; returns the losses."""
+        values: dict[str, np.ndarray] = {}
+        iterator = iter(groups)
+        while True:
+            with self._autocast():
+                group = next(iterator, None)
+                if group is None:
+                    return values
+                total = torch.stack([weights[name] * loss for name, loss in group.items()]).sum()
+            self._backward(total)
+            values |= {name: _to_numpy(loss) for name, loss in group.items()}
+
+    def full_resolution(self, outputs: Any) -> torch.Tensor:
+        """The logits (n, C, ...) at full resolution among the network's outputs."""
+        logits: torch.Tensor = outputs[0] if self.enable_deep_supervision else outputs
+        return logits
+
+    def record(self, **values: torch.Tensor | float) -> None:
+        """Log numbers of this step that are not losses, by the names in :attr:`method_terms`."""
+        for name, value in values.items():
+            self._recorded[name] = _to_numpy(torch.as_tensor(value))
 
     @torch.no_grad()
     def teacher_logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -322,9 +381,12 @@ class SemiSupervisedTrainer(nnUNetTrainer):
 
     def _optimizer_step(self) -> None:
         """nnU-Net's step: gradients clipped to a norm of 12."""
+        if self.is_ddp:
+            average_gradients(self.extra_modules)  # DDP does this for the network alone
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        for module in (self.network, *self.extra_modules.values()):
+            nn.utils.clip_grad_norm_(module.parameters(), 12)
         if self.grad_scaler is not None:
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
@@ -382,11 +444,19 @@ class SemiSupervisedTrainer(nnUNetTrainer):
             checkpoint[CHECKPOINT_KEY] = {
                 "version": __version__,
                 "teacher_weights": self._teacher.state_dict(),
+                "extra_modules": self.extra_modules.state_dict(),
+                "method": self.method_state(),
                 "iteration": self.iteration,
                 "settings": asdict(self.active_settings),
                 "random_state": random_state(),
             }
             torch.save(checkpoint, temporary)
+
+    def save_latest_checkpoint(self) -> None:
+        """A checkpoint between two epochs, from which ``--c`` goes on with the epoch that is about to start."""
+        self.current_epoch -= 1  # nnU-Net's checkpoint counts the present epoch as done
+        self.save_checkpoint(str(Path(self.output_folder, "checkpoint_latest.pth")))
+        self.current_epoch += 1
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load student, optimiser and schedule (nnU-Net), and teacher, iteration and random state (ours)."""
@@ -399,6 +469,8 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         extra = checkpoint[CHECKPOINT_KEY]
         self._report_changes(extra["settings"])
         self._teacher.load_state_dict(extra["teacher_weights"])
+        self.extra_modules.load_state_dict(extra["extra_modules"])
+        self.load_method_state(extra["method"])
         self.iteration = extra["iteration"]
         self._state_to_restore = extra["random_state"]
 

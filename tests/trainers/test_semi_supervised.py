@@ -14,7 +14,6 @@ from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.trainers.consistency import squared_difference
-from nnunet_sfr.trainers.mean_teacher import nnUNetTrainerSFR_MT
 from nnunet_sfr.trainers.schedules import consistency_weight
 from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY, TEACHER_CHECKPOINT
 from tests.project_fixtures import TrainerFactory
@@ -182,15 +181,12 @@ def test_a_store_of_another_plan_is_refused(make_trainer: TrainerFactory, projec
         make_trainer().on_train_start()
 
 
-def test_a_method_without_pseudo_labels_needs_no_store(
-    make_trainer: TrainerFactory, project: SFRDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nnUNetTrainerSFR_MT, "uses_pseudo_labels", False)
+def test_a_method_without_pseudo_labels_needs_no_store(make_trainer: TrainerFactory, project: SFRDataset) -> None:
     shutil.rmtree(project.paths.pseudo_labels("all"))
-    trainer = make_trainer("nnUNetTrainerSFR_MT_1epochs")
+    trainer = make_trainer("nnUNetTrainer_MT_1epochs")
     trainer.run_training()
-    assert trainer.logger.get_value("pseudo_label_loss", step=-1) == 0.0
     assert trainer.logger.get_value("consistency_loss", step=-1) > 0.0
+    assert "pseudo_label_loss" not in trainer.logger.local_logger.my_fantastic_logging
 
 
 def test_worker_processes_draw_different_patches(make_trainer: TrainerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
