@@ -1,52 +1,123 @@
-"""``sfr_pseudolabel``: label the unlabelled cases with the fine-tuned SAM."""
+"""``sfr_pseudolabel``: label the unlabelled cases with the fine-tuned SAM, a trained model, or label maps."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .command_line import add_configuration, add_device, add_fold, argument_parser, run
+from .command_line import add_configuration, add_device, add_fold, argument_parser, fold, run
+
+if TYPE_CHECKING:
+    from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+    from nnunet_sfr.dataset import SFRDataset
 
 
 def main() -> int:
     """Parse the command line and label; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    _check(parser, arguments)
+
+    def command() -> None:
+        from nnunet_sfr.data.export import export_pseudo_labels
+        from nnunet_sfr.dataset import open_dataset
+
+        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+        store = _label(dataset, arguments)
+        if arguments.export is not None:
+            export_pseudo_labels(store, dataset, arguments.export)
+        print(f"the pseudo-labels are in {store.folder}")
+
+    return run(command)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(
         "sfr_pseudolabel",
-        "Label the unlabelled cases with the fine-tuned SAM, into the store that the trainers read. Cases that are "
+        "Label the unlabelled cases, into the store that the trainers read: with the fine-tuned SAM, or instead of it "
+        "with a trained nnU-Net model (--from-model) or with label maps of any origin (--from-images). Cases that are "
         "there already are skipped.",
     )
     add_configuration(parser)
     add_fold(parser)
     add_device(parser)
-    parser.add_argument("-chk", choices=("final", "best"), default="final", help="which adapter of sfr_finetune to use")
+    sources = parser.add_mutually_exclusive_group()
+    sources.add_argument(
+        "--from-model",
+        type=Path,
+        metavar="FOLDER",
+        help="predict with the trained nnU-Net model in this folder (<Trainer>__<Plans>__<configuration>, of any data "
+        "set with the same labels and channels) instead of SAM, from the images in imagesUl; the SFR plan's section "
+        "pseudo_labels (tile_step_size, use_mirroring) holds here too",
+    )
+    sources.add_argument(
+        "--from-images",
+        type=Path,
+        metavar="FOLDER",
+        help="take the label maps in this folder instead: one for every unlabelled case, called <case> and the data "
+        "set's file ending, on the grid of the original image, with the data set's label values. All are checked "
+        "before the first is taken; a file that changes is taken anew",
+    )
+    parser.add_argument("-chk", choices=("final", "best"), help="which adapter of sfr_finetune to use; default: final")
+    parser.add_argument(
+        "--model-folds",
+        type=fold,
+        nargs="+",
+        metavar="FOLD",
+        help="with --from-model: folds of the model, whose logits are averaged; default: all that have the checkpoint",
+    )
+    parser.add_argument(
+        "--model-checkpoint",
+        metavar="FILE",
+        help="with --from-model: checkpoint of each fold; default: checkpoint_final.pth",
+    )
     parser.add_argument("-num_parts", type=int, default=1, help="share the cases between this many calls")
     parser.add_argument("-part_id", type=int, default=0, help="which share this call takes, from 0")
     parser.add_argument("--overwrite", action="store_true", help="delete the store and label every case anew")
     parser.add_argument(
         "--export", type=Path, metavar="FOLDER", help="also write the label maps on the original grid into this folder"
     )
-    arguments = parser.parse_args()
+    return parser
+
+
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse what argparse itself lets pass."""
     if not 0 <= arguments.part_id < arguments.num_parts:
         parser.error(f"-part_id must lie between 0 and -num_parts - 1, got {arguments.part_id}")
+    if arguments.from_model is None:
+        for name in ("model_folds", "model_checkpoint"):
+            if getattr(arguments, name) is not None:
+                parser.error(f"--{name.replace('_', '-')} goes with --from-model only")
+    if arguments.chk is not None and (arguments.from_model or arguments.from_images):
+        parser.error("-chk chooses an adapter of SAM; it goes with neither --from-model nor --from-images")
+    if arguments.device != "auto" and arguments.from_images:
+        parser.error("-device does not go with --from-images, which computes nothing")
+    if arguments.export is not None and arguments.export == arguments.from_images:
+        parser.error("--export would overwrite the label maps of --from-images; choose another folder")
 
-    def command() -> None:
-        from nnunet_sfr.data.export import export_pseudo_labels
-        from nnunet_sfr.dataset import open_dataset
-        from nnunet_sfr.devices import resolve_device
-        from nnunet_sfr.sam_stage.model import BEST_ADAPTER, FINAL_ADAPTER
-        from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
 
-        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
-        store = pseudo_label(
+def _label(dataset: SFRDataset, arguments: argparse.Namespace) -> PseudoLabelStore:
+    # importing torch takes seconds, which -h should not
+    from nnunet_sfr.devices import resolve_device
+    from nnunet_sfr.labelling.from_images import label_from_images
+    from nnunet_sfr.labelling.from_model import CHECKPOINT, label_from_model
+    from nnunet_sfr.sam_stage.model import BEST_ADAPTER, FINAL_ADAPTER
+    from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
+
+    share = {name: getattr(arguments, name) for name in ("num_parts", "part_id", "overwrite")}
+    if arguments.from_images is not None:
+        return label_from_images(dataset, arguments.fold, folder=arguments.from_images, **share)
+    device = resolve_device(arguments.device)
+    if arguments.from_model is not None:
+        return label_from_model(
             dataset,
             arguments.fold,
-            resolve_device(arguments.device),
-            adapter=BEST_ADAPTER if arguments.chk == "best" else FINAL_ADAPTER,
-            num_parts=arguments.num_parts,
-            part_id=arguments.part_id,
-            overwrite=arguments.overwrite,
+            device,
+            model_folder=arguments.from_model,
+            model_folds=arguments.model_folds,
+            checkpoint=arguments.model_checkpoint or CHECKPOINT,
+            **share,
         )
-        if arguments.export is not None:
-            export_pseudo_labels(store, dataset, arguments.export)
-        print(f"the pseudo-labels are in {store.folder}")
-
-    return run(command)
+    adapter = BEST_ADAPTER if arguments.chk == "best" else FINAL_ADAPTER
+    return pseudo_label(dataset, arguments.fold, device, adapter=adapter, **share)

@@ -8,7 +8,9 @@ environment when they are used. Below them::
         nnUNetPlans.json, nnUNetPlans_3d_fullres/              nnU-Net's own
         nnUNetPlans_SFRPlans.json                              what SFR adds to the plan
         nnUNetPlans_3d_fullres_unlabelled/                     unlabelled cases in nnU-Net's format
-        pseudo_labels/nnUNetPlans__3d_fullres/fold_all/sam_round_0/
+        pseudo_labels/nnUNetPlans__3d_fullres/fold_all/
+            round_0/                                           what the trainers read, whoever made it
+            <trainer>_round_1/                                 what a trainer wrote itself
     nnUNet_results/Dataset042_Name/
         SFR_SAM__nnUNetPlans__3d_fullres/fold_all/round_0/     the fine-tuned SAM
         nnUNetTrainerSFR_MT__nnUNetPlans__3d_fullres/fold_all/ nnU-Net's own
@@ -88,10 +90,18 @@ class SFRPaths:
     def unlabelled(self) -> Path:
         return self.preprocessed / f"{self.data_identifier}_unlabelled"
 
-    def pseudo_labels(self, fold: Fold, source: str = "sam", round_index: int = 0) -> Path:
-        """Folder of the pseudo-label store that one source filled in one round."""
+    def pseudo_labels(self, fold: Fold, *, trainer: str | None = None, round_index: int = 0) -> Path:
+        """Folder of a pseudo-label store.
+
+        Args:
+            fold: whose training reads it.
+            trainer: of a round that a trainer wrote itself; None for the store that the trainers read, whoever filled
+                it (its manifest says who).
+            round_index: 0, or the number of the round.
+        """
         stage = f"{self.plans_name}__{self.configuration}"
-        return self.preprocessed / "pseudo_labels" / stage / f"fold_{fold}" / f"{source}_round_{round_index}"
+        name = f"round_{round_index}" if trainer is None else f"{trainer}_round_{round_index}"
+        return self.preprocessed / "pseudo_labels" / stage / f"fold_{fold}" / name
 
     def sam_stage(self, fold: Fold, round_index: int = 0) -> Path:
         """Folder of the fine-tuned SAM of one round."""

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from tests.tiny_dataset import NAME
+from tests.tiny_model import random_model
 from tests.tiny_project import PLANS, change_settings
 
 COMMANDS = ("plan_and_preprocess", "finetune", "pseudolabel", "export")
@@ -160,3 +163,51 @@ def test_the_path_in_order(run: Run, project: SFRDataset, tmp_path: Path) -> Non
     change_settings(project, {"pseudo_labels": {"tile_step_size": 0.7}})
     assert_refused(run, tmp_path, "made with another pseudo_labels; add --overwrite", "pseudolabel", *arguments)
     assert run("pseudolabel", *arguments, "--overwrite")[0] == 0
+
+
+def test_every_source_of_pseudo_labels(run: Run, project: SFRDataset, tmp_path: Path) -> None:
+    """The store of the project is a threshold's; a model takes its place, then the label maps that it exported."""
+    model = random_model(project)
+    arguments = ("-d", "42", "-p", PLANS)
+    from_model = ("pseudolabel", *arguments, "-device", "cpu", "--from-model", model)
+    assert_refused(run, tmp_path, "holds pseudo-labels made with another source; add --overwrite", *from_model)
+    assert run(*from_model, "--overwrite", "--export", tmp_path / "maps")[0] == 0
+    store = project.paths.pseudo_labels("all")
+    labels = PseudoLabelStore.open(store, grid=project.grid).read_labels("unlabelled_01")
+    assert json.loads((store / "manifest.json").read_text())["made_by"]["source"] == "model"
+    written = (store / "unlabelled_01.b2nd").stat().st_mtime_ns
+    assert run(*from_model, "--model-folds", "all", "--model-checkpoint", "checkpoint_final.pth")[0] == 0
+    assert (store / "unlabelled_01.b2nd").stat().st_mtime_ns == written
+
+    from_images = ("pseudolabel", *arguments, "--from-images", tmp_path / "maps")
+    assert_refused(run, tmp_path, "made with another source", *from_images)
+    assert run(*from_images, "--overwrite", "--export", tmp_path / "again")[0] == 0
+    again = PseudoLabelStore.open(store, grid=project.grid)
+    assert again.source == "images"
+    np.testing.assert_array_equal(again.read_labels("unlabelled_01"), labels)
+    (tmp_path / "maps" / "unlabelled_00.nii.gz").unlink()
+    assert_refused(run, tmp_path, "unlabelled_00.nii.gz: not found (1 of 2 label maps are missing)", *from_images)
+    assert_refused(run, tmp_path, "dataset.json: not found", *from_model[:-1], tmp_path / "maps")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--from-model", "a", "--from-images", "b"), "not allowed with argument"),
+        (("--from-model", "a", "-chk", "best"), "it goes with neither --from-model nor --from-images"),
+        (("--from-images", "a", "-chk", "final"), "it goes with neither --from-model nor --from-images"),
+        (("--model-folds", "0"), "--model-folds goes with --from-model only"),
+        (("--from-images", "a", "--model-folds", "0"), "--model-folds goes with --from-model only"),
+        (("--from-images", "a", "--model-checkpoint", "b.pth"), "--model-checkpoint goes with --from-model only"),
+        (("--from-images", "a", "-device", "cpu"), "-device does not go with --from-images"),
+        (("--from-images", "a", "--export", "a"), "--export would overwrite the label maps"),
+        (("-num_parts", "2", "-part_id", "2"), "-part_id must lie between 0 and -num_parts - 1, got 2"),
+    ],
+)
+def test_options_of_pseudolabel_that_do_not_go_together(
+    options: tuple[str, ...], said: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("pseudolabel", "-d", "42", *options)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,25 @@ def nnunet_folders(root: Path) -> Iterator[None]:
         yield
 
 
-def make_project(root: Path, configuration: str = "3d_fullres", **raw_options: Any) -> SFRDataset:
+def make_project(
+    root: Path, configuration: str = "3d_fullres", *, target_spacing: Sequence[float] | None = None, **raw_options: Any
+) -> SFRDataset:
     """Make, plan and preprocess a tiny data set; the caller is inside :func:`nnunet_folders`."""
     make_raw_dataset(root / "nnUNet_raw", **raw_options)
+    return plan_project(configuration, target_spacing=target_spacing)
+
+
+def plan_project(configuration: str = "3d_fullres", *, target_spacing: Sequence[float] | None = None) -> SFRDataset:
+    """Plan and preprocess the tiny data set that lies in ``nnUNet_raw``."""
     # nnU-Net's hundred million intensity samples cost seconds and say nothing more about a blob in noise
     with mock.patch.object(fingerprint, "FOREGROUND_SAMPLES", 6000):
         plan_and_preprocess(
-            NAME, configurations=[configuration], planner="ExperimentPlannerCPU", fingerprint_processes=1, processes=1
+            NAME,
+            configurations=[configuration],
+            planner="ExperimentPlannerCPU",
+            target_spacing=target_spacing,
+            fingerprint_processes=1,
+            processes=1,
         )
     dataset = open_dataset(NAME, configuration, PLANS)
     change_settings(dataset, SHORT)

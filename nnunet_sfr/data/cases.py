@@ -64,7 +64,7 @@ class RawDataset:
 
     @property
     def num_channels(self) -> int:
-        return len(_channel_names(self.dataset_json))
+        return len(channel_names(self.dataset_json))
 
     def stamp(self) -> str:
         """A hash that changes with any file of any case (name, size, time of change) and with ``dataset.json``."""
@@ -93,7 +93,7 @@ def list_cases(folder: Path) -> RawDataset:
     problems: list[str] = []
     labelled = _list_labelled(folder, dataset_json, problems)
     unlabelled = _list_unlabelled(folder, dataset_json, problems)
-    num_channels, ending = len(_channel_names(dataset_json)), dataset_json["file_ending"]
+    num_channels, ending = len(channel_names(dataset_json)), dataset_json["file_ending"]
     for case in (*labelled, *unlabelled):
         # files that the key dataset names may be called anything
         free_names = case.label is not None and "dataset" in dataset_json
@@ -108,6 +108,24 @@ def list_cases(folder: Path) -> RawDataset:
     ]
     raise_first(problems)
     return RawDataset(folder, dataset_json, tuple(labelled), tuple(unlabelled))
+
+
+def list_unlabelled(folder: Path, dataset_json: dict[str, Any]) -> tuple[Case, ...]:
+    """The unlabelled cases alone, sorted by identifier, checked as :func:`list_cases` checks them.
+
+    Args:
+        folder: ``nnUNet_raw/<name>``.
+        dataset_json: of the data set.
+
+    Raises:
+        UserError: no unlabelled cases, a file name that does not follow nnU-Net's scheme, or a missing channel.
+    """
+    problems: list[str] = []
+    cases = _list_unlabelled(folder, dataset_json, problems)
+    num_channels, ending = len(channel_names(dataset_json)), dataset_json["file_ending"]
+    found = [_channel_problem(case, num_channels, ending) or _file_problem(case) for case in cases]
+    raise_first(problems + [problem for problem in found if problem])
+    return tuple(cases)
 
 
 def raise_first(problems: Sequence[str]) -> None:
@@ -128,10 +146,10 @@ def _read_dataset_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _channel_names(dataset_json: dict[str, Any]) -> dict[str, str]:
-    """``modality`` is nnU-Net's older name of the key."""
+def channel_names(dataset_json: dict[str, Any]) -> list[str]:
+    """The names of the channels, in the order that nnU-Net gives them; ``modality`` is its older name of the key."""
     names: dict[str, str] = dataset_json["channel_names" if "channel_names" in dataset_json else "modality"]
-    return names
+    return list(names.values())
 
 
 def _list_labelled(folder: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[Case]:

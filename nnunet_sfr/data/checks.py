@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
@@ -75,6 +75,30 @@ def check_cases(raw: RawDataset, *, samples_per_case: int, processes: int) -> di
             f"{raw.folder / 'labelsTr'}: no label has any foreground voxel; at least one labelled case needs some"
         )
     return facts
+
+
+def read_label(reader: type[BaseReaderWriter], file: Path, case: Case) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Read a label file, finding what readers pass over: voxels that are cut off, NaN and infinity.
+
+    Args:
+        reader: of the data set.
+        file: to read.
+        case: that it labels, for the messages.
+
+    Returns:
+        Label (1, and three axes, as the reader gives them), and the reader's properties: spacing in mm, geometry.
+
+    Raises:
+        UserError: saying what is wrong with the file.
+    """
+    try:
+        # readers print what they then raise
+        with contextlib.redirect_stdout(io.StringIO()):
+            label, properties = _read(reader, file, case, kind="label")
+            _require_finite(label, file, case)
+    except _ContentError as problem:
+        raise UserError(str(problem)) from None
+    return label, properties
 
 
 @dataclass(frozen=True)
@@ -159,7 +183,8 @@ def _read_images(task: _Check) -> tuple[NDArray[np.float32], Sequence[float]]:
     channels: list[NDArray[np.float32]] = []
     spacings: list[Sequence[float]] = []
     for file in case.images:
-        array, spacing = _read(task.reader, file, case)
+        array, properties = _read(task.reader, file, case)
+        spacing = properties["spacing"]
         _require_finite(array, file, case)
         if channels and array.shape[1:] != channels[0].shape[1:]:
             raise _ContentError(
@@ -188,7 +213,7 @@ def _read_label(task: _Check, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Label (1, and three axes) on the grid of the image."""
     case = task.case
     assert case.label is not None
-    label, _ = _read(task.reader, case.label, case)
+    label, _ = _read(task.reader, case.label, case, kind="label")
     if label.shape != (1, *shape):
         raise _ContentError(
             f"{case.label}: {_size(label)} voxels, but the image of case {case.identifier} has "
@@ -204,22 +229,24 @@ def _read_label(task: _Check, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return label
 
 
-def _read(reader: type[BaseReaderWriter], file: Path, case: Case) -> tuple[NDArray[np.float32], Sequence[float]]:
-    """One file as (channels, and three axes) and its spacing in mm."""
+def _read(
+    reader: type[BaseReaderWriter], file: Path, case: Case, *, kind: Literal["image", "label"] = "image"
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """One file as (channels, and three axes) and the reader's properties, spacing in mm among them."""
     try:
         _read_nifti_strictly(file, case)
-        array, properties = reader().read_images((str(file),))
+        array, properties = reader().read_images((str(file),)) if kind == "image" else reader().read_seg(str(file))
     except (MemoryError, _ContentError):
         raise
     except Exception as error:
         # SimpleITK's messages have a line per layer; the last names the cause
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise _ContentError(
-            f"{file}: image of case {case.identifier} cannot be read ({lines[-1].strip()}); replace the file"
+            f"{file}: {kind} of case {case.identifier} cannot be read ({lines[-1].strip()}); replace the file"
         ) from None
     if array.ndim != 4:
         raise _ContentError(f"{file}: case {case.identifier} has {array.ndim - 1} dimensions; nnU-Net takes 2 or 3")
-    return array, properties["spacing"]
+    return array, properties
 
 
 def _read_nifti_strictly(file: Path, case: Case) -> None:

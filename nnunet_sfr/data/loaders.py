@@ -31,8 +31,13 @@ class TwoStreams(Iterator[dict[str, Batch]]):
     def finish(self) -> None:
         """Stop the worker processes of both streams."""
         for stream in (self.labelled, self.unlabelled):
-            if isinstance(stream, NonDetMultiThreadedAugmenter):
-                stream._finish()
+            finish(stream)
+
+
+def finish(stream: Iterator[Batch]) -> None:
+    """Stop the worker processes of a stream, if it has any."""
+    if isinstance(stream, NonDetMultiThreadedAugmenter):
+        stream._finish()
 
 
 def augmented(loader: nnUNetDataLoader, *, num_processes: int, pin_memory: bool) -> Iterator[Batch]:

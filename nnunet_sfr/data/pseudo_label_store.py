@@ -76,16 +76,25 @@ class PseudoLabelStore:
         for key, value in wanted.items():
             found = store.manifest.get("grid", {}).get(key)
             if found != value:
+                first = "sfr_finetune --overwrite, then " if store.source == "sam" else ""
                 raise UserError(
                     f"{folder}: the pseudo-labels were made for {key} {found}, the plan has {value}; "
-                    "run sfr_finetune --overwrite, then sfr_pseudolabel --overwrite"
+                    f"run {first}sfr_pseudolabel --overwrite"
                 )
         return store
+
+    @property
+    def source(self) -> str | None:
+        """Who filled it, in one word."""
+        source: str | None = self.manifest.get("made_by", {}).get("source")
+        return source
 
     def _require_same(self, manifest: Mapping[str, Any]) -> None:
         for part in ("grid", "made_by"):
             there, wanted = self.manifest.get(part, {}), manifest[part]
             changed = sorted(key for key in {*there, *wanted} if there.get(key) != wanted.get(key))
+            if "source" in changed:
+                changed = ["source"]  # of which everything else is a consequence
             if changed:
                 raise UserError(
                     f"{self.folder}: holds pseudo-labels made with another {', '.join(changed)}; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import re
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from nnunet_sfr.atomic import is_disk_full
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.sam_stage.sam import ARCHITECTURES, SegmentationSAM
 
 OFFICIAL_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -119,15 +119,6 @@ def _default_cache() -> Path:
 
 def _hash_prefix(file: Path) -> str:
     return file.stem.rpartition("_")[2]
-
-
-def file_hash(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _download(url: str, file: Path) -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
-from nnunet_sfr.confidence import confidence_record
-from nnunet_sfr.data.datasets import UnlabelledDataset, image_hash
-from nnunet_sfr.data.preprocessing import check_grid
+from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.labelling.common import fill_store
 from nnunet_sfr.paths import Fold
-from nnunet_sfr.sam_stage.checkpoints import file_hash
 from nnunet_sfr.sam_stage.model import build_stitched_sam, load_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 
@@ -48,64 +45,30 @@ def pseudo_label(
     Raises:
         UserError: no adapter, no unlabelled cases, cases of another grid, or a store of another maker.
     """
-    cases = UnlabelledDataset(dataset.paths.unlabelled)
+    UnlabelledDataset(dataset.paths.unlabelled)  # without cases there is nothing to build SAM for
     adapter_file = dataset.paths.sam_stage(fold) / adapter
     model = build_stitched_sam(dataset)
     load_adapter(model, dataset, adapter_file)
-    folder = dataset.paths.pseudo_labels(fold, SOURCE)
-    if overwrite:
-        _clear(folder, num_parts)
-    store = PseudoLabelStore.create(folder, grid=dataset.grid, made_by=_made_by(dataset, fold, adapter_file))
     predictor = VolumePredictor(model, model.geometry.patch_size, dataset.settings.pseudo_labels, device)
-    share = cases.identifiers[part_id::num_parts]
-    todo = [identifier for identifier in share if not _is_done(store, cases, identifier)]
-    print(f"{len(share) - len(todo)} of {len(share)} cases are there already")
-    for identifier in tqdm(todo, desc="Pseudo-labelling"):
-        _label_case(store, cases, identifier, predictor, dataset)
-    _summarise(store, share)
-    return store
-
-
-def _summarise(store: PseudoLabelStore, identifiers: list[str]) -> None:
-    """Say how sure SAM is, and which cases it found nothing in."""
-    sure = {case: store.read_confidence(case)["foreground_mean_max_probability"] for case in identifiers}
-    empty = sorted(case for case, value in sure.items() if value is None)
-    found = [value for value in sure.values() if value is not None]
-    if found:
-        print(f"mean probability over predicted foreground: {np.mean(found):.3f} (lowest {min(found):.3f})")
-    if empty:
-        print(f"no foreground in {len(empty)} of {len(identifiers)} cases: {', '.join(empty)}")
-
-
-def _label_case(
-    store: PseudoLabelStore,
-    cases: UnlabelledDataset,
-    identifier: str,
-    predictor: VolumePredictor,
-    dataset: SFRDataset,
-) -> None:
-    image, mask, _, properties = cases.load_case(identifier)
-    check_grid(properties, image.shape[1:], dataset.plans_manager, dataset.configuration_manager, identifier)
-    probabilities = predictor.probabilities(torch.from_numpy(image[:]))
-    labels = probabilities.argmax(dim=0)
-    record = {**confidence_record(probabilities, labels), "input": image_hash(properties)}
-    # nnU-Net marks background outside the image's non-zero mask by -1; its masked augmentation relies on that
-    stored = np.where((mask[:] < 0) & (labels.numpy()[None] == 0), -1, labels.numpy()[None])
-    store.write(
-        identifier,
-        stored,
-        record,
-        label_manager=dataset.label_manager,
-        patch_size=dataset.configuration_manager.patch_size,
+    return fill_store(
+        dataset,
+        fold,
+        _SAMLabeller(predictor),
+        _made_by(dataset, fold, adapter_file),
+        num_parts=num_parts,
+        part_id=part_id,
+        overwrite=overwrite,
     )
 
 
-def _is_done(store: PseudoLabelStore, cases: UnlabelledDataset, identifier: str) -> bool:
-    """Whether the store has this case, made from the image as it is now."""
-    if not store.has(identifier):
-        return False
-    _, _, _, properties = cases.load_case(identifier)
-    return store.read_confidence(identifier).get("input") == image_hash(properties)
+@dataclass(frozen=True)
+class _SAMLabeller:
+    predictor: VolumePredictor
+    regions: ClassVar[bool] = False
+    """SAM predicts label values, also where nnU-Net trains regions."""
+
+    def case_probabilities(self, identifier: str, image: Any, properties: Mapping[str, Any]) -> torch.Tensor:
+        return self.predictor.probabilities(torch.from_numpy(image[:]))
 
 
 def _made_by(dataset: SFRDataset, fold: Fold, adapter_file: Path) -> dict[str, Any]:
@@ -118,13 +81,3 @@ def _made_by(dataset: SFRDataset, fold: Fold, adapter_file: Path) -> dict[str, A
         "adapter_sha256": file_hash(adapter_file),
         **{section: settings[section] for section in ("stitching", "sam", "pseudo_labels")},
     }
-
-
-def _clear(folder: Path, num_parts: int) -> None:
-    if not folder.is_dir():
-        return
-    if num_parts > 1:
-        raise UserError(
-            f"{folder}: --overwrite with -num_parts would delete other parts' work; delete the folder first"
-        )
-    shutil.rmtree(folder)

@@ -68,6 +68,38 @@ def test_opening_what_is_not_there_or_does_not_fit(tmp_path: Path) -> None:
         PseudoLabelStore.open(tmp_path / "store", grid={"spacing": [3.0, 1.0, 1.0]})
 
 
+@pytest.mark.parametrize(
+    ("source", "remedy"),
+    [
+        ("sam", "run sfr_finetune --overwrite, then sfr_pseudolabel --overwrite"),
+        ("model", "run sfr_pseudolabel"),
+    ],
+)
+def test_the_remedy_is_that_of_the_source(tmp_path: Path, source: str, remedy: str) -> None:
+    PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by={"source": source})
+    with pytest.raises(UserError, match=f"the plan has .*; {remedy}"):
+        PseudoLabelStore.open(tmp_path / "store", grid={"spacing": [3.0, 1.0, 1.0]})
+
+
+def test_another_source_is_the_only_difference_named(tmp_path: Path) -> None:
+    PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
+    with pytest.raises(UserError, match="made with another source; add --overwrite"):
+        PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by={"source": "images"})
+
+
+def test_every_store_has_a_folder_of_its_own(project: SFRDataset) -> None:
+    paths = project.paths
+    folders = [
+        paths.pseudo_labels("all"),
+        paths.pseudo_labels(0),
+        paths.pseudo_labels("all", round_index=1),
+        paths.pseudo_labels("all", trainer="nnUNetTrainer_ST", round_index=1),
+        paths.pseudo_labels("all", trainer="nnUNetTrainerSFR_ST", round_index=1),
+    ]
+    assert len(set(folders)) == len(folders)
+    assert [folder.name for folder in folders[::3]] == ["round_0", "nnUNetTrainer_ST_round_1"]
+
+
 def test_a_case_counts_only_when_it_is_whole(project: SFRDataset, tmp_path: Path) -> None:
     store = PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
     with (

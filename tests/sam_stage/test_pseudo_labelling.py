@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -14,7 +15,7 @@ from nnunet_sfr.data.export import export_pseudo_labels, to_original_grid
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.sam_stage import pseudo_labelling
+from nnunet_sfr.labelling import common
 from nnunet_sfr.sam_stage.finetuning import fine_tune
 from nnunet_sfr.sam_stage.model import FINAL_ADAPTER, build_stitched_sam, save_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
@@ -100,21 +101,21 @@ def test_every_case_is_labelled_once(fine_tuned: SFRDataset) -> None:
     assert sum(record["class_voxels"].values()) == store.read_labels("unlabelled_00").size
     assert len(store.manifest["made_by"]["adapter_sha256"]) == 64
 
-    with mock.patch.object(pseudo_labelling, "_label_case", side_effect=AssertionError("nothing is left to do")):
+    with mock.patch.object(common, "store_prediction", side_effect=AssertionError("nothing is left to do")):
         label(fine_tuned)
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(fine_tuned: SFRDataset) -> None:
     undisturbed = {case: label(fine_tuned).read_labels(case) for case in ("unlabelled_00", "unlabelled_01")}
-    label_case = pseudo_labelling._label_case
+    store_prediction = common.store_prediction
 
-    def die_at_the_second(store: PseudoLabelStore, cases: object, identifier: str, *rest: object) -> None:
+    def die_at_the_second(store: Any, cases: Any, identifier: str, *rest: Any, **options: Any) -> None:
         if identifier == "unlabelled_01":
             raise KeyboardInterrupt
-        label_case(store, cases, identifier, *rest)  # type: ignore[arg-type]
+        store_prediction(store, cases, identifier, *rest, **options)
 
     with (
-        mock.patch.object(pseudo_labelling, "_label_case", side_effect=die_at_the_second),
+        mock.patch.object(common, "store_prediction", side_effect=die_at_the_second),
         pytest.raises(KeyboardInterrupt),
     ):
         label(fine_tuned, overwrite=True)

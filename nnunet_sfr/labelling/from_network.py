@@ -1,0 +1,130 @@
+"""Pseudo-labels from a network in memory, by nnU-Net's own sliding window: for trainers that label while they train.
+
+``label_pool(store, dataset, NetworkLabeller(...), identifiers)`` labels those cases that the store does not have yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.labelling.common import label_pool
+from nnunet_sfr.settings import PseudoLabelSettings
+
+__all__ = ["NetworkLabeller", "label_pool", "make_predictor"]
+
+
+class NetworkLabeller:
+    """Predicts preprocessed images with a network of nnU-Net's.
+
+    It leaves the network as it found it: weights, gradients, training mode, deep supervision; and it draws no random
+    numbers. With DDP every rank predicts for itself.
+
+    Args:
+        network: (B, channels, ...) to (B, C, ...) logits, with or without deep supervision; the predictions follow its
+            weights as they change.
+        dataset: whose plan it was built for.
+        settings: step between patches, and whether to mirror.
+        device: to compute on; the network is moved there.
+        mirror_axes: axes of the image (0 is D, or H in 2D) that may be mirrored, nnU-Net's
+            ``inference_allowed_mirroring_axes``; None for none.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        dataset: SFRDataset,
+        settings: PseudoLabelSettings,
+        device: torch.device,
+        *,
+        mirror_axes: tuple[int, ...] | None,
+    ) -> None:
+        # DDP's own forward talks to the other ranks, which may have more or fewer cases to predict
+        self._network = network.module if isinstance(network, DistributedDataParallel) else network
+        benchmark = torch.backends.cudnn.benchmark
+        self._predictor = make_predictor(settings, device)
+        torch.backends.cudnn.benchmark = benchmark  # which is the training's business
+        with _silence():
+            self._predictor.manual_initialization(
+                self._network,
+                dataset.plans_manager,
+                dataset.configuration_manager,
+                None,
+                dataset.dataset_json,
+                "",
+                mirror_axes or None,
+            )
+        # with nnUNet_compile set, nnU-Net has wrapped it: a few cases would not pay for the compilation
+        self._predictor.network = self._network
+
+    @property
+    def regions(self) -> bool:
+        has_regions: bool = self._predictor.label_manager.has_regions
+        return has_regions
+
+    def probabilities(self, image: torch.Tensor) -> torch.Tensor:
+        """Head probabilities of a preprocessed image.
+
+        Args:
+            image: (channels, D, H, W); a 2D network sees it slice by slice.
+
+        Returns:
+            (C, D, H, W) on the CPU, float32: softmax over label values, or a sigmoid per region.
+        """
+        with _predicting(self._network):
+            logits = self._predictor.predict_sliding_window_return_logits(image)
+        probabilities: torch.Tensor = self._predictor.label_manager.apply_inference_nonlin(logits.cpu())
+        return probabilities
+
+    def case_probabilities(self, identifier: str, image: Any, properties: Mapping[str, Any]) -> torch.Tensor:
+        """:meth:`probabilities` of a case of the pool."""
+        return self.probabilities(torch.from_numpy(image[:]))
+
+
+def make_predictor(settings: PseudoLabelSettings, device: torch.device) -> nnUNetPredictor:
+    """nnU-Net's predictor, without its progress bars and its remark that CPUs are no GPUs.
+
+    Args:
+        settings: step between patches, and whether to mirror.
+        device: to compute on.
+    """
+    with _silence():
+        return nnUNetPredictor(
+            tile_step_size=settings.tile_step_size,
+            use_gaussian=True,
+            use_mirroring=settings.use_mirroring,
+            perform_everything_on_device=device.type == "cuda",
+            device=device,
+            verbose=False,
+            allow_tqdm=False,
+        )
+
+
+def _silence() -> contextlib.AbstractContextManager[Any]:
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+@contextmanager
+def _predicting(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without deep supervision, and afterwards every module as it was."""
+    modes = [(module, module.training) for module in network.modules()]
+    supervised = [module for module in network.modules() if getattr(module, "deep_supervision", None) is True]
+    network.eval()
+    for module in supervised:
+        module.deep_supervision = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
+        for module in supervised:
+            module.deep_supervision = True  # type: ignore[assignment]

@@ -1,0 +1,123 @@
+"""A trained nnU-Net model on disk, whoever trained it: opened, and compared with our data set."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunet_sfr.data.cases import channel_names
+from nnunet_sfr.dataset import SFRDataset, read_json
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.labelling.from_network import make_predictor
+from nnunet_sfr.paths import Fold
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that is ready to predict.
+
+    Args:
+        folder: ``<Trainer>__<Plans>__<configuration>``.
+        checkpoints: the file of every fold; with several the logits are averaged.
+        predictor: nnU-Net's, with the model in it.
+    """
+
+    folder: Path
+    checkpoints: tuple[Path, ...]
+    predictor: nnUNetPredictor
+
+    def describe(self) -> dict[str, Any]:
+        """What the predictions depend on, for a manifest."""
+        return {
+            "trainer": self.predictor.trainer_name,
+            "checkpoints": {file.parent.name: [file.name, file_hash(file)] for file in self.checkpoints},
+            "plans_sha256": file_hash(self.folder / "plans.json"),
+        }
+
+
+def open_model(
+    folder: Path, folds: Sequence[Fold] | None, checkpoint: str, dataset: SFRDataset, device: torch.device
+) -> TrainedModel:
+    """Open a model folder as nnUNetv2_predict_from_modelfolder does.
+
+    Args:
+        folder: ``<Trainer>__<Plans>__<configuration>`` with ``plans.json``, ``dataset.json`` and ``fold_*``.
+        folds: to average; None for all that have the checkpoint.
+        checkpoint: file name in each fold.
+        dataset: to predict; its SFR plan says how (section ``pseudo_labels``).
+        device: to compute on.
+
+    Raises:
+        UserError: not a model folder, a missing or broken checkpoint, other labels or channels than those of the data
+            set, or the second stage of a cascade.
+    """
+    remedy = "name a trained model's folder, <Trainer>__<Plans>__<configuration> in nnUNet_results"
+    theirs = read_json(folder / "dataset.json", remedy)
+    read_json(folder / "plans.json", remedy)
+    checkpoints = _checkpoint_files(folder, folds, checkpoint)
+    try:
+        _check_meaning(theirs, dataset.dataset_json, folder / "dataset.json")
+    except (KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{folder / 'dataset.json'}: is not nnU-Net's ({error!r}); {remedy}") from None
+    predictor = make_predictor(dataset.settings.pseudo_labels, device)
+    _load(predictor, folder, checkpoints)
+    stage = predictor.configuration_manager.previous_stage_name
+    if stage is not None:
+        raise UserError(f"{folder}: is the second stage of a cascade, which needs what {stage} predicts; use {stage}")
+    return TrainedModel(folder, checkpoints, predictor)
+
+
+def _checkpoint_files(folder: Path, folds: Sequence[Fold] | None, checkpoint: str) -> tuple[Path, ...]:
+    there = sorted(file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}"))
+    wanted = there if folds is None else [str(fold) for fold in folds]
+    if not wanted:
+        raise UserError(f"{folder}: no fold has a {checkpoint}; train the model first, or choose --model-checkpoint")
+    missing = [fold for fold in wanted if fold not in there]
+    if missing:
+        raise UserError(
+            f"{folder / f'fold_{missing[0]}' / checkpoint}: not found; "
+            f"choose --model-folds among {', '.join(there) or 'none'}, or --model-checkpoint"
+        )
+    return tuple(folder / f"fold_{fold}" / checkpoint for fold in dict.fromkeys(wanted))
+
+
+def _check_meaning(theirs: dict[str, Any], ours: dict[str, Any], file: Path) -> None:
+    """Label values and channels have to mean the same in the model and in our data set."""
+    if _labels(theirs) != _labels(ours):
+        raise UserError(f"{file}: the model's labels are {_labels(theirs)}, those of this data set {_labels(ours)}")
+    if channel_names(theirs) != channel_names(ours):
+        raise UserError(
+            f"{file}: the model's channels are {', '.join(channel_names(theirs))}, those of this data set "
+            f"{', '.join(channel_names(ours))}"
+        )
+
+
+def _labels(dataset_json: dict[str, Any]) -> list[Any]:
+    """Names and values (without the ignore label, which no network predicts) as text that can be compared.
+
+    A network has a head for each region in the order in which the file names them; of plain labels only values count.
+    """
+    labels = [[name, value] for name, value in dataset_json["labels"].items() if name != "ignore"]
+    if any(isinstance(value, list) and len(value) > 1 for _, value in labels):
+        return [*labels, dataset_json.get("regions_class_order")]
+    return sorted(labels, key=lambda label: str(label))
+
+
+def _load(predictor: nnUNetPredictor, folder: Path, checkpoints: Sequence[Path]) -> None:
+    folds = tuple(file.parent.name.removeprefix("fold_") for file in checkpoints)
+    name = checkpoints[0].name
+    try:
+        # nnU-Net says where it looks for trainers
+        with contextlib.redirect_stdout(io.StringIO()):
+            predictor.initialize_from_trained_model_folder(str(folder), folds, name)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{folder}: nnU-Net cannot load {name} of fold {', '.join(folds)} ({reason})") from None
