@@ -187,7 +187,11 @@ class RetrainingSettings:
     magicnet_statistics_window: int = 20
     """Iterations over which MagicNet counts how often each class is predicted (MagicNet code)."""
     magicnet_class_temperature: float = 1.0
-    """T of MagicNet's class weights, counts ** (1 / T); above 1 rare classes listen more to the cubes (MagicNet code)."""
+    """T of MagicNet's class weights, counts ** (1 / T); above 1 rare classes listen more to the cubes (MagicNet
+    code)."""
+    ict_alpha: float = 1.0
+    """ICT mixes two patches with lambda ~ Beta(alpha, alpha), which is uniform at 1; near 0 hardly anything is mixed
+    (ICT: 1.0 for CIFAR-10, 0.1 for SVHN)."""
     relabel_at: tuple[float, ...] = (0.3, 0.6)
     """Self-training labels the pool anew after these shares of the run (each whole epochs)."""
     seed: int = 42
@@ -217,6 +221,7 @@ class RetrainingSettings:
             self.magicnet_class_temperature > 0,
             f"magicnet_class_temperature must be positive, got {self.magicnet_class_temperature}",
         )
+        _require(self.ict_alpha > 0, f"ict_alpha must be positive, got {self.ict_alpha}")
         _require(
             all(0.0 < share < 1.0 for share in self.relabel_at)
             and all(early < late for early, late in itertools.pairwise(self.relabel_at)),

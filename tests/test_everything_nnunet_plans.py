@@ -17,16 +17,9 @@ from nnunet_sfr.sam_stage.model import FINAL_ADAPTER
 from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
 from nnunet_sfr.trainers import find_trainer
 from tests.tiny_project import make_project, nnunet_folders
+from tests.variants import VARIANTS
 
 CPU = torch.device("cpu")
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "2d": {"configuration": "2d", "shape": (10, 40, 36)},
-    "two channels": {"channels": 2},
-    "four classes, anisotropic": {"classes": 4, "spacing": (3.0, 1.0, 1.0), "shape": (10, 30, 28)},
-    "regions": {"classes": 2, "labels": {"background": 0, "whole": [1, 2], "core": 2}},
-    "ignore label": {"classes": 2, "labels": {"background": 0, "blob": 1, "ignore": 2}},
-}
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda name: name.replace(" ", "_"))

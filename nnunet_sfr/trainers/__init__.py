@@ -10,6 +10,7 @@ _MODULES = {
     "MT": "mean_teacher",
     "ACMT": "ambiguity_consensus",
     "MagicNet": "magicnet",
+    "ICT": "interpolation_consistency",
     "ST": "self_training",
 }
 """The methods, each in a file of its own that defines it without and with (SFR) pseudo-labels."""

@@ -65,7 +65,7 @@ class ClassStatistics:
             raise ValueError(f"expected a positive temperature, got {temperature}")
         if self._finished_windows == 0:
             return None
-        frequencies = self._finished.double() ** (1.0 / temperature)
+        frequencies = self._finished.float() ** (1.0 / temperature)
         # a window without any voxel gives zeros, not 0/0
         return (frequencies / frequencies.max().clamp(min=1.0)).float()
 

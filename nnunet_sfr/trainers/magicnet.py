@@ -16,7 +16,15 @@ from torch import nn
 
 from nnunet_sfr.errors import UserError, exit_on_user_error
 from nnunet_sfr.trainers.class_statistics import ClassStatistics, blend
-from nnunet_sfr.trainers.cubes import CubeGrid, draw_permutation, join_cubes, partition, plan_cube_grid, recover, split_cubes
+from nnunet_sfr.trainers.cubes import (
+    CubeGrid,
+    draw_permutation,
+    join_cubes,
+    partition,
+    plan_cube_grid,
+    recover,
+    split_cubes,
+)
 from nnunet_sfr.trainers.hard_labels import hard_targets, predicted_labels
 from nnunet_sfr.trainers.position_head import PositionHead, position_loss
 from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
@@ -36,7 +44,7 @@ class nnUNetTrainer_MagicNet(SemiSupervisedTrainer):
     convolution of one voxel, so the logits can be put back instead; the result is the same.
     """
 
-    method_terms = ("mixed_loss", "cube_loss", "position_loss", "consistency_loss", "consistency_weight")
+    method_terms = ("mixed_loss", "cube_loss", "position_loss", "consistency_loss")
     grid: CubeGrid
     class_statistics: ClassStatistics
 
@@ -66,7 +74,8 @@ class nnUNetTrainer_MagicNet(SemiSupervisedTrainer):
         )
         self.dice_loss = dice_part(self._build_loss())
         bottleneck_size = tuple((self.grid.cube_size // stride).tolist())
-        channels = self.student.encoder.output_channels[-1]
+        encoder: Any = self.student.encoder
+        channels = encoder.output_channels[-1]
         return nn.ModuleDict({"position_head": PositionHead(channels, bottleneck_size, self.grid.num_cubes)})
 
     def method_state(self) -> dict[str, Any]:
@@ -77,7 +86,7 @@ class nnUNetTrainer_MagicNet(SemiSupervisedTrainer):
 
     def unlabelled_losses(self, labelled: Patches, unlabelled: Patches) -> Iterator[Losses]:
         images = torch.cat((labelled.images, unlabelled.images))
-        truth = labelled.targets[0] if self.enable_deep_supervision else labelled.targets
+        truth = self.full_resolution(labelled.targets)
         teacher_logits = self.teacher_logits(unlabelled.images)
         cube_logits = yield from self._cube_losses(images, truth)
         yield self._mixed_losses(images, truth, self._pseudo_label(teacher_logits, cube_logits))
@@ -86,8 +95,9 @@ class nnUNetTrainer_MagicNet(SemiSupervisedTrainer):
 
     def _cube_losses(self, images: torch.Tensor, truth: torch.Tensor) -> Generator[Losses, None, torch.Tensor]:
         """Every cube on its own; returns the constant logits (n, C, ...) of the unlabelled patches put together."""
-        features = self.student.encoder(split_cubes(images, self.grid))
-        logits = join_cubes(self.full_resolution(self.student.decoder(features)), self.grid)
+        network: Any = self.student
+        features = network.encoder(split_cubes(images, self.grid))
+        logits = join_cubes(self.full_resolution(network.decoder(features)), self.grid)
         yield {
             "cube_loss": self.dice_loss(logits[: len(truth)], truth),
             "position_loss": position_loss(self.extra_modules["position_head"], features[-1], self.grid.num_cubes),

@@ -7,6 +7,7 @@ A. Tarvainen, H. Valpola, "Mean teachers are better role models", NeurIPS 2017; 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 
@@ -21,7 +22,7 @@ class nnUNetTrainer_MT(SemiSupervisedTrainer):
     labels speak for those.
     """
 
-    method_terms = ("consistency_loss", "consistency_weight")
+    method_terms: ClassVar[tuple[str, ...]] = ("consistency_loss",)
 
     def unlabelled_losses(self, labelled: Patches, unlabelled: Patches) -> Iterator[Losses]:
         # the teacher goes first: its feature maps are gone before the student's graph fills the memory

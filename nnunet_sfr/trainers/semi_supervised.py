@@ -80,6 +80,8 @@ class SemiSupervisedTrainer(nnUNetTrainer):
     method_terms: ClassVar[tuple[str, ...]] = ()
     """What the method logs: losses that it yields, and numbers that it gives to :meth:`record`."""
     save_every: int
+    dataloader_train: Any
+    dataloader_val: Any
 
     def __init__(
         self,
@@ -96,6 +98,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         self.teacher: nn.Module | None = None
         self.settings: RetrainingSettings | None = None
         self.extra_modules = nn.ModuleDict()
+        self.extra_optimizer: torch.optim.Optimizer | None = None
         self._recorded: dict[str, np.ndarray] = {}
         self._state_to_restore: dict[str, Any] | None = None
 
@@ -145,8 +148,10 @@ class SemiSupervisedTrainer(nnUNetTrainer):
     @property
     def logged_terms(self) -> tuple[str, ...]:
         """What :meth:`train_step` returns besides the loss; means over an epoch go into nnU-Net's logger."""
-        pseudo_label_loss = ["pseudo_label_loss"] if self.uses_pseudo_labels else []
-        return tuple(dict.fromkeys(["supervised_loss", *pseudo_label_loss, *self.method_terms]))
+        terms = ["supervised_loss", *(["pseudo_label_loss"] if self.uses_pseudo_labels else []), *self.method_terms]
+        if "consistency_loss" in terms:
+            terms.append("consistency_weight")
+        return tuple(dict.fromkeys(terms))
 
     # --- set-up ---
 
@@ -180,13 +185,16 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         self.teacher = self._build_teacher()
 
     def configure_optimizers(self) -> tuple[Any, Any]:
-        """nnU-Net's optimiser and schedule, for the method's own modules too."""
+        """nnU-Net's optimiser and schedule, and a twin for the method's own modules.
+
+        A twin, because nnU-Net's optimiser lies in its checkpoints, which a stock trainer must be able to read.
+        """
         optimizer, scheduler = super().configure_optimizers()
         self.extra_modules = self.build_extra_modules().to(self.device)
         if len(self.extra_modules):
             if self.is_ddp:
                 broadcast(self.extra_modules)  # every rank has a seed of its own
-            optimizer.add_param_group({"params": list(self.extra_modules.parameters())})
+            self.extra_optimizer = type(optimizer)(self.extra_modules.parameters(), **optimizer.defaults)
         return optimizer, scheduler
 
     def _build_teacher(self) -> nn.Module:
@@ -295,7 +303,8 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         labelled, unlabelled = self._patches(batch["labelled"]), self._patches(batch["unlabelled"])
         weights = self.loss_weights
         self._recorded = {"consistency_weight": np.asarray(weights["consistency_loss"])}
-        self.optimizer.zero_grad(set_to_none=True)
+        for module in (self.network, self.extra_modules):
+            module.zero_grad(set_to_none=True)
         # With DDP the gradients are averaged once, in the last backward pass. That is the supervised one, because it
         # reaches every parameter: DDP waits for all of them, and a method without pseudo-labels leaves some heads out.
         with self._without_gradient_sync():
@@ -332,14 +341,16 @@ class SemiSupervisedTrainer(nnUNetTrainer):
                 group = next(iterator, None)
                 if group is None:
                     return values
+                if not group:
+                    continue
                 total = torch.stack([weights[name] * loss for name, loss in group.items()]).sum()
             self._backward(total)
             values |= {name: _to_numpy(loss) for name, loss in group.items()}
 
-    def full_resolution(self, outputs: Any) -> torch.Tensor:
-        """The logits (n, C, ...) at full resolution among the network's outputs."""
-        logits: torch.Tensor = outputs[0] if self.enable_deep_supervision else outputs
-        return logits
+    def full_resolution(self, values: Any) -> torch.Tensor:
+        """What is at full resolution, among the network's outputs (n, C, ...) or among targets (n, 1, ...)."""
+        finest: torch.Tensor = values[0] if self.enable_deep_supervision else values
+        return finest
 
     def record(self, **values: torch.Tensor | float) -> None:
         """Log numbers of this step that are not losses, by the names in :attr:`method_terms`."""
@@ -347,15 +358,21 @@ class SemiSupervisedTrainer(nnUNetTrainer):
             self._recorded[name] = _to_numpy(torch.as_tensor(value))
 
     @torch.no_grad()
-    def teacher_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """What the teacher says of the noisy patches: (B, channels, ...) -> (B, C, ...) at full resolution."""
-        noisy = add_clipped_noise(
-            images,
-            std=self.active_settings.teacher_noise_std,
-            clip=self.active_settings.teacher_noise_clip,
-            relative=not set(self.configuration_manager.normalization_schemes) <= Z_SCORING,
-        )
-        logits: torch.Tensor = self._teacher(noisy)
+    def teacher_logits(self, images: torch.Tensor, *, add_noise: bool = True) -> torch.Tensor:
+        """What the teacher says of the patches: (B, channels, ...) -> (B, C, ...) at full resolution.
+
+        Args:
+            images: the patches.
+            add_noise: as Mean Teacher does; a method that perturbs the patches otherwise goes without.
+        """
+        if add_noise:
+            images = add_clipped_noise(
+                images,
+                std=self.active_settings.teacher_noise_std,
+                clip=self.active_settings.teacher_noise_clip,
+                relative=not set(self.configuration_manager.normalization_schemes) <= Z_SCORING,
+            )
+        logits: torch.Tensor = self._teacher(images)
         return logits
 
     @property
@@ -383,15 +400,22 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         """nnU-Net's step: gradients clipped to a norm of 12."""
         if self.is_ddp:
             average_gradients(self.extra_modules)  # DDP does this for the network alone
+        self._step(self.optimizer, self.network)
+        if self.extra_optimizer is not None:
+            for group in self.extra_optimizer.param_groups:
+                group["lr"] = self.optimizer.param_groups[0]["lr"]
+            self._step(self.extra_optimizer, self.extra_modules)
         if self.grad_scaler is not None:
-            self.grad_scaler.unscale_(self.optimizer)
-        for module in (self.network, *self.extra_modules.values()):
-            nn.utils.clip_grad_norm_(module.parameters(), 12)
-        if self.grad_scaler is not None:
-            self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
+
+    def _step(self, optimizer: torch.optim.Optimizer, modules: nn.Module) -> None:
+        if self.grad_scaler is not None:
+            self.grad_scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(modules.parameters(), 12)
+        if self.grad_scaler is not None:
+            self.grad_scaler.step(optimizer)
         else:
-            self.optimizer.step()
+            optimizer.step()
 
     # --- logging ---
 
@@ -445,6 +469,7 @@ class SemiSupervisedTrainer(nnUNetTrainer):
                 "version": __version__,
                 "teacher_weights": self._teacher.state_dict(),
                 "extra_modules": self.extra_modules.state_dict(),
+                "extra_optimizer": None if self.extra_optimizer is None else self.extra_optimizer.state_dict(),
                 "method": self.method_state(),
                 "iteration": self.iteration,
                 "settings": asdict(self.active_settings),
@@ -470,6 +495,8 @@ class SemiSupervisedTrainer(nnUNetTrainer):
         self._report_changes(extra["settings"])
         self._teacher.load_state_dict(extra["teacher_weights"])
         self.extra_modules.load_state_dict(extra["extra_modules"])
+        if self.extra_optimizer is not None:
+            self.extra_optimizer.load_state_dict(extra["extra_optimizer"])
         self.load_method_state(extra["method"])
         self.iteration = extra["iteration"]
         self._state_to_restore = extra["random_state"]

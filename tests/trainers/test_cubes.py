@@ -114,6 +114,8 @@ def test_plan_follows_the_wish() -> None:
     assert plan_cube_grid((96, 96), (8, 8), wanted=4).cubes_per_axis == (4, 4)
     assert plan_cube_grid((96, 96), (8, 8), wanted=5).cubes_per_axis == (4, 4)
     assert plan_cube_grid((96, 96), (8, 8), wanted=2).cubes_per_axis == (2, 2)
+    # 4x4 would leave one bottleneck voxel; an axis gives way by one divisor only
+    assert plan_cube_grid((16, 16), (4, 4), wanted=4).cubes_per_axis == (2, 4)
 
 
 @pytest.mark.parametrize("patch_size", [(32, 32), (32, 160)])

@@ -1,0 +1,132 @@
+"""Self-training: the network labels the unlabelled cases, learns from its labels, and labels them again.
+
+In SFR the first labels are the store's (SAM's, usually); without them the first part of the run learns from the
+labelled cases alone (docs/method.md, section 4).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import distributed
+
+from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
+from nnunet_sfr.data.loaders import finish
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.errors import UserError, exit_on_user_error
+from nnunet_sfr.hashing import weights_hash
+from nnunet_sfr.labelling.from_network import NetworkLabeller, label_pool
+from nnunet_sfr.trainers.schedules import relabelling_epochs
+from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
+
+
+class nnUNetTrainer_ST(SemiSupervisedTrainer):
+    """Self-training: L = L_sup + w_p L_pl, and no consistency.
+
+    At stated epochs (``relabel_at`` of the SFR plan) nnU-Net's sliding window labels the whole pool with the network as
+    it is, into a store of its own, one for each round; a run that is stopped in the middle of it goes on there.
+    """
+
+    method_terms = ("pseudo_label_loss", "round")
+
+    def initialize(self) -> None:
+        super().initialize()
+        self.round_index = 0
+        self._relabelling_epochs = relabelling_epochs(self.active_settings.relabel_at, self.num_epochs)
+        if not self._relabelling_epochs and not self.uses_pseudo_labels:
+            raise SystemExit(
+                f"error: {type(self).__name__} never labels the unlabelled cases: it needs relabel_at in the SFR plan "
+                f"({list(self.active_settings.relabel_at)}) and 2 epochs ({self.num_epochs}) or more"
+            )
+
+    def unlabelled_losses(self, labelled: Patches, unlabelled: Patches) -> Iterator[Losses]:
+        self.record(round=self.round_index)
+        if self.uses_pseudo_labels or self.round_index > 0:
+            yield {"pseudo_label_loss": self.loss(self.network(unlabelled.images), unlabelled.targets)}
+
+    # --- rounds ---
+
+    def on_epoch_start(self) -> None:
+        due = sum(epoch <= self.current_epoch for epoch in self._relabelling_epochs)
+        if due > self.round_index:
+            # a run that dies while it labels finds the same network here, and so the same labels
+            self.save_latest_checkpoint()
+            with exit_on_user_error():
+                self._relabel(due)
+        super().on_epoch_start()
+
+    def _relabel(self, round_index: int) -> None:
+        dataset = self.sfr_dataset
+        store = self._open_round(round_index)
+        identifiers = UnlabelledDataset(dataset.paths.unlabelled).identifiers
+        if self.is_ddp:
+            identifiers = identifiers[self.local_rank :: distributed.get_world_size()]
+        self.print_to_log_file(f"round {round_index}: labelling the unlabelled cases, into {store.folder}")
+        labeller = NetworkLabeller(
+            self.student,
+            dataset,
+            dataset.settings.pseudo_labels,
+            self.device,
+            mirror_axes=self.inference_allowed_mirroring_axes,
+        )
+        label_pool(store, dataset, labeller, identifiers)
+        self._wait_for_all_ranks()
+        self.round_index = round_index
+        self._reopen_streams()
+
+    def _open_round(self, round_index: int) -> PseudoLabelStore:
+        """The store of a round, emptied if another network began it."""
+        dataset = self.sfr_dataset
+        folder = self._folder(round_index)
+        made_by = {
+            "source": type(self).__name__,
+            "fold": self.fold,
+            "round": round_index,
+            "epoch": self.current_epoch,
+            "weights_sha256": weights_hash(self.student),
+            "pseudo_labels": dataset.settings.to_dict()["pseudo_labels"],
+        }
+        if self.local_rank == 0:
+            try:
+                PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
+            except UserError:  # left by an earlier training
+                shutil.rmtree(folder)
+                PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
+        self._wait_for_all_ranks()
+        return PseudoLabelStore.open(folder, grid=dataset.grid)
+
+    def _folder(self, round_index: int) -> Path:
+        trainer = type(self).__name__ if round_index > 0 else None
+        return self.sfr_dataset.paths.pseudo_labels(self.fold, trainer=trainer, round_index=round_index)
+
+    def _wait_for_all_ranks(self) -> None:
+        if self.is_ddp:
+            distributed.barrier()
+
+    def _reopen_streams(self) -> None:
+        self.dataloader_train.finish()
+        finish(self.dataloader_val)
+        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+
+    def unlabelled_dataset(self) -> UnlabelledDataset:
+        """The pool with the labels of the present round."""
+        if self.round_index == 0:
+            return super().unlabelled_dataset()
+        dataset = self.sfr_dataset
+        store = PseudoLabelStore.open(self._folder(self.round_index), grid=dataset.grid)
+        return PseudoLabelledDataset(dataset.paths.unlabelled, store)
+
+    def method_state(self) -> dict[str, Any]:
+        return {"round_index": self.round_index}
+
+    def load_method_state(self, state: dict[str, Any]) -> None:
+        self.round_index = state["round_index"]
+
+
+class nnUNetTrainerSFR_ST(nnUNetTrainer_ST):
+    """SFR with self-training: the first labels are the store's."""
+
+    uses_pseudo_labels = True
