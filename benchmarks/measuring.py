@@ -121,15 +121,17 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any, variables
             ) from None
 
 
-def measure_time(device: str, threads: int, repeats: int, warmup: int, steps: int) -> list[list[list[float]]]:
+def measure_time(
+    trainers: Sequence[Any], device: str, threads: int, repeats: int, warmup: int, steps: int
+) -> list[list[list[float]]]:
     """Seconds of single steps, by trainer and turn.
 
-    The trainers take turns, so that a machine that slows down or speeds up does so for both.
+    The trainers take turns, so that a machine that slows down or speeds up does so for all.
     """
-    training_steps = [TrainingStep(trainer, _prepare(device, threads)) for trainer in TRAINERS]
-    seconds: list[list[list[float]]] = [[] for _ in TRAINERS]
+    training_steps = [TrainingStep(trainer, _prepare(device, threads)) for trainer in trainers]
+    seconds: list[list[list[float]]] = [[] for _ in trainers]
     # no bar where standard error is a file
-    with tqdm(total=repeats * len(TRAINERS) * (warmup + steps), desc="Timing", unit="step", disable=None) as bar:
+    with tqdm(total=repeats * len(trainers) * (warmup + steps), desc="Timing", unit="step", disable=None) as bar:
         for _ in range(repeats):
             for step, of_trainer in zip(training_steps, seconds, strict=True):
                 all_steps = [_timed(step, bar) for _ in range(warmup + steps)]

@@ -52,7 +52,12 @@ def markdown_table(rows: Sequence[Row], heading: Sequence[str]) -> str:
         cells.append(
             [row.name, f"{row.stock:.{row.decimals}f}", f"{row.sfr:.{row.decimals}f}", f"{row.ratio:.2f}", limit]
         )
-    widths = [max(len(line[column]) for line in cells) for column in range(len(heading))]
+    return aligned_table(cells)
+
+
+def aligned_table(cells: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, aligned to be read as plain text too: the first line is the heading, the first column text."""
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     first, *others = widths
     rule = "|".join(["", "-" * (first + 2), *("-" * (width + 1) + ":" for width in others), ""])
     lines = [_aligned(line, widths) for line in cells]

@@ -29,6 +29,7 @@ from benchmarks.measuring import (
     measure_memory,
     measure_time,
 )
+from benchmarks.options import add_measuring_options, add_workload_options, workload_of
 from benchmarks.project import Workload, temporary_project
 from benchmarks.report import Row, circumstances, markdown_table, replace_section
 from nnunet_sfr.atomic import replacing
@@ -109,10 +110,10 @@ def main(arguments: Sequence[str] | None = None, call: Callable[..., Any] = in_f
 def _measure(options: argparse.Namespace, call: Callable[..., Any]) -> Measurement:
     device = resolve_device(options.device)
     where = (options.device, options.threads)
-    workload = Workload(tuple(options.patch), tuple(options.features), options.batch_size, options.classes)
+    workload = workload_of(options)
     with temporary_project(workload):
         print("Timing ...", file=sys.stderr)
-        seconds = call(measure_time, *where, options.repeats, options.warmup, options.steps, variables={})
+        seconds = call(measure_time, TRAINERS, *where, options.repeats, options.warmup, options.steps, variables={})
         memory = []
         for trainer in TRAINERS:
             print(f"Peak memory of {trainer.__name__} ...", file=sys.stderr)
@@ -158,29 +159,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    work = parser.add_argument_group("what a step works on")
-    work.add_argument(
-        "--patch", type=_positive, nargs=3, default=(24, 40, 48), metavar="N", help="patch size (24 40 48)"
-    )
-    work.add_argument(
-        "--features",
-        type=_positive,
-        nargs="+",
-        default=(16, 32, 64, 128),
-        metavar="N",
-        help="channels of each stage of the network (16 32 64 128)",
-    )
-    work.add_argument("--batch-size", type=_positive, default=2, metavar="N", help="labelled patches in a step (2)")
-    work.add_argument("--classes", type=_at_least_two, default=2, metavar="N", help="labels with background (2)")
-    run = parser.add_argument_group("how it is measured")
-    run.add_argument("--steps", type=_positive, default=10, metavar="N", help="timed steps in a turn (10)")
-    run.add_argument("--warmup", type=_positive, default=2, metavar="N", help="steps before them in each turn (2)")
-    run.add_argument("--repeats", type=_positive, default=3, metavar="N", help="turns of each trainer (3)")
-    run.add_argument("--device", "-device", choices=("cpu", "cuda"), default="cpu", help="where to train (cpu)")
-    threads = torch.get_num_threads()
-    run.add_argument(
-        "--threads", type=_positive, default=threads, metavar="N", help=f"threads of torch (its own choice: {threads})"
-    )
+    add_workload_options(parser)
+    add_measuring_options(parser)
     report = parser.add_argument_group("what becomes of it")
     report.add_argument(
         "--output", type=_report_file, metavar="FILE", help="write the report: .md, or .json with raw data"
@@ -190,18 +170,6 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--max-time-ratio", type=float, default=2.6, metavar="R", help="limit of the time (2.6)")
     report.add_argument("--max-memory-ratio", type=float, default=1.3, metavar="R", help="limit of the memory (1.3)")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
-    return int(text)
-
-
-def _at_least_two(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 1, got {text!r}")
-    return int(text)
 
 
 def _report_file(text: str) -> Path:

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import every_trainer
 from benchmarks.measuring import FOR_MEMORY, TRAINERS, Memory, TrainingStep, in_fresh_process, measure_time
 from benchmarks.project import Workload, environment, make_plans, temporary_project
 from benchmarks.report import replace_section
 from benchmarks.training_step import MIB, README, SECTION, main
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.trainers import TRAINERS as ALL_TRAINERS
 
 TINY = Workload(patch_size=(16, 16, 8), features=(4, 6, 8), batch_size=2, classes=3)
 TINY_ARGUMENTS = shlex.split(
@@ -94,6 +96,29 @@ def test_markdown_report_is_what_is_printed(tmp_path: Path, capsys: pytest.Captu
     assert main(["--output", str(file)], measured(2.4, 110)) == 0
     assert file.read_text() == capsys.readouterr().out
     assert "|        1.0000 |              2.4000 |  2.40 |  2.60 |" in file.read_text()
+
+
+def test_every_trainer_is_timed_against_stock(capsys: pytest.CaptureFixture[str]) -> None:
+    """Real steps of all trainers; the memory, which takes the profiler long, is scripted."""
+
+    def call(function: Callable[..., Any], *arguments: Any, variables: Mapping[str, str]) -> Any:
+        if function is measure_time:
+            return call_here(function, *arguments, variables=variables)
+        peak = (300 if "MagicNet" in arguments[0].__name__ else 100) * MIB
+        return Memory(tensors=peak, added=peak, resident=None)
+
+    assert every_trainer.main(TINY_ARGUMENTS, call) == 0
+    lines = capsys.readouterr().out.splitlines()
+    cells = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in lines[2:]
+        if "|" in line
+    }
+    assert set(cells) == {"nnUNetTrainer", *ALL_TRAINERS}
+    assert cells["nnUNetTrainer"][1:] == ["1.00", "1.00, 1.00", "100.0", "1.00"]
+    assert cells["nnUNetTrainerSFR_MagicNet"][3:] == ["300.0", "3.00"]
+    for row in cells.values():
+        assert float(row[0]) > 0
 
 
 def test_readme_has_a_place_for_the_table(tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""What a training step of each of our trainers costs over one of stock nnU-Net: ``python benchmarks/every_trainer.py``.
+
+All of them train the same network in one run: nnUNetTrainer with n patches, ours with n labelled and n unlabelled ones.
+benchmarks/README.md says how it is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+# Python puts the folder of a script on its path, and this script needs the one above it.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from benchmarks.measuring import FOR_MEMORY, Memory, in_fresh_process, measure_memory, measure_time
+from benchmarks.options import add_measuring_options, add_workload_options, workload_of
+from benchmarks.project import temporary_project
+from benchmarks.report import aligned_table, circumstances, replace_section
+from nnunet_sfr.devices import resolve_device
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.trainers import TRAINERS, find_trainer
+
+README = Path(__file__).with_name("README.md")
+SECTION = "every_trainer"
+MIB = 2**20
+
+
+def main(arguments: Sequence[str] | None = None, call: Callable[..., Any] = in_fresh_process) -> int:
+    """Measure and print a table.
+
+    Args:
+        arguments: of the command line.
+        call: calls a function with its arguments and ``variables`` for its environment, in a process of its own.
+
+    Returns:
+        The exit code: 1 for a mistake of the user.
+    """
+    options = _parser().parse_args(arguments)
+    trainers: list[Any] = [nnUNetTrainer, *(find_trainer(name) for name in TRAINERS)]
+    where = (options.device, options.threads)
+    try:
+        device = resolve_device(options.device)
+        with temporary_project(workload_of(options)):
+            print("Timing ...", file=sys.stderr)
+            seconds = call(measure_time, trainers, *where, options.repeats, options.warmup, options.steps, variables={})
+            memory = []
+            for trainer in trainers:
+                print(f"Peak memory of {trainer.__name__} ...", file=sys.stderr)
+                memory.append(call(measure_memory, trainer, *where, variables=FOR_MEMORY))
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        report = _report(trainers, seconds, memory, circumstances(name, options.threads), options)
+        print(report)
+        if options.update_readme:
+            replace_section(README, SECTION, report)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _report(
+    trainers: Sequence[Any],
+    seconds: Sequence[Sequence[Sequence[float]]],
+    memory: Sequence[Memory],
+    facts: dict[str, str],
+    options: argparse.Namespace,
+) -> str:
+    """Markdown that reads well in a terminal too; the first trainer is the measure of the others."""
+    medians = [statistics.median(chain(*turns)) for turns in seconds]
+    cells = [["one training step", "median (s)", "ratio", "each turn", "peak of tensors (MiB)", "ratio"]]
+    for trainer, turns, median, peak in zip(trainers, seconds, medians, memory, strict=True):
+        of_turns = [
+            statistics.median(turn) / statistics.median(stock) for turn, stock in zip(turns, seconds[0], strict=True)
+        ]
+        cells.append(
+            [
+                trainer.__name__,
+                f"{median:.4f}",
+                f"{median / medians[0]:.2f}",
+                ", ".join(f"{ratio:.2f}" for ratio in of_turns),
+                f"{peak.tensors / MIB:.1f}",
+                f"{peak.tensors / memory[0].tensors:.2f}",
+            ]
+        )
+    workload = workload_of(options)
+    facts = {
+        "network": f"PlainConvUNet {'-'.join(map(str, workload.features))}, {workload.classes} classes",
+        "patches": f"{workload.batch_size} (ours: and {workload.batch_size} unlabelled) of "
+        + " x ".join(map(str, workload.patch_size)),
+        "timing": f"{options.repeats} turns of {options.steps} steps each, after {options.warmup} to warm up",
+        **facts,
+    }
+    return "\n".join([aligned_table(cells), "", *(f"- {name}: {fact}" for name, fact in facts.items())])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/every_trainer.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_workload_options(parser)
+    add_measuring_options(parser)
+    parser.add_argument("--update-readme", action="store_true", help="write the table into benchmarks/README.md")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
