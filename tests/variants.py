@@ -8,7 +8,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "3d": {},
     "2d": {"configuration": "2d", "shape": (10, 40, 36)},
     "two channels": {"channels": 2},
-    "four classes, anisotropic": {"classes": 4, "spacing": (3.0, 1.0, 1.0), "shape": (10, 30, 28)},
+    # flat patches, for which nnU-Net rotates slice by slice ("dummy 2D" augmentation)
+    "four classes, anisotropic": {"classes": 4, "spacing": (5.0, 1.0, 1.0), "shape": (6, 40, 36)},
     "regions": {"classes": 2, "labels": {"background": 0, "whole": [1, 2], "core": 2}},
     "ignore label": {"classes": 2, "labels": {"background": 0, "blob": 1, "ignore": 2}},
 }
