@@ -409,6 +409,8 @@ class SemiSupervisedTrainer(nnUNetTrainer):
             self.grad_scaler.update()
 
     def _step(self, optimizer: torch.optim.Optimizer, modules: nn.Module) -> None:
+        if all(parameter.grad is None for parameter in modules.parameters()):
+            return  # a method may leave its modules out of a step, but a scaler refuses an optimiser without gradients
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(modules.parameters(), 12)

@@ -12,17 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch._dynamo import OptimizedModule
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.trainers import find_trainer
 from tests.project_fixtures import TrainerFactory
+from tests.stopped_runs import weights
 from tests.tiny_project import change_settings
-
-
-def weights(module: nn.Module) -> torch.Tensor:
-    return nn.utils.parameters_to_vector(module.parameters()).detach().clone()
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerSFR_MT", "nnUNetTrainerSFR_MagicNet", "nnUNetTrainerSFR_ST"])

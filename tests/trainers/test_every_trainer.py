@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.trainers import TRAINERS, find_trainer
+from tests.stopped_runs import require_same_training, resume, train_until_killed, weights
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, change_settings, fill_store, make_project, nnunet_folders
 from tests.variants import LOW_RESOLUTION, VARIANTS
@@ -57,10 +57,6 @@ def build(dataset: SFRDataset, name: str) -> Any:
     plans = {**json.loads(dataset.paths.plans_file.read_text()), "continue_training": False}
     trainer_class: Any = nnUNetTrainer if name == "nnUNetTrainer" else find_trainer(name)
     return trainer_class(plans, dataset.paths.configuration, "all", dict(dataset.dataset_json), CPU)
-
-
-def weights(module: nn.Module) -> torch.Tensor:
-    return nn.utils.parameters_to_vector(module.parameters()).detach().clone()
 
 
 @pytest.mark.parametrize(
@@ -115,31 +111,12 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, open_variant: OpenVa
     undisturbed.run_training()
     shutil.rmtree(undisturbed.output_folder)
 
-    killed = build(dataset, name)
-    step = killed.train_step
-
-    def die_in_the_third_epoch(batch: Any) -> Any:
-        if killed.current_epoch == 2:
-            raise KeyboardInterrupt
-        return step(batch)
-
-    killed.train_step = die_in_the_third_epoch
-    with pytest.raises(KeyboardInterrupt):
-        killed.run_training()
-
-    np.random.seed(7)  # whatever the generators were doing in the new process
-    torch.manual_seed(7)
-    resumed = build(dataset, name)
-    resumed.load_checkpoint(str(Path(resumed.output_folder, "checkpoint_latest.pth")))
+    train_until_killed(build(dataset, name), epoch=2)
+    resumed = resume(lambda: build(dataset, name))
     assert resumed.current_epoch == 2
+    assert resumed.iteration == 4
     resumed.run_training()
-
-    for module in ("student", "teacher", "extra_modules"):
-        if module != "extra_modules" or len(resumed.extra_modules):
-            assert torch.equal(weights(getattr(resumed, module)), weights(getattr(undisturbed, module))), module
-    log, expected = (trainer.logger.local_logger.my_fantastic_logging for trainer in (resumed, undisturbed))
-    for term in (*resumed.logged_terms, "train_losses"):
-        assert log[term] == expected[term], term
+    require_same_training(resumed, undisturbed)
 
 
 def test_the_trainers_are_four_methods_with_and_without_pseudo_labels() -> None:

@@ -25,13 +25,10 @@ from nnunet_sfr.trainers.semi_supervised import Patches
 from tests import project_fixtures
 from tests.conftest import REPOSITORY
 from tests.project_fixtures import TrainerFactory
+from tests.stopped_runs import require_same_training, resume, train_until_killed, weights
 from tests.tiny_project import change_settings
 
 PAGE = REPOSITORY / "docs" / "add-a-method.md"
-
-
-def weights(module: nn.Module) -> torch.Tensor:
-    return nn.utils.parameters_to_vector(module.parameters()).detach().clone()
 
 
 def move_teacher(trainer: Any) -> None:
@@ -239,31 +236,11 @@ def test_a_resumed_run_ends_with_the_same_weights(make_trainer: TrainerFactory) 
     undisturbed.run_training()
     shutil.rmtree(undisturbed.output_folder)
 
-    killed = make_trainer("nnUNetTrainerSFR_ICT")
-    step = killed.train_step
-
-    def die_in_the_second_epoch(batch: Any) -> Any:
-        if killed.current_epoch == 1:
-            raise KeyboardInterrupt
-        return step(batch)
-
-    killed.train_step = die_in_the_second_epoch
-    with pytest.raises(KeyboardInterrupt):
-        killed.run_training()
-
-    np.random.seed(7)  # whatever the generators were doing in the new process
-    torch.manual_seed(7)
-    resumed = make_trainer("nnUNetTrainerSFR_ICT")
-    resumed.load_checkpoint(str(Path(resumed.output_folder, "checkpoint_latest.pth")))
+    train_until_killed(make_trainer("nnUNetTrainerSFR_ICT"), epoch=1)
+    resumed = resume(lambda: make_trainer("nnUNetTrainerSFR_ICT"))
     assert resumed.current_epoch == 1
     resumed.run_training()
-
-    assert torch.equal(weights(resumed.student), weights(undisturbed.student))
-    assert torch.equal(weights(resumed.teacher), weights(undisturbed.teacher))
-    log, expected = (trainer.logger.local_logger.my_fantastic_logging for trainer in (resumed, undisturbed))
-    for term in ("supervised_loss", "pseudo_label_loss", "consistency_loss", "train_losses"):
-        assert log[term] == expected[term], term
-        assert len(log[term]) == 2
+    require_same_training(resumed, undisturbed)
 
 
 # --- docs/add-a-method.md ---

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
@@ -17,11 +16,8 @@ from nnunet_sfr.hashing import weights_hash
 from nnunet_sfr.labelling import common
 from nnunet_sfr.trainers.schedules import relabelling_epochs
 from tests.project_fixtures import TrainerFactory
+from tests.stopped_runs import weights
 from tests.tiny_project import change_settings
-
-
-def weights(module: nn.Module) -> torch.Tensor:
-    return nn.utils.parameters_to_vector(module.parameters()).detach().clone()
 
 
 def round_folder(trainer: Any, round_index: int) -> Path:

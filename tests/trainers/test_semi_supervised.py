@@ -1,13 +1,11 @@
-"""The trainer on a tiny project: what a step does, what a checkpoint holds, and that a resumed run is the same run."""
+"""The trainer on a tiny project: what a step does and what a checkpoint holds."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,11 +15,8 @@ from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.schedules import consistency_weight
 from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY, TEACHER_CHECKPOINT
 from tests.project_fixtures import TrainerFactory
+from tests.stopped_runs import weights
 from tests.tiny_project import change_settings
-
-
-def weights(module: nn.Module) -> torch.Tensor:
-    return nn.utils.parameters_to_vector(module.parameters()).detach().clone()
 
 
 def test_one_step_descends_the_stated_loss(make_trainer: TrainerFactory, project: SFRDataset) -> None:
@@ -88,45 +83,6 @@ def test_both_streams_are_augmented_patches_of_their_own_cases(make_trainer: Tra
         assert stream["target"][0].shape == stream["data"].shape
         # foreground oversampling: the last patch of each batch shows the blob
         assert (stream["target"][0][-1] == 1).any()
-
-
-def test_a_resumed_run_ends_with_the_same_weights(
-    make_trainer: TrainerFactory, project: SFRDataset, tmp_path: Path
-) -> None:
-    change_settings(project, {"retraining": {"epochs": 3}})
-    undisturbed = make_trainer()
-    undisturbed.save_every = 1
-    undisturbed.run_training()
-    shutil.rmtree(undisturbed.output_folder)
-
-    killed = make_trainer()
-    killed.save_every = 1
-    # dies after the checkpoint of the second epoch, in the middle of the third
-    step = killed.train_step
-
-    def die_in_the_third_epoch(batch: Any) -> Any:
-        if killed.current_epoch == 2:
-            raise KeyboardInterrupt
-        return step(batch)
-
-    killed.train_step = die_in_the_third_epoch
-    with pytest.raises(KeyboardInterrupt):
-        killed.run_training()
-
-    np.random.seed(7)  # whatever the generators were doing in the new process
-    torch.manual_seed(7)
-    resumed = make_trainer()
-    resumed.load_checkpoint(str(Path(resumed.output_folder, "checkpoint_latest.pth")))
-    assert resumed.current_epoch == 2
-    assert resumed.iteration == 4
-    resumed.run_training()
-
-    assert torch.equal(weights(resumed.student), weights(undisturbed.student))
-    assert torch.equal(weights(resumed.teacher), weights(undisturbed.teacher))
-    log, expected = (trainer.logger.local_logger.my_fantastic_logging for trainer in (resumed, undisturbed))
-    for term in ("supervised_loss", "pseudo_label_loss", "consistency_loss", "consistency_weight", "train_losses"):
-        assert log[term] == expected[term], term
-        assert len(log[term]) == 3
 
 
 def test_what_a_finished_run_leaves(make_trainer: TrainerFactory) -> None:
