@@ -62,8 +62,6 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
         dataset = self.sfr_dataset
         store = self._open_round(round_index)
         identifiers = UnlabelledDataset(dataset.paths.unlabelled).identifiers
-        if self.is_ddp:
-            identifiers = identifiers[self.local_rank :: distributed.get_world_size()]
         self.print_to_log_file(f"round {round_index}: labelling the unlabelled cases, into {store.folder}")
         labeller = NetworkLabeller(
             self.student,
@@ -72,8 +70,12 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
             self.device,
             mirror_axes=self.inference_allowed_mirroring_axes,
         )
-        label_pool(store, dataset, labeller, identifiers)
-        self._wait_for_all_ranks()
+        ranks = distributed.get_world_size() if self.is_ddp else 1
+        for start in range(0, len(identifiers), ranks):
+            mine = start + self.local_rank
+            label_pool(store, dataset, labeller, identifiers[mine : mine + 1])
+            # case by case: a rank that waits for the others' whole share could run into NCCL's timeout
+            self._wait_for_all_ranks()
         self.round_index = round_index
         self._reopen_streams()
 
