@@ -20,10 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from benchmarks.measuring import FOR_MEMORY, Memory, in_fresh_process, measure_memory, measure_time
-from benchmarks.options import add_measuring_options, add_workload_options, workload_of
-from benchmarks.project import temporary_project
-from benchmarks.report import aligned_table, circumstances, replace_section
+from benchmarks.measuring import Memory, in_fresh_process, measure
+from benchmarks.options import add_measuring_options, add_workload_options
+from benchmarks.report import aligned_table, circumstances, conditions, replace_section, with_facts
 from nnunet_sfr.devices import resolve_device
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.trainers import TRAINERS, find_trainer
@@ -45,18 +44,12 @@ def main(arguments: Sequence[str] | None = None, call: Callable[..., Any] = in_f
     """
     options = _parser().parse_args(arguments)
     trainers: list[Any] = [nnUNetTrainer, *(find_trainer(name) for name in TRAINERS)]
-    where = (options.device, options.threads)
     try:
         device = resolve_device(options.device)
-        with temporary_project(workload_of(options)):
-            print("Timing ...", file=sys.stderr)
-            seconds = call(measure_time, trainers, *where, options.repeats, options.warmup, options.steps, variables={})
-            memory = []
-            for trainer in trainers:
-                print(f"Peak memory of {trainer.__name__} ...", file=sys.stderr)
-                memory.append(call(measure_memory, trainer, *where, variables=FOR_MEMORY))
+        seconds, memory = measure(trainers, options, call)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        report = _report(trainers, seconds, memory, circumstances(name, options.threads), options)
+        facts = {**conditions(options, "ours"), **circumstances(name, options.threads)}
+        report = with_facts(_table(trainers, seconds, memory), facts)
         print(report)
         if options.update_readme:
             replace_section(README, SECTION, report)
@@ -66,13 +59,7 @@ def main(arguments: Sequence[str] | None = None, call: Callable[..., Any] = in_f
     return 0
 
 
-def _report(
-    trainers: Sequence[Any],
-    seconds: Sequence[Sequence[Sequence[float]]],
-    memory: Sequence[Memory],
-    facts: dict[str, str],
-    options: argparse.Namespace,
-) -> str:
+def _table(trainers: Sequence[Any], seconds: Sequence[Sequence[Sequence[float]]], memory: Sequence[Memory]) -> str:
     """Markdown that reads well in a terminal too; the first trainer is the measure of the others."""
     medians = [statistics.median(chain(*turns)) for turns in seconds]
     cells = [["one training step", "median (s)", "ratio", "each turn", "peak of tensors (MiB)", "ratio"]]
@@ -90,15 +77,7 @@ def _report(
                 f"{peak.tensors / memory[0].tensors:.2f}",
             ]
         )
-    workload = workload_of(options)
-    facts = {
-        "network": f"PlainConvUNet {'-'.join(map(str, workload.features))}, {workload.classes} classes",
-        "patches": f"{workload.batch_size} (ours: and {workload.batch_size} unlabelled) of "
-        + " x ".join(map(str, workload.patch_size)),
-        "timing": f"{options.repeats} turns of {options.steps} steps each, after {options.warmup} to warm up",
-        **facts,
-    }
-    return "\n".join([aligned_table(cells), "", *(f"- {name}: {fact}" for name, fact in facts.items())])
+    return aligned_table(cells)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import io
 import json
 import multiprocessing
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +23,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from benchmarks.project import environment, open_project
+from benchmarks.options import workload_of
+from benchmarks.project import environment, open_project, temporary_project
 from nnunet_sfr.devices import resolve_device
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.trainers.mean_teacher import nnUNetTrainerSFR_MT
@@ -119,6 +122,30 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any, variables
             raise UserError(
                 "a measuring process ended, most likely for want of memory; choose a smaller --patch or --batch-size"
             ) from None
+
+
+def measure(
+    trainers: Sequence[Any], options: argparse.Namespace, call: Callable[..., Any]
+) -> tuple[list[list[list[float]]], list[Memory]]:
+    """Time and peak memory of a step of each trainer, on the workload of the command line.
+
+    Args:
+        trainers: nnUNetTrainer or subclasses.
+        options: of :mod:`benchmarks.options`.
+        call: as :func:`in_fresh_process`.
+
+    Returns:
+        seconds of single steps by trainer and turn, and memory by trainer.
+    """
+    where = (options.device, options.threads)
+    with temporary_project(workload_of(options)):
+        print("Timing ...", file=sys.stderr)
+        seconds = call(measure_time, trainers, *where, options.repeats, options.warmup, options.steps, variables={})
+        memory = []
+        for trainer in trainers:
+            print(f"Peak memory of {trainer.__name__} ...", file=sys.stderr)
+            memory.append(call(measure_memory, trainer, *where, variables=FOR_MEMORY))
+    return seconds, memory
 
 
 def measure_time(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.options import workload_of
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.errors import UserError
 
@@ -68,6 +70,28 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
     padded = [line[0].ljust(widths[0])]
     padded += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
     return f"| {' | '.join(padded)} |"
+
+
+def conditions(options: argparse.Namespace, patches_of: str, turns: str = "") -> dict[str, str]:
+    """What was measured, for the lines below a table.
+
+    Args:
+        options: of :mod:`benchmarks.options`.
+        patches_of: whose steps take unlabelled patches too.
+        turns: said of the turns, behind their number.
+    """
+    workload = workload_of(options)
+    return {
+        "network": f"PlainConvUNet {'-'.join(map(str, workload.features))}, {workload.classes} classes",
+        "patches": f"{workload.batch_size} ({patches_of}: and {workload.batch_size} unlabelled) of "
+        + " x ".join(map(str, workload.patch_size)),
+        "timing": f"{options.repeats} turns of {options.steps} steps each, after {options.warmup} to warm up{turns}",
+    }
+
+
+def with_facts(table: str, facts: Mapping[str, str]) -> str:
+    """A table and, below it, what it means nothing without."""
+    return "\n".join([table, "", *(f"- {name}: {fact}" for name, fact in facts.items())])
 
 
 def circumstances(device_name: str, threads: int) -> dict[str, str]:

@@ -22,16 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from benchmarks.measuring import (
-    FOR_MEMORY,
     TRAINERS,
     Memory,
     in_fresh_process,
-    measure_memory,
-    measure_time,
+    measure,
 )
 from benchmarks.options import add_measuring_options, add_workload_options, workload_of
-from benchmarks.project import Workload, temporary_project
-from benchmarks.report import Row, circumstances, markdown_table, replace_section
+from benchmarks.project import Workload
+from benchmarks.report import Row, circumstances, conditions, markdown_table, replace_section, with_facts
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.devices import resolve_device
 from nnunet_sfr.errors import UserError
@@ -109,33 +107,17 @@ def main(arguments: Sequence[str] | None = None, call: Callable[..., Any] = in_f
 
 def _measure(options: argparse.Namespace, call: Callable[..., Any]) -> Measurement:
     device = resolve_device(options.device)
-    where = (options.device, options.threads)
-    workload = workload_of(options)
-    with temporary_project(workload):
-        print("Timing ...", file=sys.stderr)
-        seconds = call(measure_time, TRAINERS, *where, options.repeats, options.warmup, options.steps, variables={})
-        memory = []
-        for trainer in TRAINERS:
-            print(f"Peak memory of {trainer.__name__} ...", file=sys.stderr)
-            memory.append(call(measure_memory, trainer, *where, variables=FOR_MEMORY))
+    seconds, memory = measure(TRAINERS, options, call)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return Measurement(workload, circumstances(name, options.threads), seconds, memory)
+    return Measurement(workload_of(options), circumstances(name, options.threads), seconds, memory)
 
 
 def _as_text(measurement: Measurement, rows: Sequence[Row], options: argparse.Namespace) -> str:
     """Markdown that reads well in a terminal too."""
-    workload, ratios = measurement.workload, measurement.ratios_by_turn
     names = [trainer.__name__ for trainer in TRAINERS]
     table = markdown_table(rows, ("one training step", *names, "ratio", "limit"))
-    facts = {
-        "network": f"PlainConvUNet {'-'.join(map(str, workload.features))}, {workload.classes} classes",
-        "patches": f"{workload.batch_size} (SFR: and {workload.batch_size} unlabelled) of "
-        + " x ".join(map(str, workload.patch_size)),
-        "timing": f"{options.repeats} turns of {options.steps} steps each, after {options.warmup} to warm up; "
-        f"ratio of each turn: {', '.join(f'{ratio:.2f}' for ratio in ratios)}",
-        **measurement.circumstances,
-    }
-    return "\n".join([table, "", *(f"- {name}: {fact}" for name, fact in facts.items())])
+    turns = f"; ratio of each turn: {', '.join(f'{ratio:.2f}' for ratio in measurement.ratios_by_turn)}"
+    return with_facts(table, {**conditions(options, "SFR", turns), **measurement.circumstances})
 
 
 def _as_json(measurement: Measurement, rows: Sequence[Row]) -> str:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_sfr.dataset import SFRDataset, open_dataset
-from nnunet_sfr.trainers import find_trainer
-from tests.tiny_dataset import NAME
-from tests.tiny_project import PLANS, fill_store, make_project, nnunet_folders
+from nnunet_sfr.dataset import SFRDataset
+from tests.tiny_project import build_trainer, fill_store, make_project, nnunet_folders, project_copy
 
 TrainerFactory = Callable[..., Any]
 
@@ -32,9 +26,8 @@ def planned_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(planned_root: Path, tmp_path: Path) -> Iterator[SFRDataset]:
     """A copy of the project that a test may change, with nnU-Net's variables set to it."""
-    shutil.copytree(planned_root, tmp_path, dirs_exist_ok=True)
-    with nnunet_folders(tmp_path):
-        yield open_dataset(NAME, "3d_fullres", PLANS)
+    with project_copy(planned_root, tmp_path) as dataset:
+        yield dataset
 
 
 @pytest.fixture
@@ -42,10 +35,6 @@ def make_trainer(project: SFRDataset) -> TrainerFactory:
     """Build a trainer by name, as nnUNetv2_train does."""
 
     def make(name: str = "nnUNetTrainerSFR_MT", fold: int | str = "all") -> Any:
-        plans = json.loads(project.paths.plans_file.read_text())
-        plans["continue_training"] = False
-        dataset_json = json.loads((project.paths.preprocessed / "dataset.json").read_text())
-        trainer_class: Any = nnUNetTrainer if name == "nnUNetTrainer" else find_trainer(name)
-        return trainer_class(plans, project.paths.configuration, fold, dataset_json, torch.device("cpu"))
+        return build_trainer(project, name, fold)
 
     return make

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_stage.finetuning import fine_tune
 from nnunet_sfr.sam_stage.model import FINAL_ADAPTER
 from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
-from nnunet_sfr.trainers import find_trainer
-from tests.tiny_project import make_project, nnunet_folders
+from tests.tiny_project import build_trainer, make_project, nnunet_folders
 from tests.variants import VARIANTS
 
 CPU = torch.device("cpu")
@@ -41,10 +39,7 @@ def check_store(store: PseudoLabelStore, dataset: SFRDataset) -> None:
 
 
 def train_one_epoch(dataset: SFRDataset) -> Any:
-    plans = json.loads(dataset.paths.plans_file.read_text())
-    plans["continue_training"] = False
-    trainer_class: Any = find_trainer("nnUNetTrainerSFR_MT_1epochs")
-    trainer = trainer_class(plans, dataset.paths.configuration, "all", dict(dataset.dataset_json), CPU)
+    trainer = build_trainer(dataset, "nnUNetTrainerSFR_MT_1epochs")
     trainer.run_training()
     return trainer
 

@@ -13,6 +13,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_sfr.dataset import SFRDataset
+from tests.tiny_project import build_trainer
 
 CHECKPOINT = "checkpoint_final.pth"
 CPU = torch.device("cpu")
@@ -37,19 +38,12 @@ def random_model(dataset: SFRDataset, *folds: int | str, seed: int = 0) -> Path:
     for fold in folds or ("all",):
         torch.manual_seed(seed)
         seed += 1
-        trainer = stock_trainer(dataset, fold)
+        trainer = build_trainer(dataset, "nnUNetTrainer", fold)
         trainer.initialize()
         trainer.save_checkpoint(str(Path(trainer.output_folder, CHECKPOINT)))
     folder = Path(trainer.output_folder_base)
     _write_plans(folder, trainer.plans_manager.plans, dict(dataset.dataset_json))
     return folder
-
-
-def stock_trainer(dataset: SFRDataset, fold: int | str = "all") -> Any:
-    """nnU-Net's own trainer, as nnUNetv2_train makes it."""
-    plans = {**json.loads(dataset.paths.plans_file.read_text()), "continue_training": False}
-    trainer: Any = nnUNetTrainer(plans, dataset.paths.configuration, fold, dict(dataset.dataset_json), CPU)
-    return trainer
 
 
 def threshold_model(

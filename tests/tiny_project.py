@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
@@ -18,6 +21,7 @@ from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.planning import fingerprint
 from nnunet_sfr.planning.pipeline import plan_and_preprocess
+from nnunet_sfr.trainers import find_trainer
 from tests.tiny_dataset import NAME, make_raw_dataset
 
 PLANS = "nnUNetPlansCPU"
@@ -60,6 +64,25 @@ def plan_project(configuration: str = "3d_fullres", *, target_spacing: Sequence[
     dataset = open_dataset(NAME, configuration, PLANS)
     change_settings(dataset, SHORT)
     return open_dataset(NAME, configuration, PLANS)
+
+
+@contextmanager
+def project_copy(root: Path, target: Path) -> Iterator[SFRDataset]:
+    """A copy, in ``target``, of a project below ``root``, with nnU-Net's variables set to it.
+
+    The copy keeps the times of change, so it is as up to date as the original.
+    """
+    shutil.copytree(root, target, dirs_exist_ok=True)
+    with nnunet_folders(target):
+        yield open_dataset(NAME, "3d_fullres", PLANS)
+
+
+def build_trainer(dataset: SFRDataset, name: str, fold: Fold = "all") -> Any:
+    """A trainer by name, ours or nnU-Net's own, built as nnUNetv2_train does, from the files as they are now."""
+    plans = {**json.loads(dataset.paths.plans_file.read_text()), "continue_training": False}
+    dataset_json = json.loads((dataset.paths.preprocessed / "dataset.json").read_text())
+    trainer_class: Any = nnUNetTrainer if name == "nnUNetTrainer" else find_trainer(name)
+    return trainer_class(plans, dataset.paths.configuration, fold, dataset_json, torch.device("cpu"))
 
 
 def change_settings(dataset: SFRDataset, changes: dict[str, dict[str, Any]]) -> None:

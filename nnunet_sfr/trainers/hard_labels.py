@@ -18,10 +18,8 @@ def predicted_labels(logits: torch.Tensor, labels: LabelManager) -> torch.Tensor
     """
     if not labels.has_regions:
         return logits.argmax(dim=1)
-    result = torch.zeros_like(logits[:, 0], dtype=torch.int64)
-    for channel, label in enumerate(labels.regions_class_order):
-        result[logits[:, channel] > 0] = label
-    return result
+    decisions = (logits > 0).float()  # as probabilities: nnU-Net asks whether they are above 0.5
+    return torch.stack([labels.convert_probabilities_to_segmentation(item) for item in decisions]).long()
 
 
 def hard_targets(logits: torch.Tensor, labels: LabelManager) -> torch.Tensor:

@@ -60,6 +60,10 @@ class nnUNetTrainer_MagicNet(SemiSupervisedTrainer):
             "position_loss": self.active_settings.magicnet_position_weight,
         }
 
+    def initialize(self) -> None:
+        super().initialize()
+        self.dice_loss = dice_part(self.loss)
+
     def build_extra_modules(self) -> nn.ModuleDict:
         settings = self.active_settings
         stride = np.prod(np.vstack(self.configuration_manager.pool_op_kernel_sizes), axis=0)
@@ -72,7 +76,6 @@ class nnUNetTrainer_MagicNet(SemiSupervisedTrainer):
         self.class_statistics = ClassStatistics(
             max(self.label_manager.all_labels) + 1, settings.magicnet_statistics_window
         )
-        self.dice_loss = dice_part(self._build_loss())
         bottleneck_size = tuple((self.grid.cube_size // stride).tolist())
         encoder: Any = self.student.encoder
         channels = encoder.output_channels[-1]

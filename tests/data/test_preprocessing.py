@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_sfr.data.cases import RawDataset, list_cases
 from nnunet_sfr.data.preprocessing import PreprocessingResult, check_grid, copy_ground_truth, preprocess
-from nnunet_sfr.dataset import SFRDataset, open_dataset
+from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.planning import fingerprint
 from nnunet_sfr.planning.pipeline import plan_and_preprocess
 from tests.tiny_dataset import NAME, make_raw_dataset
-from tests.tiny_project import nnunet_folders
+from tests.tiny_project import nnunet_folders, project_copy
 
 PLANS = "nnUNetPlansCPU"
 OPTIONS: dict[str, Any] = {"planner": "ExperimentPlannerCPU", "fingerprint_processes": 1, "processes": 1}
@@ -41,10 +40,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def dataset(template: Path, tmp_path: Path) -> Iterator[SFRDataset]:
-    # copytree keeps the times of change, so the copy is as up to date as the original
-    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
-    with nnunet_folders(tmp_path):
-        yield open_dataset(NAME, "3d_fullres", PLANS)
+    with project_copy(template, tmp_path) as dataset:
+        yield dataset
 
 
 def run(dataset: SFRDataset) -> PreprocessingResult:

@@ -24,7 +24,7 @@ from nnunet_sfr.labelling import common
 from nnunet_sfr.labelling.from_model import label_from_model
 from tests.tiny_dataset import BACKGROUND, BLOB, NAME, NOISE, make_raw_dataset, write_case
 from tests.tiny_model import CHECKPOINT, CPU, random_model, threshold_model, thresholding
-from tests.tiny_project import PLANS, change_settings, make_project, nnunet_folders, plan_project
+from tests.tiny_project import PLANS, change_settings, make_project, nnunet_folders, plan_project, project_copy
 
 CASES = ["unlabelled_00", "unlabelled_01"]
 
@@ -173,9 +173,8 @@ def asymmetric_label() -> np.ndarray:
 
 @pytest.fixture
 def asymmetric(asymmetric_root: Path, tmp_path: Path) -> Iterator[SFRDataset]:
-    shutil.copytree(asymmetric_root, tmp_path, dirs_exist_ok=True)
-    with nnunet_folders(tmp_path):
-        yield open_dataset(NAME, "3d_fullres", PLANS)
+    with project_copy(asymmetric_root, tmp_path) as dataset:
+        yield dataset
 
 
 def other_plan(dataset: SFRDataset, transpose_forward: list[int], spacing: list[float]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.from_network import NetworkLabeller, label_pool
 from nnunet_sfr.settings import PseudoLabelSettings
-from tests.tiny_model import CPU, Thresholding, stock_trainer
-from tests.tiny_project import make_project, nnunet_folders
+from tests.tiny_model import CPU, Thresholding
+from tests.tiny_project import build_trainer, make_project, nnunet_folders
 
 
 def labeller(
@@ -77,7 +77,7 @@ def test_a_network_that_looks_at_single_voxels(configuration: str, options: dict
 
 
 def test_it_predicts_what_nnunet_predicts(project: SFRDataset) -> None:
-    trainer = stock_trainer(project)
+    trainer = build_trainer(project, "nnUNetTrainer")
     trainer.initialize()
     trainer.set_deep_supervision_enabled(False)
     predictor = nnUNetPredictor(use_mirroring=True, device=CPU, allow_tqdm=False)
@@ -94,7 +94,7 @@ def test_it_predicts_what_nnunet_predicts(project: SFRDataset) -> None:
 
 
 def test_it_leaves_the_training_as_it_was(project: SFRDataset, capfd: pytest.CaptureFixture[str]) -> None:
-    trainer = stock_trainer(project)
+    trainer = build_trainer(project, "nnUNetTrainer")
     trainer.initialize()
     network = trainer.network
     frozen = network.encoder.stages[0]
@@ -139,7 +139,7 @@ def test_the_network_is_not_compiled_on_the_way(
 
 
 def test_the_network_is_restored_after_an_error(project: SFRDataset) -> None:
-    trainer = stock_trainer(project)
+    trainer = build_trainer(project, "nnUNetTrainer")
     trainer.initialize()
     trainer.network.train()
     with pytest.raises(RuntimeError):
@@ -149,7 +149,7 @@ def test_the_network_is_restored_after_an_error(project: SFRDataset) -> None:
 
 
 def test_predictions_follow_the_weights(project: SFRDataset) -> None:
-    trainer = stock_trainer(project)
+    trainer = build_trainer(project, "nnUNetTrainer")
     trainer.initialize()
     network, image = labeller(trainer.network, project), first_image(project)
     before = network.probabilities(image)

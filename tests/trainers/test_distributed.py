@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import datetime
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -27,12 +26,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.labelling.common import label_pool
-from nnunet_sfr.trainers import find_trainer, magicnet, self_training, semi_supervised
+from nnunet_sfr.trainers import magicnet, self_training, semi_supervised
 from nnunet_sfr.trainers.cubes import CubeGrid
 from nnunet_sfr.trainers.distributed import average_gradients, broadcast, mean_over_ranks
 from tests.stopped_runs import resume, train_until_killed
 from tests.tiny_dataset import NAME
-from tests.tiny_project import PLANS, change_settings, nnunet_folders
+from tests.tiny_project import PLANS, build_trainer, change_settings, nnunet_folders
 
 CPU = torch.device("cpu")
 RANKS = (0, 1)
@@ -64,9 +63,7 @@ Results = dict[str, Any]
 def build(name: str) -> Any:
     """A trainer on the CPU, where nnU-Net expects a GPU of every rank."""
     dataset = open_dataset(NAME, "3d_fullres", PLANS)
-    plans = {**json.loads(dataset.paths.plans_file.read_text()), "continue_training": False}
-    trainer_class: Any = find_trainer(name)
-    trainer = trainer_class(plans, "3d_fullres", "all", dict(dataset.dataset_json), CPU)
+    trainer = build_trainer(dataset, name)
     trainer.device, trainer.grad_scaler = CPU, None
     return trainer
 

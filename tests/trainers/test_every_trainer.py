@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,16 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.trainers import TRAINERS, find_trainer
 from tests.stopped_runs import require_same_training, resume, train_until_killed, weights
 from tests.tiny_dataset import NAME
-from tests.tiny_project import PLANS, change_settings, fill_store, make_project, nnunet_folders
+from tests.tiny_project import PLANS, build_trainer, change_settings, fill_store, make_project, nnunet_folders
 from tests.variants import LOW_RESOLUTION, VARIANTS
 
-CPU = torch.device("cpu")
 KINDS = {**VARIANTS, "3d lowres": LOW_RESOLUTION}
 OpenVariant = Callable[[str], SFRDataset]
 
@@ -53,12 +50,6 @@ def open_variant(roots: Callable[[str], Path], tmp_path: Path) -> Iterator[OpenV
         yield copy
 
 
-def build(dataset: SFRDataset, name: str) -> Any:
-    plans = {**json.loads(dataset.paths.plans_file.read_text()), "continue_training": False}
-    trainer_class: Any = nnUNetTrainer if name == "nnUNetTrainer" else find_trainer(name)
-    return trainer_class(plans, dataset.paths.configuration, "all", dict(dataset.dataset_json), CPU)
-
-
 @pytest.mark.parametrize(
     ("name", "variant"),
     [*itertools.product(TRAINERS, VARIANTS), ("nnUNetTrainerSFR_MagicNet", "3d lowres")],
@@ -69,7 +60,7 @@ def test_a_few_steps_on_every_kind_of_data_set(name: str, variant: str, open_var
     # self-training needs two epochs, one on each side of its labelling
     epochs = 2 if variant == "3d" or name.endswith("_ST") else 1
     change_settings(dataset, {"retraining": {"epochs": epochs}})
-    trainer = build(dataset, name)
+    trainer = build_trainer(dataset, name)
     trainer.initialize()
     start = weights(trainer.student)
     trainer.run_training()
@@ -89,7 +80,7 @@ def test_a_few_steps_on_every_kind_of_data_set(name: str, variant: str, open_var
     assert not torch.equal(teacher, student)
     assert torch.isfinite(student).all()
 
-    stock = build(dataset, "nnUNetTrainer")
+    stock = build_trainer(dataset, "nnUNetTrainer")
     for file, expected in (("checkpoint_final.pth", trainer.student), ("checkpoint_teacher.pth", trainer.teacher)):
         checkpoint = torch.load(Path(trainer.output_folder, file), weights_only=False)
         assert set(checkpoint["network_weights"]) == set(expected.state_dict())
@@ -107,12 +98,12 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, open_variant: OpenVa
     dataset = open_variant("3d")
     # self-training labels the pool before the second and before the third epoch
     change_settings(dataset, {"retraining": {"epochs": 4, "relabel_at": [0.25, 0.5], "magicnet_statistics_window": 3}})
-    undisturbed = build(dataset, name)
+    undisturbed = build_trainer(dataset, name)
     undisturbed.run_training()
     shutil.rmtree(undisturbed.output_folder)
 
-    train_until_killed(build(dataset, name), epoch=2)
-    resumed = resume(lambda: build(dataset, name))
+    train_until_killed(build_trainer(dataset, name), epoch=2)
+    resumed = resume(lambda: build_trainer(dataset, name))
     assert resumed.current_epoch == 2
     assert resumed.iteration == 4
     resumed.run_training()
