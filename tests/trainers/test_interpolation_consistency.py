@@ -22,7 +22,7 @@ from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.interpolation_consistency import draw_mix, interpolate, interpolation_consistency
 from nnunet_sfr.trainers.schedules import consistency_weight
 from nnunet_sfr.trainers.semi_supervised import Patches
-from tests import project_fixtures
+from tests import tiny_project
 from tests.conftest import REPOSITORY
 from tests.project_fixtures import TrainerFactory
 from tests.stopped_runs import require_same_training, resume, train_until_killed, weights
@@ -260,7 +260,7 @@ def test_nnunet_finds_a_method_outside_the_package(
     assert recursive_find_trainer_class_by_name("nnUNetTrainer_AbsoluteMT_50epochs").requested_epochs == 50
     assert recursive_find_trainer_class_by_name("nnUNetTrainerSFR_ICT_3epochs").requested_epochs == 3  # ours still
     found = recursive_find_trainer_class_by_name("nnUNetTrainer_AbsoluteMT")
-    monkeypatch.setattr(project_fixtures, "find_trainer", lambda name: found)
+    monkeypatch.setattr(tiny_project, "find_trainer", lambda name: found)
     trainer = make_trainer("nnUNetTrainer_AbsoluteMT")
     trainer.initialize()
     student, teacher = torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3)
