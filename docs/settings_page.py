@@ -17,6 +17,7 @@ SECTIONS = {
     "fine_tuning": "FineTuningSettings",
     "pseudo_labels": "PseudoLabelSettings",
     "retraining": "RetrainingSettings",
+    "rounds": "RoundSettings",
 }
 INTRODUCTION = """# Settings
 

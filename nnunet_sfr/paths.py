@@ -11,8 +11,11 @@ environment when they are used. Below them::
         pseudo_labels/nnUNetPlans__3d_fullres/fold_all/
             round_0/                                           what the trainers read, whoever made it
             <trainer>_round_1/                                 what a trainer wrote itself
+            round_1_model/                                     SFR+: what the re-trained model says before round 1,
+            round_1_selection.json                             which cases it is sure of,
+            round_1/                                           and what SAM says after learning from those
     nnUNet_results/Dataset042_Name/
-        SFR_SAM__nnUNetPlans__3d_fullres/fold_all/round_0/     the fine-tuned SAM
+        SFR_SAM__nnUNetPlans__3d_fullres/fold_all/round_0/     the fine-tuned SAM (SFR+: and round_1, ...)
         nnUNetTrainerSFR_MT__nnUNetPlans__3d_fullres/fold_all/ nnU-Net's own
 """
 
@@ -99,9 +102,19 @@ class SFRPaths:
                 it (its manifest says who).
             round_index: 0, or the number of the round.
         """
-        stage = f"{self.plans_name}__{self.configuration}"
         name = f"round_{round_index}" if trainer is None else f"{trainer}_round_{round_index}"
-        return self.preprocessed / "pseudo_labels" / stage / f"fold_{fold}" / name
+        return self._all_pseudo_labels(fold) / name
+
+    def model_pseudo_labels(self, fold: Fold, round_index: int) -> Path:
+        """Folder of the store with what the re-trained model says of the pool before an SFR+ round (from 1)."""
+        return self._all_pseudo_labels(fold) / f"round_{round_index}_model"
+
+    def selection(self, fold: Fold, round_index: int) -> Path:
+        """File that says which cases the model is sure of in an SFR+ round (from 1)."""
+        return self._all_pseudo_labels(fold) / f"round_{round_index}_selection.json"
+
+    def _all_pseudo_labels(self, fold: Fold) -> Path:
+        return self.preprocessed / "pseudo_labels" / f"{self.plans_name}__{self.configuration}" / f"fold_{fold}"
 
     def sam_stage(self, fold: Fold, round_index: int = 0) -> Path:
         """Folder of the fine-tuned SAM of one round."""

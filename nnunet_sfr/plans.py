@@ -21,6 +21,7 @@ from nnunet_sfr.settings import (
     FineTuningSettings,
     PseudoLabelSettings,
     RetrainingSettings,
+    RoundSettings,
     SAMSettings,
     StitchingSettings,
     section_from_dict,
@@ -35,6 +36,7 @@ _SECTIONS: dict[str, type] = {
     "fine_tuning": FineTuningSettings,
     "pseudo_labels": PseudoLabelSettings,
     "retraining": RetrainingSettings,
+    "rounds": RoundSettings,
 }
 
 
@@ -47,6 +49,7 @@ class SFRConfiguration:
     fine_tuning: FineTuningSettings = field(default_factory=FineTuningSettings)
     pseudo_labels: PseudoLabelSettings = field(default_factory=PseudoLabelSettings)
     retraining: RetrainingSettings = field(default_factory=RetrainingSettings)
+    rounds: RoundSettings = field(default_factory=RoundSettings)
     derived_from: Mapping[str, Any] = field(default_factory=dict)
     """The values of ``DERIVED_FROM_KEYS`` and ``transpose_forward`` in the nnU-Net plan at planning time."""
 

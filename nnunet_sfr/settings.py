@@ -231,6 +231,28 @@ class RetrainingSettings:
         _require(0.0 <= self.ema_decay < 1.0, f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoundSettings:
+    """SFR+: the rounds in which SAM and the re-training take turns (paper, section III-C)."""
+
+    fine_tuning_fraction: float = 0.5
+    """Length of SAM's fine-tuning in one round, as a share of fine_tuning.iterations."""
+    retraining_fraction: float = 0.5
+    """Length of the re-training in one round, as a share of retraining.epochs; the suffix _<N>epochs of a trainer's
+    name wins over it."""
+    labelled_fraction: float = 0.5
+    """Chance that a patch of SAM's fine-tuning comes from a labelled case, and not from one of high confidence."""
+
+    def __post_init__(self) -> None:
+        for name in ("fine_tuning_fraction", "retraining_fraction"):
+            value = getattr(self, name)
+            _require(value > 0, f"{name} must be positive, got {value}")
+        _require(
+            0.0 < self.labelled_fraction <= 1.0,
+            f"labelled_fraction must lie above 0 and at most at 1, got {self.labelled_fraction}",
+        )
+
+
 def section_from_dict(section: type[Section], values: Any) -> Section:
     """Build one settings section from JSON values.
 

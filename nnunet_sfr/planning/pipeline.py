@@ -160,7 +160,12 @@ def _with_edits(fresh: SFRConfiguration, present: dict[str, Any], file: Path, na
     except ValueError as error:
         raise UserError(f"{file}: configuration {name}: {error}; mend it, or add --overwrite_sfr_plan") from None
     return replace(
-        fresh, sam=old.sam, fine_tuning=old.fine_tuning, pseudo_labels=old.pseudo_labels, retraining=old.retraining
+        fresh,
+        sam=old.sam,
+        fine_tuning=old.fine_tuning,
+        pseudo_labels=old.pseudo_labels,
+        retraining=old.retraining,
+        rounds=old.rounds,
     )
 
 
