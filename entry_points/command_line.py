@@ -53,6 +53,29 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_round(parser: argparse.ArgumentParser, later_rounds: str) -> None:
+    """``--round``, for the commands that SFR+ repeats.
+
+    Args:
+        parser: to add to.
+        later_rounds: what the command does in a round of SFR+, for the help.
+    """
+    parser.add_argument(
+        "--round",
+        type=round_number,
+        default=0,
+        metavar="R",
+        help=f"0 for SFR; a round of SFR+, from 1, {later_rounds}",
+    )
+
+
+def round_number(text: str) -> int:
+    """0, 1, 2, ..."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be 0, 1, 2, ..., got {text!r}")
+    return int(text)
+
+
 def fold(text: str) -> int | str:
     """``"all"`` or a number, as nnU-Net takes it."""
     if text == "all":

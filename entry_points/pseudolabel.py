@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .command_line import add_configuration, add_device, add_fold, argument_parser, fold, run
+from .command_line import add_configuration, add_device, add_fold, add_round, argument_parser, fold, run
 
 if TYPE_CHECKING:
     from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
@@ -37,11 +37,12 @@ def _parser() -> argparse.ArgumentParser:
         "sfr_pseudolabel",
         "Label the unlabelled cases, into the store that the trainers read: with the fine-tuned SAM, or instead of it "
         "with a trained nnU-Net model (--from-model) or with label maps of any origin (--from-images). Cases that are "
-        "there already are skipped.",
+        "there already are skipped. For SFR+ see --round and -tr.",
     )
     add_configuration(parser)
     add_fold(parser)
     add_device(parser)
+    add_round(parser, "whose SAM labels the pool again; with -tr, the model labels it for sfr_select")
     sources = parser.add_mutually_exclusive_group()
     sources.add_argument(
         "--from-model",
@@ -58,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
         help="take the label maps in this folder instead: one for every unlabelled case, called <case> and the data "
         "set's file ending, on the grid of the original image, with the data set's label values. All are checked "
         "before the first is taken; a file that changes is taken anew",
+    )
+    sources.add_argument(
+        "-tr",
+        dest="trainer",
+        metavar="TRAINER",
+        help="with --round 1 or later: predict with the model that this trainer trained in the round before; "
+        "sfr_select reads how sure it is, and sfr_finetune learns from its labels of the cases that it is sure of",
     )
     parser.add_argument("-chk", choices=("final", "best"), help="which adapter of sfr_finetune to use; default: final")
     parser.add_argument(
@@ -89,8 +97,12 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         for name in ("model_folds", "model_checkpoint"):
             if getattr(arguments, name) is not None:
                 parser.error(f"--{name.replace('_', '-')} goes with --from-model only")
-    if arguments.chk is not None and (arguments.from_model or arguments.from_images):
-        parser.error("-chk chooses an adapter of SAM; it goes with neither --from-model nor --from-images")
+    if arguments.chk is not None and (arguments.from_model or arguments.from_images or arguments.trainer):
+        parser.error("-chk chooses an adapter of SAM; it goes with neither --from-model nor --from-images nor -tr")
+    if arguments.trainer is not None and arguments.round == 0:
+        parser.error("-tr labels the pool for a round of SFR+; add --round 1, or use --from-model")
+    if arguments.round > 0 and (arguments.from_model or arguments.from_images):
+        parser.error("--from-model and --from-images fill the store of round 0; later rounds are SAM's, or -tr's")
     if arguments.device != "auto" and arguments.from_images:
         parser.error("-device does not go with --from-images, which computes nothing")
     if arguments.export is not None and arguments.export == arguments.from_images:
@@ -100,14 +112,16 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 def _label(dataset: SFRDataset, arguments: argparse.Namespace) -> PseudoLabelStore:
     # importing torch takes seconds, which -h should not
     from nnunet_sfr.devices import resolve_device
+    from nnunet_sfr.labelling.common import Share
     from nnunet_sfr.labelling.from_images import label_from_images
     from nnunet_sfr.labelling.from_model import CHECKPOINT, label_from_model
+    from nnunet_sfr.labelling.from_retraining import label_from_retraining
     from nnunet_sfr.sam_stage.model import BEST_ADAPTER, FINAL_ADAPTER
     from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
 
-    share = {name: getattr(arguments, name) for name in ("num_parts", "part_id", "overwrite")}
+    share = Share(arguments.num_parts, arguments.part_id, arguments.overwrite)
     if arguments.from_images is not None:
-        return label_from_images(dataset, arguments.fold, folder=arguments.from_images, **share)
+        return label_from_images(dataset, arguments.fold, folder=arguments.from_images, share=share)
     device = resolve_device(arguments.device)
     if arguments.from_model is not None:
         return label_from_model(
@@ -117,7 +131,11 @@ def _label(dataset: SFRDataset, arguments: argparse.Namespace) -> PseudoLabelSto
             model_folder=arguments.from_model,
             model_folds=arguments.model_folds,
             checkpoint=arguments.model_checkpoint or CHECKPOINT,
-            **share,
+            share=share,
+        )
+    if arguments.trainer is not None:
+        return label_from_retraining(
+            dataset, arguments.fold, device, trainer=arguments.trainer, round_index=arguments.round, share=share
         )
     adapter = BEST_ADAPTER if arguments.chk == "best" else FINAL_ADAPTER
-    return pseudo_label(dataset, arguments.fold, device, adapter=adapter, **share)
+    return pseudo_label(dataset, arguments.fold, device, adapter=adapter, round_index=arguments.round, share=share)

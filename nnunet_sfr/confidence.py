@@ -2,9 +2,64 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from torch.nn import functional as F
+
+BOUNDARY_WIDTH = 2
+"""Voxels on either side of a boundary that count as near it."""
+
+PAPER_MEASURE = "mean_max_probability"
+"""Eq. 8."""
+PAPER_THRESHOLD = 0.985
+"""The paper's tau."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of the record, turned so that a higher value means more confidence.
+
+    Args:
+        value: from a record to the number, None where the record has none.
+        meaning: in a few words.
+    """
+
+    value: Callable[[Mapping[str, Any]], float | None]
+    meaning: str
+
+
+def _entry(key: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda record: record.get(key)
+
+
+def _certainty_at_boundary(record: Mapping[str, Any]) -> float | None:
+    entropy = record.get("boundary_entropy")
+    return None if entropy is None else 1.0 - entropy
+
+
+def _least_sure_class(record: Mapping[str, Any]) -> float | None:
+    by_class = record.get("class_mean_max_probability") or {}
+    values = [value for label, value in by_class.items() if label != "0" and value is not None]
+    return min(values, default=None)
+
+
+MEASURES: dict[str, Measure] = {
+    "flip_agreement": Measure(_entry("flip_agreement"), "Dice with what it says of the mirrored image"),
+    "expected_dice": Measure(_entry("expected_dice"), "Dice that its probabilities promise"),
+    "foreground_mean_max_probability": Measure(
+        _entry("foreground_mean_max_probability"), "mean probability of its decision, over predicted foreground"
+    ),
+    "class_mean_max_probability": Measure(_least_sure_class, "the same, of the class it is least sure of"),
+    "boundary_entropy": Measure(_certainty_at_boundary, "1 - mean normalised entropy near predicted boundaries"),
+    "previous_round_agreement": Measure(_entry("previous_round_agreement"), "Dice with the previous round's label map"),
+    PAPER_MEASURE: Measure(_entry(PAPER_MEASURE), "eq. 8 of the paper: mean probability of its decision, all voxels"),
+}
+"""What cases can be told apart by. docs/results.md has their rank correlation with the true Dice."""
 
 
 def decision_probability(probabilities: torch.Tensor, *, regions: bool) -> torch.Tensor:
@@ -28,7 +83,13 @@ def decision_probability(probabilities: torch.Tensor, *, regions: bool) -> torch
 
 
 def confidence_record(
-    probabilities: torch.Tensor, labels: torch.Tensor, *, num_classes: int, regions: bool
+    probabilities: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    num_classes: int,
+    regions: bool,
+    mirrored: Iterable[torch.Tensor] = (),
+    previous: torch.Tensor | None = None,
 ) -> dict[str, Any]:
     """Confidence of one case.
 
@@ -37,12 +98,20 @@ def confidence_record(
         labels: (D, H, W), the label values decided on.
         num_classes: number of label values, background included.
         regions: whether ``probabilities`` are those of regions.
+        mirrored: label maps (D, H, W) of the mirrored image, mirrored back.
+        previous: label map (D, H, W) of the previous round.
 
     Returns:
-        ``mean_max_probability``: eq. 8 of the paper, the mean over all voxels of :func:`decision_probability`;
-        ``foreground_mean_max_probability``: the same mean over predicted foreground, None where there is none
-        (background fills most of a volume and hides how sure the model is of the organ);
+        None stands for a number that does not exist, as nothing can be said of foreground that was not found.
+
+        ``mean_max_probability``: eq. 8 of the paper, the mean over all voxels of :func:`decision_probability`.
+        ``foreground_mean_max_probability``: the same mean over predicted foreground (background fills most of a volume
+        and hides how sure the model is of the organ).
         ``class_mean_max_probability`` and ``class_voxels``: by label value, as strings, for JSON.
+        ``expected_dice``: :func:`expected_dice`.
+        ``boundary_entropy``: mean normalised entropy within ``BOUNDARY_WIDTH`` voxels of a predicted boundary.
+        ``flip_agreement``: mean of :func:`agreement` with the label maps in ``mirrored``.
+        ``previous_round_agreement``: :func:`agreement` with ``previous``.
     """
     sure = decision_probability(probabilities, regions=regions)
     masks = {str(label): labels == label for label in range(num_classes)}
@@ -50,19 +119,115 @@ def confidence_record(
         "mean_max_probability": float(sure.mean()),
         "foreground_mean_max_probability": _mean_over(sure, labels > 0),
         "class_mean_max_probability": {label: _mean_over(sure, mask) for label, mask in masks.items()},
+        "expected_dice": expected_dice(probabilities, labels, regions=regions),
+        "boundary_entropy": _mean_over(normalised_entropy(probabilities, regions=regions), near_boundary(labels)),
+        **agreements(labels, num_classes=num_classes, mirrored=mirrored, previous=previous),
         "class_voxels": {label: int(mask.sum()) for label, mask in masks.items()},
     }
 
 
-def no_confidence(labels: torch.Tensor, *, num_classes: int) -> dict[str, Any]:
+def no_confidence(labels: torch.Tensor, *, num_classes: int, previous: torch.Tensor | None = None) -> dict[str, Any]:
     """The record of a label map that came without probabilities: the same keys, voxels counted, the rest None."""
     voxels = {str(label): int((labels == label).sum()) for label in range(num_classes)}
     return {
         "mean_max_probability": None,
         "foreground_mean_max_probability": None,
         "class_mean_max_probability": dict.fromkeys(voxels),
+        "expected_dice": None,
+        "boundary_entropy": None,
+        **agreements(labels, num_classes=num_classes, previous=previous),
         "class_voxels": voxels,
     }
+
+
+def agreements(
+    labels: torch.Tensor,
+    *,
+    num_classes: int,
+    mirrored: Iterable[torch.Tensor] = (),
+    previous: torch.Tensor | None = None,
+) -> dict[str, float | None]:
+    """The part of the record that compares the label map (D, H, W) with others of the same case."""
+    dices = [agreement(labels, other, num_classes=num_classes) for other in mirrored]
+    known = [dice for dice in dices if dice is not None]
+    return {
+        # where one view finds something and the other nothing, the Dice is 0; where neither does, there is none
+        "flip_agreement": float(np.mean(known)) if known else None,
+        "previous_round_agreement": None if previous is None else agreement(labels, previous, num_classes=num_classes),
+    }
+
+
+def agreement(labels: torch.Tensor, other: torch.Tensor, *, num_classes: int) -> float | None:
+    """Dice of two label maps (D, H, W), the mean over the foreground classes that either has; None if neither has any.
+
+    Negative values (outside the image's non-zero mask) count as background.
+    """
+    dices = []
+    for label in range(1, num_classes):
+        ours, theirs = labels == label, other == label
+        total = int(ours.sum()) + int(theirs.sum())
+        if total:
+            dices.append(2 * int((ours & theirs).sum()) / total)
+    return float(np.mean(dices)) if dices else None
+
+
+def expected_dice(probabilities: torch.Tensor, labels: torch.Tensor, *, regions: bool) -> float | None:
+    """The Dice to be expected if the probabilities were calibrated: 2 sum_{v in P} p(v) / (|P| + sum_v p(v)).
+
+    P is what was decided to be the class, p its probability: the ratio of the expected overlap to the expected sizes.
+
+    Args:
+        probabilities: (C, D, H, W), softmax over label values, or one sigmoid per region.
+        labels: (D, H, W), the label values decided on.
+        regions: which of the two.
+
+    Returns:
+        the mean over the predicted classes (or regions); None without any.
+    """
+    dices = []
+    for probability, decided in _foreground(probabilities, labels, regions=regions):
+        size = int(decided.sum())
+        if size:
+            inside = float(probability[decided].double().sum())
+            dices.append(2 * inside / (size + float(probability.double().sum())))
+    return float(np.mean(dices)) if dices else None
+
+
+def _foreground(
+    probabilities: torch.Tensor, labels: torch.Tensor, *, regions: bool
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Probability and decision (D, H, W) of every foreground class or region."""
+    if regions:
+        yield from ((probability, probability > 0.5) for probability in probabilities)
+    else:
+        yield from ((probabilities[label], labels == label) for label in range(1, len(probabilities)))
+
+
+def normalised_entropy(probabilities: torch.Tensor, *, regions: bool) -> torch.Tensor:
+    """Entropy over its maximum, from 0 (sure) to 1 (no idea), voxel by voxel.
+
+    Args:
+        probabilities: (C, D, H, W), softmax over label values, or one sigmoid per region.
+        regions: which of the two.
+
+    Returns:
+        (D, H, W). Softmax: -sum_c p_c log p_c / log C. Regions: the mean over regions of the entropy of (p, 1 - p).
+    """
+    entropy = torch.zeros(probabilities.shape[1:], dtype=torch.float64)
+    for probability in probabilities:
+        entropy -= torch.xlogy(probability, probability).double()
+        if regions:
+            entropy -= torch.xlogy(1 - probability, 1 - probability).double()
+    return entropy / (len(probabilities) * math.log(2) if regions else math.log(len(probabilities)))
+
+
+def near_boundary(labels: torch.Tensor) -> torch.Tensor:
+    """Voxels (D, H, W) with another label within a box of ``BOUNDARY_WIDTH`` voxels to each side."""
+    size = 2 * BOUNDARY_WIDTH + 1
+    values = labels[None, None].float()
+    highest = F.max_pool3d(values, size, stride=1, padding=BOUNDARY_WIDTH)
+    lowest = -F.max_pool3d(-values, size, stride=1, padding=BOUNDARY_WIDTH)
+    return (highest != lowest)[0, 0]
 
 
 def _mean_over(values: torch.Tensor, mask: torch.Tensor) -> float | None:

@@ -15,6 +15,17 @@ from typing import Any, TypeVar
 
 SAM_MODELS = ("vit_tiny", "vit_b", "vit_l", "vit_h")
 ADAPTATIONS = ("lora", "decoder", "full")
+CONFIDENCE_MEASURES = (
+    "flip_agreement",
+    "expected_dice",
+    "foreground_mean_max_probability",
+    "class_mean_max_probability",
+    "boundary_entropy",
+    "previous_round_agreement",
+    "mean_max_probability",
+)
+"""The numbers of :mod:`nnunet_sfr.confidence` that cases can be told apart by."""
+CONFIDENCE_SOURCES = ("model", "sam")
 
 Section = TypeVar("Section")
 
@@ -147,6 +158,9 @@ class PseudoLabelSettings:
     """Step between patches as a share of the patch (nnU-Net's meaning and default)."""
     use_mirroring: bool = False
     """Average over mirrored inputs: eight times the work in 3D."""
+    measure_flip_agreement: bool = True
+    """Predict each image once more for each of its axes, mirrored along it, and record how well the label maps agree:
+    four times the work in 3D for the best measure of confidence that we know (docs/results.md)."""
 
     def __post_init__(self) -> None:
         _require(0.0 < self.tile_step_size <= 1.0, f"tile_step_size must lie in (0, 1], got {self.tile_step_size}")
@@ -235,6 +249,17 @@ class RetrainingSettings:
 class RoundSettings:
     """SFR+: the rounds in which SAM and the re-training take turns (paper, section III-C)."""
 
+    confidence: str = "flip_agreement"
+    """What tells sure cases from unsure ones: flip_agreement, expected_dice, foreground_mean_max_probability,
+    class_mean_max_probability, boundary_entropy, previous_round_agreement or mean_max_probability (eq. 8); the best in
+    docs/results.md."""
+    confidence_of: str = "model"
+    """Whose confidence counts: model (the re-trained one) or sam."""
+    threshold: float | None = None
+    """Cases with at least this confidence are high (paper: 0.985 for eq. 8); null takes high_fraction."""
+    high_fraction: float = 0.5
+    """Without a threshold, the share of the unlabelled cases that is high: confidence cannot be compared between data
+    sets."""
     fine_tuning_fraction: float = 0.5
     """Length of SAM's fine-tuning in one round, as a share of fine_tuning.iterations."""
     retraining_fraction: float = 0.5
@@ -244,6 +269,17 @@ class RoundSettings:
     """Chance that a patch of SAM's fine-tuning comes from a labelled case, and not from one of high confidence."""
 
     def __post_init__(self) -> None:
+        _require(
+            self.confidence in CONFIDENCE_MEASURES,
+            f"confidence must be one of {', '.join(CONFIDENCE_MEASURES)}, got {self.confidence!r}",
+        )
+        _require(
+            self.confidence_of in CONFIDENCE_SOURCES,
+            f"confidence_of must be one of {', '.join(CONFIDENCE_SOURCES)}, got {self.confidence_of!r}",
+        )
+        if self.threshold is not None:
+            _require_fraction("threshold", self.threshold)
+        _require_fraction("high_fraction", self.high_fraction)
         for name in ("fine_tuning_fraction", "retraining_fraction"):
             value = getattr(self, name)
             _require(value > 0, f"{name} must be positive, got {value}")

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunet_sfr.confidence import confidence_record, no_confidence
+from nnunet_sfr.confidence import (
+    MEASURES,
+    PAPER_MEASURE,
+    agreement,
+    confidence_record,
+    expected_dice,
+    near_boundary,
+    no_confidence,
+    normalised_entropy,
+)
+from nnunet_sfr.settings import CONFIDENCE_MEASURES
 
 
 def test_means_by_hand() -> None:
@@ -58,7 +68,9 @@ def test_a_single_region_is_as_sure_as_two_classes() -> None:
     labels = (region[0] > 0.5).long()
     of_region = confidence_record(region, labels, num_classes=2, regions=True)
     of_classes = confidence_record(torch.cat([1 - region, region]), labels, num_classes=2, regions=False)
-    assert of_region == of_classes
+    assert of_region.keys() == of_classes.keys()
+    for key, value in of_region.items():
+        assert of_classes[key] == pytest.approx(value), key
 
 
 def test_without_probabilities_voxels_are_counted_and_nothing_is_claimed() -> None:
@@ -69,3 +81,99 @@ def test_without_probabilities_voxels_are_counted_and_nothing_is_claimed() -> No
     assert record["class_voxels"] == with_numbers["class_voxels"] == {"0": 1, "1": 0, "2": 2}
     assert record["mean_max_probability"] is record["foreground_mean_max_probability"] is None
     assert record["class_mean_max_probability"] == {"0": None, "1": None, "2": None}
+
+
+def test_expected_dice_by_hand() -> None:
+    foreground = torch.tensor([[[0.1, 0.6, 0.9, 0.4]]])
+    softmax = torch.stack([1 - foreground, foreground])
+    labels = softmax.argmax(0)
+    by_hand = 2 * (0.6 + 0.9) / (2 + 0.1 + 0.6 + 0.9 + 0.4)
+    assert expected_dice(softmax, labels, regions=False) == pytest.approx(by_hand)
+    assert expected_dice(foreground, labels, regions=True) == pytest.approx(by_hand)
+    assert expected_dice(softmax, torch.zeros_like(labels), regions=False) is None
+    certain = torch.nn.functional.one_hot(torch.tensor([[[0, 1, 2, 2]]]), 3).permute(3, 0, 1, 2).float()
+    assert expected_dice(certain, certain.argmax(0), regions=False) == 1.0
+
+
+def test_expected_dice_is_the_dice_that_calibrated_probabilities_lead_to() -> None:
+    """Truths are drawn from the probabilities; their mean Dice with the decision is what was promised."""
+    generator = torch.Generator().manual_seed(0)
+    probability = torch.rand(12, 12, 12, generator=generator) ** 2
+    decision = probability > 0.5
+    dices = []
+    for _ in range(50):
+        truth = torch.rand(probability.shape, generator=generator) < probability
+        dices.append(2 * float((truth & decision).sum()) / float(truth.sum() + decision.sum()))
+    promised = expected_dice(probability[None], decision.long(), regions=True)
+    assert promised == pytest.approx(sum(dices) / len(dices), abs=0.005)
+
+
+def test_agreement_by_hand() -> None:
+    ours = torch.tensor([[[-1, 1, 1, 2, 0]]])
+    theirs = torch.tensor([[[0, 1, 2, 0, 0]]])
+    # class 1: 2 * 1 / (2 + 1); class 2: 0 / (1 + 1); class 3: neither has it
+    assert agreement(ours, theirs, num_classes=4) == pytest.approx((2 / 3 + 0) / 2)
+    assert agreement(ours, ours, num_classes=4) == 1.0
+    nothing = torch.zeros_like(ours)
+    assert agreement(ours, nothing, num_classes=4) == 0.0
+    assert agreement(nothing, -nothing, num_classes=4) is None
+
+
+def test_entropy_counts_near_boundaries_alone() -> None:
+    labels = torch.zeros(9, 9, 9, dtype=torch.long)
+    labels[4, 4, 4] = 1
+    near = near_boundary(labels)
+    assert int(near.sum()) == 5**3, "two voxels to each side of the one that differs"
+    assert near[2:7, 2:7, 2:7].all()
+    assert not near_boundary(torch.ones_like(labels)).any()
+
+    unsure = torch.where(near, 0.5, 1.0)
+    probabilities = torch.stack([unsure, 1 - unsure])
+    record = confidence_record(probabilities, labels, num_classes=2, regions=False)
+    assert record["boundary_entropy"] == pytest.approx(1.0)
+    record = confidence_record(1 - 0 * probabilities, labels, num_classes=2, regions=False)
+    assert record["boundary_entropy"] == 0.0
+
+
+def test_entropy_is_normalised() -> None:
+    assert float(normalised_entropy(torch.full((4, 1, 1, 1), 0.25), regions=False)) == pytest.approx(1.0)
+    assert float(normalised_entropy(torch.tensor([1.0, 0, 0]).view(3, 1, 1, 1), regions=False)) == 0.0
+    assert float(normalised_entropy(torch.tensor([0.5, 1.0]).view(2, 1, 1, 1), regions=True)) == pytest.approx(0.5)
+
+
+def test_every_measure_rises_with_confidence() -> None:
+    """The same organ, first guessed at and then known."""
+    labels = torch.zeros(8, 8, 8, dtype=torch.long)
+    labels[2:6, 2:6, 2:6] = 1
+    values = []
+    for sureness, views in ((0.6, labels.roll(2, 0)), (0.95, labels)):
+        foreground = torch.where(labels == 1, sureness, 1 - sureness)
+        record = confidence_record(
+            torch.stack([1 - foreground, foreground]),
+            labels,
+            num_classes=2,
+            regions=False,
+            mirrored=[views, labels],
+            previous=views,
+        )
+        values.append({name: measure.value(record) for name, measure in MEASURES.items()})
+    for name in MEASURES:
+        guessed, known = values[0][name], values[1][name]
+        assert guessed is not None
+        assert known is not None
+        assert guessed < known, name
+    assert values[0]["flip_agreement"] == pytest.approx((0.5 + 1) / 2)
+    assert values[0]["previous_round_agreement"] == pytest.approx(0.5)
+    assert values[0]["boundary_entropy"] == pytest.approx(1 - 0.971, abs=1e-3), "0.6 and 0.4: 0.971 bits"
+
+
+def test_the_settings_name_exactly_the_measures() -> None:
+    assert set(CONFIDENCE_MEASURES) == set(MEASURES)
+    assert PAPER_MEASURE in MEASURES
+
+
+def test_the_least_sure_class_speaks_for_all() -> None:
+    record = {"class_mean_max_probability": {"0": 0.1, "1": 0.9, "2": 0.7, "3": None}}
+    assert MEASURES["class_mean_max_probability"].value(record) == 0.7
+    assert MEASURES["class_mean_max_probability"].value({"class_mean_max_probability": {"0": 0.9, "1": None}}) is None
+    assert all(measure.value({}) is None for measure in MEASURES.values()), "a record of an earlier version"

@@ -33,13 +33,19 @@ class Thresholding(torch.nn.Module):
         return torch.cat([8 * (image - 1) * label for label in range(self.heads)], dim=1)
 
 
-def random_model(dataset: SFRDataset, *folds: int | str, seed: int = 0) -> Path:
-    """The folder of an untrained model of the data set's own plan, written by nnU-Net's trainer."""
+def random_model(
+    dataset: SFRDataset, *folds: int | str, seed: int = 0, mirror_axes: tuple[int, ...] | None = None
+) -> Path:
+    """The folder of an untrained model of the data set's own plan, written by nnU-Net's trainer.
+
+    nnU-Net's training chooses ``mirror_axes`` when it opens its loaders; a model without training has none.
+    """
     for fold in folds or ("all",):
         torch.manual_seed(seed)
         seed += 1
         trainer = build_trainer(dataset, "nnUNetTrainer", fold)
         trainer.initialize()
+        trainer.inference_allowed_mirroring_axes = mirror_axes
         trainer.save_checkpoint(str(Path(trainer.output_folder, CHECKPOINT)))
     folder = Path(trainer.output_folder_base)
     _write_plans(folder, trainer.plans_manager.plans, dict(dataset.dataset_json))

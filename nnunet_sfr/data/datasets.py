@@ -6,8 +6,9 @@ import hashlib
 import json
 import pickle
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
@@ -87,3 +88,23 @@ class PseudoLabelledDataset(UnlabelledDataset):
         labels = open_b2nd(self.store.folder / f"{identifier}.b2nd")
         locations = pickle.loads((self.store.folder / f"{identifier}.pkl").read_bytes())
         return data, labels, None, {**properties, **locations}
+
+
+class Cases(Protocol):
+    """As much of nnU-Net's data sets as its data loader reads."""
+
+    identifiers: Sequence[str]
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Image (C, D, H, W), label map (1, D, H, W), None, properties."""
+
+
+class JoinedDataset:
+    """Several data sets as one; their identifiers must differ."""
+
+    def __init__(self, *parts: Cases) -> None:
+        self._part_of = {identifier: part for part in parts for identifier in part.identifiers}
+        self.identifiers: Sequence[str] = list(self._part_of)
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        return self._part_of[identifier].load_case(identifier)

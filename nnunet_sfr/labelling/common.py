@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,13 +13,34 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from tqdm import tqdm
 
-from nnunet_sfr.confidence import confidence_record
+from nnunet_sfr.confidence import MEASURES, confidence_record
 from nnunet_sfr.data.datasets import UnlabelledDataset, image_hash
 from nnunet_sfr.data.preprocessing import check_grid
 from nnunet_sfr.data.pseudo_label_store import MANIFEST, PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import Fold
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one call takes of the work on a store.
+
+    Args:
+        num_parts: the cases are shared between this many calls.
+        part_id: which share this call takes, from 0.
+        overwrite: start the store anew.
+    """
+
+    num_parts: int = 1
+    part_id: int = 0
+    overwrite: bool = False
+
+    def of(self, identifiers: Sequence[str]) -> Sequence[str]:
+        """The cases of this call."""
+        return identifiers[self.part_id :: self.num_parts]
+
+
+EVERYTHING = Share()
 
 
 class Labeller(Protocol):
@@ -28,50 +50,61 @@ class Labeller(Protocol):
     def regions(self) -> bool:
         """Whether it gives one sigmoid per region of nnU-Net's, or a softmax over label values."""
 
-    def case_probabilities(self, identifier: str, image: Any, properties: Mapping[str, Any]) -> torch.Tensor:
+    def case_probabilities(
+        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
+    ) -> Iterator[torch.Tensor]:
         """Head probabilities of one case.
 
         Args:
             identifier: of the case.
             image: (channels, D, H, W), preprocessed; a blosc2 array, which is read by ``image[:]``.
             properties: of the case, as nnU-Net's preprocessing recorded them.
+            mirrored: whether to go on with the mirrored image.
 
-        Returns:
-            (C, D, H, W), float32, on the CPU.
+        Yields:
+            (C, D, H, W), float32, on the CPU: of the image and, with ``mirrored``, of the image mirrored along one axis
+            after the other (those that the model was trained to mirror), each mirrored back.
         """
+
+
+def predict_mirrored(
+    predict: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, axes: Sequence[int]
+) -> Iterator[torch.Tensor]:
+    """Predict an image (channels, D, H, W) mirrored along one axis after the other (D is 1), each mirrored back."""
+    for axis in axes:
+        yield torch.flip(predict(torch.flip(image, (axis,))), (axis,))
 
 
 def fill_store(
     dataset: SFRDataset,
-    fold: Fold,
+    folder: Path,
     labeller: Labeller,
     made_by: Mapping[str, Any],
     *,
-    num_parts: int = 1,
-    part_id: int = 0,
-    overwrite: bool = False,
+    share: Share = EVERYTHING,
+    previous: PseudoLabelStore | None = None,
 ) -> PseudoLabelStore:
-    """Label the unlabelled cases that the store which trainers read does not have yet, and say how it went.
+    """Label the unlabelled cases that a store does not have yet, and say how it went.
 
     Args:
         dataset: planned and preprocessed.
-        fold: whose training reads the store.
+        folder: of the store.
         labeller: predicts the cases.
         made_by: source, hashes and settings, for the manifest.
-        num_parts: share the cases between this many calls.
-        part_id: which share this call takes, from 0.
-        overwrite: start the store anew.
+        share: what this call takes of the work.
+        previous: store of the previous round, to compare with.
 
     Raises:
         UserError: no unlabelled cases, cases of another grid, or a store of another maker.
     """
     cases = UnlabelledDataset(dataset.paths.unlabelled)
-    store = start_store(dataset, fold, made_by, num_parts=num_parts, overwrite=overwrite)
-    share = cases.identifiers[part_id::num_parts]
-    todo = [identifier for identifier in share if not is_done(store, cases, identifier)]
-    report_progress(share, todo)
-    label_pool(store, dataset, labeller, todo, progress="Pseudo-labelling")
-    summarise(store, share)
+    store = start_store(dataset, folder, made_by, share=share)
+    mine = share.of(cases.identifiers)
+    todo = [identifier for identifier in mine if not is_done(store, cases, identifier)]
+    report_progress(mine, todo)
+    mirrored = dataset.settings.pseudo_labels.measure_flip_agreement
+    label_pool(store, dataset, labeller, todo, progress="Pseudo-labelling", mirrored=mirrored, previous=previous)
+    summarise(store, mine)
     return store
 
 
@@ -82,6 +115,8 @@ def label_pool(
     identifiers: Sequence[str],
     *,
     progress: str | None = None,
+    mirrored: bool = False,
+    previous: PseudoLabelStore | None = None,
 ) -> None:
     """Label the given cases that the store does not have yet; interrupted, the next call goes on where it was.
 
@@ -91,6 +126,8 @@ def label_pool(
         labeller: predicts them.
         identifiers: unlabelled cases, with DDP the share of this rank.
         progress: what the progress bar says; None for no bar.
+        mirrored: whether to predict the mirrored images too, for the confidence.
+        previous: store of the previous round, to compare with.
 
     Raises:
         UserError: no unlabelled cases, or one of another grid.
@@ -100,18 +137,19 @@ def label_pool(
     for identifier in tqdm(todo, desc=progress, disable=progress is None):
         image, _, _, properties = cases.load_case(identifier)
         check_grid(properties, image.shape, dataset.plans_manager, dataset.configuration_manager, identifier)
-        probabilities = labeller.case_probabilities(identifier, image, properties)
-        store_prediction(store, cases, identifier, probabilities, dataset, regions=labeller.regions)
+        predictions = labeller.case_probabilities(identifier, image, properties, mirrored=mirrored)
+        store_prediction(store, cases, identifier, predictions, dataset, regions=labeller.regions, previous=previous)
 
 
 def store_prediction(
     store: PseudoLabelStore,
     cases: UnlabelledDataset,
     identifier: str,
-    probabilities: torch.Tensor,
+    predictions: Iterator[torch.Tensor],
     dataset: SFRDataset,
     *,
     regions: bool,
+    previous: PseudoLabelStore | None = None,
 ) -> None:
     """Decide on a label for every voxel and store it with its confidence.
 
@@ -119,22 +157,38 @@ def store_prediction(
         store: to write to.
         cases: the unlabelled cases.
         identifier: of the case.
-        probabilities: (C, D, H, W) on the preprocessed grid, after nnU-Net's non-linearity.
+        predictions: probabilities (C, D, H, W) on the preprocessed grid, after nnU-Net's non-linearity: those to
+            decide by, then those of mirrored images.
         dataset: gives labels and regions.
         regions: whether the heads are nnU-Net's regions (sigmoid) or label values (softmax). SAM predicts label values
             even where nnU-Net trains regions.
+        previous: store of the previous round, to compare with.
 
     Raises:
         UserError: a probability is not finite (an argmax over NaN would pass for a label).
     """
-    if not torch.isfinite(probabilities).all():
-        raise UserError(f"{identifier}: the prediction has numbers that are not finite; did the training diverge?")
+    probabilities = _finite(identifier, next(predictions))
     _, mask, _, properties = cases.load_case(identifier)
     labels = decide(probabilities, dataset.label_manager, regions=regions)
-    confidence = confidence_record(probabilities, labels, num_classes=dataset.num_classes, regions=regions)
+    mirrored = (decide(_finite(identifier, other), dataset.label_manager, regions=regions) for other in predictions)
+    before = previous is not None and previous.has(identifier)
+    confidence = confidence_record(
+        probabilities,
+        labels,
+        num_classes=dataset.num_classes,
+        regions=regions,
+        mirrored=mirrored,
+        previous=torch.from_numpy(previous.read_labels(identifier)[0]) if previous is not None and before else None,
+    )
     # nnU-Net marks background outside the image's non-zero mask by -1; its masked augmentation relies on that
     stored = np.where((mask[:] < 0) & (labels.numpy()[None] == 0), -1, labels.numpy()[None])
     write_case(store, identifier, stored, {**confidence, "input": image_hash(properties)}, dataset)
+
+
+def _finite(identifier: str, probabilities: torch.Tensor) -> torch.Tensor:
+    if not torch.isfinite(probabilities).all():
+        raise UserError(f"{identifier}: the prediction has numbers that are not finite; did the training diverge?")
+    return probabilities
 
 
 def decide(probabilities: torch.Tensor, label_manager: LabelManager, *, regions: bool) -> torch.Tensor:
@@ -175,22 +229,24 @@ def is_done(store: PseudoLabelStore, cases: UnlabelledDataset, identifier: str, 
     return all(record.get(key) == value for key, value in wanted.items())
 
 
-def start_store(
-    dataset: SFRDataset, fold: Fold, made_by: Mapping[str, Any], *, num_parts: int, overwrite: bool
-) -> PseudoLabelStore:
-    """The store that the trainers read, to be filled; with ``overwrite``, an earlier one is deleted.
+def start_store(dataset: SFRDataset, folder: Path, made_by: Mapping[str, Any], *, share: Share) -> PseudoLabelStore:
+    """A store to be filled; with ``share.overwrite``, an earlier one is deleted.
 
     Raises:
         UserError: it is another maker's, or ``overwrite`` would delete what other parts are doing.
     """
-    folder = dataset.paths.pseudo_labels(fold)
-    if overwrite and folder.is_dir():
-        if num_parts > 1:
+    if share.overwrite and folder.is_dir():
+        if share.num_parts > 1:
             raise UserError(
                 f"{folder}: --overwrite with -num_parts would delete other parts' work; delete the folder first"
             )
         shutil.rmtree(folder)
     return PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
+
+
+def open_if_there(folder: Path, dataset: SFRDataset) -> PseudoLabelStore | None:
+    """The store in this folder, if somebody began to fill one."""
+    return PseudoLabelStore.open(folder, grid=dataset.grid) if has_store(folder) else None
 
 
 def has_store(folder: Path) -> bool:
@@ -205,11 +261,11 @@ def report_progress(share: Sequence[str], todo: Sequence[str]) -> None:
 def summarise(store: PseudoLabelStore, identifiers: Sequence[str]) -> None:
     """Say how sure the model is, if one said so, and in which cases nothing was found."""
     records = {case: store.read_confidence(case) for case in identifiers}
-    sure = [record["foreground_mean_max_probability"] for record in records.values()]
-    known = [value for value in sure if value is not None]
     empty = sorted(case for case, record in records.items() if _is_empty(record))
-    if known:
-        print(f"mean probability over predicted foreground: {np.mean(known):.3f} (lowest {min(known):.3f})")
+    for name in ("flip_agreement", "foreground_mean_max_probability"):
+        known = [value for value in map(MEASURES[name].value, records.values()) if value is not None]
+        if known:
+            print(f"{MEASURES[name].meaning}: {np.mean(known):.3f} (lowest {min(known):.3f})")
     if empty:
         print(f"no foreground in {len(empty)} of {len(identifiers)} cases: {', '.join(empty)}")
 

@@ -20,7 +20,16 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.labelling.common import has_store, is_done, report_progress, start_store, summarise, write_case
+from nnunet_sfr.labelling.common import (
+    EVERYTHING,
+    Share,
+    has_store,
+    is_done,
+    report_progress,
+    start_store,
+    summarise,
+    write_case,
+)
 from nnunet_sfr.labelling.label_files import check_label_file, find_label_files
 from nnunet_sfr.labelling.raw_cases import raw_cases
 from nnunet_sfr.paths import Fold
@@ -33,9 +42,7 @@ def label_from_images(
     fold: Fold,
     *,
     folder: Path,
-    num_parts: int = 1,
-    part_id: int = 0,
-    overwrite: bool = False,
+    share: Share = EVERYTHING,
 ) -> PseudoLabelStore:
     """Take label maps as pseudo-labels; those that the store has already, from the same files, are kept.
 
@@ -45,9 +52,7 @@ def label_from_images(
         dataset: planned and preprocessed.
         fold: whose training reads the store.
         folder: one label map per unlabelled case, on the grid of its original image, ``<case><file ending>``.
-        num_parts: share the cases between this many calls.
-        part_id: which share this call takes, from 0.
-        overwrite: start the store anew.
+        share: what this call takes of the work.
 
     Raises:
         UserError: a fold that does not exist, no unlabelled cases or raw images, a label map that is missing or does
@@ -61,20 +66,20 @@ def label_from_images(
     made_by = {"source": SOURCE, "fold": fold, "round": 0}
     target = dataset.paths.pseudo_labels(fold)
     todo = set(cases.identifiers)
-    if has_store(target) and not overwrite:
+    if has_store(target) and not share.overwrite:
         store = PseudoLabelStore.create(target, grid=dataset.grid, made_by=made_by)
         todo = {case for case in todo if not is_done(store, cases, case, label_sha256=hashes[case])}
     _check_all({case: files[case] for case in sorted(todo)}, raw, cases, dataset)
 
-    store = start_store(dataset, fold, made_by, num_parts=num_parts, overwrite=overwrite)
-    share = cases.identifiers[part_id::num_parts]
-    todo_here = [identifier for identifier in share if identifier in todo]
-    report_progress(share, todo_here)
+    store = start_store(dataset, target, made_by, share=share)
+    mine = share.of(cases.identifiers)
+    todo_here = [identifier for identifier in mine if identifier in todo]
+    report_progress(mine, todo_here)
     for identifier in tqdm(todo_here, desc="Preprocessing label maps"):
         labels = _preprocess(files[identifier], raw[identifier], cases, dataset)
         confidence = no_confidence(torch.from_numpy(np.maximum(labels, 0)), num_classes=dataset.num_classes)
         write_case(store, identifier, labels, {**confidence, **_made_from(cases, identifier, hashes)}, dataset)
-    summarise(store, share)
+    summarise(store, mine)
     return store
 
 

@@ -6,7 +6,7 @@ image, so the logits need no way back to the original grid: the axes are put in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling.common import fill_store
+from nnunet_sfr.labelling.common import EVERYTHING, Share, fill_store, predict_mirrored
+from nnunet_sfr.labelling.from_network import mirrored_axes, without_mirroring
 from nnunet_sfr.labelling.raw_cases import raw_cases
 from nnunet_sfr.labelling.trained_model import TrainedModel, open_model
 from nnunet_sfr.paths import Fold
@@ -36,9 +37,7 @@ def label_from_model(
     model_folder: Path,
     model_folds: Sequence[Fold] | None = None,
     checkpoint: str = CHECKPOINT,
-    num_parts: int = 1,
-    part_id: int = 0,
-    overwrite: bool = False,
+    share: Share = EVERYTHING,
 ) -> PseudoLabelStore:
     """Label the unlabelled cases that the store does not have yet with a trained nnU-Net model.
 
@@ -49,9 +48,7 @@ def label_from_model(
         model_folder: ``<Trainer>__<Plans>__<configuration>``, of any trainer and plan.
         model_folds: of the model, to average; None for all that have the checkpoint.
         checkpoint: file name in each of these folds.
-        num_parts: share the cases between this many calls.
-        part_id: which share this call takes, from 0.
-        overwrite: start the store anew.
+        share: what this call takes of the work.
 
     Raises:
         UserError: a fold that does not exist, no unlabelled cases or raw images, a model that cannot be used (see
@@ -63,12 +60,10 @@ def label_from_model(
     print(f"{model_folder.resolve().name}: {', '.join(file.parent.name for file in model.checkpoints)}")
     return fill_store(
         dataset,
-        fold,
+        dataset.paths.pseudo_labels(fold),
         ModelLabeller(model, dataset, raw),
         _made_by(dataset, fold, model),
-        num_parts=num_parts,
-        part_id=part_id,
-        overwrite=overwrite,
+        share=share,
     )
 
 
@@ -96,7 +91,9 @@ class ModelLabeller:
         has_regions: bool = self._predictor.label_manager.has_regions
         return has_regions
 
-    def case_probabilities(self, identifier: str, image: Any, properties: Mapping[str, Any]) -> torch.Tensor:
+    def case_probabilities(
+        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
+    ) -> Iterator[torch.Tensor]:
         """Head probabilities (C, D, H, W) on our grid, float32: softmax over label values, or a sigmoid per region.
 
         Raises:
@@ -109,8 +106,16 @@ class ModelLabeller:
             images, None, found, plans, configuration, self._predictor.dataset_json
         )
         self._check_crop(self._raw[identifier], found, properties)
-        logits = self._predictor.predict_logits_from_preprocessed_data(torch.from_numpy(np.ascontiguousarray(data)))
-        resampled = self._resample(logits.numpy(), image.shape[1:], properties["spacing"])
+        predict = self._predictor.predict_logits_from_preprocessed_data
+        of_model = torch.from_numpy(np.ascontiguousarray(data))
+        yield self._on_our_grid(predict(of_model), image.shape[1:], properties["spacing"])
+        if mirrored:
+            with without_mirroring(self._predictor):
+                for logits in predict_mirrored(predict, of_model, mirrored_axes(self._predictor)):
+                    yield self._on_our_grid(logits, image.shape[1:], properties["spacing"])
+
+    def _on_our_grid(self, logits: torch.Tensor, shape: Sequence[int], spacing: Sequence[float]) -> torch.Tensor:
+        resampled = self._resample(logits.numpy(), shape, spacing)
         probabilities: torch.Tensor = self._predictor.label_manager.apply_inference_nonlin(resampled)
         return probabilities
 

@@ -17,10 +17,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.labelling.common import label_pool
+from nnunet_sfr.labelling.common import label_pool, predict_mirrored
 from nnunet_sfr.settings import PseudoLabelSettings
 
-__all__ = ["NetworkLabeller", "label_pool", "make_predictor"]
+__all__ = ["NetworkLabeller", "label_pool", "make_predictor", "mirrored_axes", "without_mirroring"]
 
 
 class NetworkLabeller:
@@ -85,9 +85,15 @@ class NetworkLabeller:
         probabilities: torch.Tensor = self._predictor.label_manager.apply_inference_nonlin(logits.cpu())
         return probabilities
 
-    def case_probabilities(self, identifier: str, image: Any, properties: Mapping[str, Any]) -> torch.Tensor:
-        """:meth:`probabilities` of a case of the pool."""
-        return self.probabilities(torch.from_numpy(image[:]))
+    def case_probabilities(
+        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
+    ) -> Iterator[torch.Tensor]:
+        """:meth:`probabilities` of a case of the pool, and of its mirror images."""
+        array = torch.from_numpy(image[:])
+        yield self.probabilities(array)
+        if mirrored:
+            with without_mirroring(self._predictor):
+                yield from predict_mirrored(self.probabilities, array, mirrored_axes(self._predictor))
 
 
 def make_predictor(settings: PseudoLabelSettings, device: torch.device) -> nnUNetPredictor:
@@ -107,6 +113,22 @@ def make_predictor(settings: PseudoLabelSettings, device: torch.device) -> nnUNe
             verbose=False,
             allow_tqdm=False,
         )
+
+
+def mirrored_axes(predictor: nnUNetPredictor) -> tuple[int, ...]:
+    """Axes of a preprocessed image (channels, D, H, W) along which the model was trained to mirror (D is 1)."""
+    first = 1 if len(predictor.configuration_manager.patch_size) == 3 else 2  # a 2D network knows H and W alone
+    return tuple(first + axis for axis in predictor.allowed_mirroring_axes or ())
+
+
+@contextmanager
+def without_mirroring(predictor: nnUNetPredictor) -> Iterator[None]:
+    """A predictor that averages over mirror images would say the same of all of them."""
+    before, predictor.use_mirroring = predictor.use_mirroring, False
+    try:
+        yield
+    finally:
+        predictor.use_mirroring = before
 
 
 def _silence() -> contextlib.AbstractContextManager[Any]:

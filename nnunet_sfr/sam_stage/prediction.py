@@ -36,7 +36,7 @@ class VolumePredictor:
         self, model: nn.Module, patch_size: tuple[int, int, int], settings: PseudoLabelSettings, device: torch.device
     ) -> None:
         self._model = model.to(device)
-        self._patch_size = patch_size
+        self.patch_size = patch_size
         self._settings = settings
         self._device = device
 
@@ -50,9 +50,9 @@ class VolumePredictor:
         Returns:
             (K, D, H, W) on the CPU, float32, summing to 1 over K.
         """
-        padded, inside = pad_nd_image(image, self._patch_size, "constant", {"value": 0}, True, None)
+        padded, inside = pad_nd_image(image, self.patch_size, "constant", {"value": 0}, True, None)
         # the sums stay on the CPU: classes times voxels of a large CT would not fit beside SAM on a GPU
-        gaussian = compute_gaussian(self._patch_size, dtype=torch.float32, device=torch.device("cpu"))
+        gaussian = compute_gaussian(self.patch_size, dtype=torch.float32, device=torch.device("cpu"))
         total: torch.Tensor | None = None
         weight = torch.zeros(padded.shape[1:])
         with _evaluating(self._model):
@@ -69,9 +69,9 @@ class VolumePredictor:
         return blended
 
     def _patches(self, shape: torch.Size) -> Iterator[tuple[slice, ...]]:
-        steps = compute_steps_for_sliding_window(shape, self._patch_size, self._settings.tile_step_size)
+        steps = compute_steps_for_sliding_window(shape, self.patch_size, self._settings.tile_step_size)
         for corner in itertools.product(*steps):
-            yield tuple(slice(start, start + size) for start, size in zip(corner, self._patch_size, strict=True))
+            yield tuple(slice(start, start + size) for start, size in zip(corner, self.patch_size, strict=True))
 
     def _predict(self, patch: torch.Tensor) -> torch.Tensor:
         """Softmax (1, K, D, H, W) of one patch, averaged over its mirror images if the settings say so."""

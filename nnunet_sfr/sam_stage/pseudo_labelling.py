@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.labelling.common import fill_store
+from nnunet_sfr.labelling.common import EVERYTHING, Share, fill_store, open_if_there, predict_mirrored
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.model import build_stitched_sam, load_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
@@ -27,56 +27,72 @@ def pseudo_label(
     device: torch.device,
     *,
     adapter: str,
-    num_parts: int = 1,
-    part_id: int = 0,
-    overwrite: bool = False,
+    round_index: int = 0,
+    share: Share = EVERYTHING,
 ) -> PseudoLabelStore:
     """Label the unlabelled cases that the store does not have yet.
+
+    In a later round the cases of high confidence are labelled too, so that rounds can be compared; the trainer leaves
+    them out.
 
     Args:
         dataset: planned, preprocessed, and with a fine-tuned SAM.
         fold: whose SAM.
         device: to compute on.
         adapter: file name of the adapter in the SAM stage's folder.
-        num_parts: share the cases between this many calls.
-        part_id: which share this call takes, from 0.
-        overwrite: start the store anew.
+        round_index: 0, or the round of SFR+.
+        share: what this call takes of the work.
 
     Raises:
         UserError: no adapter, no unlabelled cases, cases of another grid, or a store of another maker.
     """
     UnlabelledDataset(dataset.paths.unlabelled)  # without cases there is nothing to build SAM for
-    adapter_file = dataset.paths.sam_stage(fold) / adapter
+    paths = dataset.paths
+    adapter_file = paths.sam_stage(fold, round_index) / adapter
     model = build_stitched_sam(dataset)
     load_adapter(model, dataset, adapter_file)
-    predictor = VolumePredictor(model, model.geometry.patch_size, dataset.settings.pseudo_labels, device)
+    settings = dataset.settings.pseudo_labels
+    patch_size = model.geometry.patch_size
+    plain = replace(settings, use_mirroring=False)
+    labeller = _SAMLabeller(
+        VolumePredictor(model, patch_size, settings, device), VolumePredictor(model, patch_size, plain, device)
+    )
+    before = open_if_there(paths.pseudo_labels(fold, round_index=round_index - 1), dataset) if round_index else None
     return fill_store(
         dataset,
-        fold,
-        _SAMLabeller(predictor),
-        _made_by(dataset, fold, adapter_file),
-        num_parts=num_parts,
-        part_id=part_id,
-        overwrite=overwrite,
+        paths.pseudo_labels(fold, round_index=round_index),
+        labeller,
+        _made_by(dataset, fold, round_index, adapter_file),
+        share=share,
+        previous=before,
     )
 
 
 @dataclass(frozen=True)
 class _SAMLabeller:
     predictor: VolumePredictor
+    plain_predictor: VolumePredictor
+    """The same without averaging over mirror images."""
     regions: ClassVar[bool] = False
     """SAM predicts label values, also where nnU-Net trains regions."""
 
-    def case_probabilities(self, identifier: str, image: Any, properties: Mapping[str, Any]) -> torch.Tensor:
-        return self.predictor.probabilities(torch.from_numpy(image[:]))
+    def case_probabilities(
+        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
+    ) -> Iterator[torch.Tensor]:
+        array = torch.from_numpy(image[:])
+        yield self.predictor.probabilities(array)
+        if mirrored:
+            # as fine-tuning mirrors patches: along every axis that is longer than a voxel
+            axes = [axis for axis in (1, 2, 3) if self.predictor.patch_size[axis - 1] > 1]
+            yield from predict_mirrored(self.plain_predictor.probabilities, array, axes)
 
 
-def _made_by(dataset: SFRDataset, fold: Fold, adapter_file: Path) -> dict[str, Any]:
+def _made_by(dataset: SFRDataset, fold: Fold, round_index: int, adapter_file: Path) -> dict[str, Any]:
     settings = dataset.settings.to_dict()
     return {
         "source": SOURCE,
         "fold": fold,
-        "round": 0,
+        "round": round_index,
         "adapter": adapter_file.name,
         "adapter_sha256": file_hash(adapter_file),
         **{section: settings[section] for section in ("stitching", "sam", "pseudo_labels")},

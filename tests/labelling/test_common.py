@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,16 @@ class HalfAndHalf:
         self.regions = regions
         self.asked: list[str] = []
 
-    def case_probabilities(self, identifier: str, image: Any, properties: Any) -> torch.Tensor:
+    def case_probabilities(
+        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
+    ) -> Iterator[torch.Tensor]:
         self.asked.append(identifier)
         foreground = torch.full(image.shape[1:], 0.2)
         foreground[: image.shape[1] // 2] = 0.9
-        return foreground[None] if self.regions else torch.stack([1 - foreground, foreground])
+        probabilities = foreground[None] if self.regions else torch.stack([1 - foreground, foreground])
+        yield probabilities
+        if mirrored:  # it says the same of the mirrored image, whatever it shows, and so the opposite of this one
+            yield from (torch.flip(probabilities, (axis,)) for axis in (1, 2))
 
 
 def empty_store(dataset: SFRDataset, folder: Path) -> PseudoLabelStore:
@@ -74,7 +80,7 @@ def test_regions_become_label_values(tmp_path: Path) -> None:
         probabilities[0, :6] = 0.9  # whole alone
         probabilities[:, :3] = 0.8  # whole and core
         store = empty_store(dataset, tmp_path / "store")
-        store_prediction(store, cases, CASE, probabilities, dataset, regions=True)
+        store_prediction(store, cases, CASE, iter([probabilities]), dataset, regions=True)
         stored = store.read_labels(CASE)[0]
         assert (stored[:3] == 2).all()
         assert (stored[3:6] == 1).all()
@@ -84,7 +90,7 @@ def test_regions_become_label_values(tmp_path: Path) -> None:
 
         # a softmax over the three label values, as SAM gives it for the same data set
         softmax = torch.nn.functional.one_hot(torch.from_numpy(stored).long(), 3).permute(3, 0, 1, 2).float()
-        store_prediction(store, cases, CASE, softmax, dataset, regions=False)
+        store_prediction(store, cases, CASE, iter([softmax]), dataset, regions=False)
         np.testing.assert_array_equal(store.read_labels(CASE)[0], stored)
 
 
@@ -97,7 +103,7 @@ def test_background_outside_the_mask_is_marked(project: SFRDataset, tmp_path: Pa
             return image, mask, previous, properties
 
     cases = WithMask(project.paths.unlabelled)
-    probabilities = HalfAndHalf().case_probabilities(CASE, cases.load_case(CASE)[0], {})
+    probabilities = HalfAndHalf().case_probabilities(CASE, cases.load_case(CASE)[0], {}, mirrored=False)
     store = empty_store(project, tmp_path / "store")
     store_prediction(store, cases, CASE, probabilities, project, regions=False)
     labels = store.read_labels(CASE)[0]
@@ -110,15 +116,35 @@ def test_numbers_that_are_not_finite_are_no_labels(project: SFRDataset, tmp_path
     cases = UnlabelledDataset(project.paths.unlabelled)
     store = empty_store(project, tmp_path / "store")
     with pytest.raises(UserError, match="unlabelled_00: the prediction has numbers that are not finite"):
-        store_prediction(store, cases, CASE, torch.full((2, 18, 22, 20), torch.nan), project, regions=False)
+        store_prediction(store, cases, CASE, iter([torch.full((2, 18, 22, 20), torch.nan)]), project, regions=False)
     assert store.identifiers() == []
+
+
+def test_the_record_compares_with_mirror_images_and_with_the_previous_round(
+    project: SFRDataset, tmp_path: Path
+) -> None:
+    before, store = empty_store(project, tmp_path / "before"), empty_store(project, tmp_path / "store")
+    label_pool(store, project, HalfAndHalf(), [CASE], mirrored=True, previous=before)
+    record = store.read_confidence(CASE)
+    assert record["previous_round_agreement"] is None, "the store before does not have this case"
+    # 9 of 18 slices are foreground: mirrored along D they are the other 9, along H the same
+    assert record["flip_agreement"] == pytest.approx((0.0 + 1.0) / 2)
+
+    label_pool(before, project, HalfAndHalf(), [CASE])
+    (store.folder / f"{CASE}.json").unlink()
+    label_pool(store, project, HalfAndHalf(), [CASE], previous=before)
+    record = store.read_confidence(CASE)
+    assert record["previous_round_agreement"] == 1.0
+    assert record["flip_agreement"] is None
 
 
 def test_the_summary_names_empty_cases(project: SFRDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = empty_store(project, tmp_path / "store")
     label_pool(store, project, HalfAndHalf(), [CASE])
     summarise(store, [CASE])
-    assert capsys.readouterr().out == "mean probability over predicted foreground: 0.900 (lowest 0.900)\n"
+    assert (
+        capsys.readouterr().out == "mean probability of its decision, over predicted foreground: 0.900 (lowest 0.900)\n"
+    )
 
     for case, labels in {"full": torch.ones(1, 2, 2, 2), "empty": torch.zeros(1, 2, 2, 2)}.items():
         store.write(

@@ -19,6 +19,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling import common, from_images
+from nnunet_sfr.labelling.common import Share
 from nnunet_sfr.labelling.from_images import label_from_images
 from tests.tiny_dataset import BACKGROUND, BLOB, NAME, blob_case, make_raw_dataset, write_case, write_image
 from tests.tiny_project import fill_store, make_project, nnunet_folders, plan_project
@@ -35,8 +36,8 @@ def maps(project: SFRDataset, tmp_path: Path) -> Path:
     return tmp_path / "maps"
 
 
-def label(dataset: SFRDataset, folder: Path, **options: Any) -> PseudoLabelStore:
-    return label_from_images(dataset, "all", folder=folder, **options)
+def label(dataset: SFRDataset, folder: Path, **share: Any) -> PseudoLabelStore:
+    return label_from_images(dataset, "all", folder=folder, share=Share(**share))
 
 
 def raw_image(dataset: SFRDataset, case: str, channel: int = 0) -> Any:

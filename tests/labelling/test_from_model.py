@@ -21,6 +21,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling import common
+from nnunet_sfr.labelling.common import Share
 from nnunet_sfr.labelling.from_model import label_from_model
 from tests.tiny_dataset import BACKGROUND, BLOB, NAME, NOISE, make_raw_dataset, write_case
 from tests.tiny_model import CHECKPOINT, CPU, random_model, threshold_model, thresholding
@@ -37,7 +38,8 @@ def unlabelled(project: SFRDataset) -> SFRDataset:
 
 
 def label(dataset: SFRDataset, model: Path, **options: Any) -> PseudoLabelStore:
-    return label_from_model(dataset, "all", CPU, model_folder=model, **options)
+    of_model = {name: options.pop(name) for name in ("model_folds", "checkpoint") if name in options}
+    return label_from_model(dataset, "all", CPU, model_folder=model, share=Share(**options), **of_model)
 
 
 def nnunet_labels(dataset: SFRDataset, model: Path, case: str, *folds: int | str, mirror: bool = False) -> np.ndarray:

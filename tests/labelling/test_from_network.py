@@ -157,3 +157,32 @@ def test_predictions_follow_the_weights(project: SFRDataset) -> None:
         for parameter in trainer.network.parameters():
             parameter.mul_(1.5)
     assert not torch.equal(network.probabilities(image), before)
+
+
+@pytest.mark.parametrize(("configuration", "shape"), [("3d_fullres", (18, 22, 20)), ("2d", (10, 40, 36))])
+def test_views_of_the_mirrored_image(configuration: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
+    """A network that finds the voxels brighter than the one before them in H: mirrored, brighter than the one behind.
+
+    With test-time mirroring the first view is an average, but the views that it is compared with are not.
+    """
+
+    class BrighterThanBefore(torch.nn.Module):
+        def forward(self, patches: torch.Tensor) -> torch.Tensor:
+            rise = 1000 * (patches - patches.roll(1, -2))
+            return torch.cat([-rise, rise], dim=1)
+
+    with nnunet_folders(tmp_path):
+        dataset = make_project(tmp_path, configuration, shape=shape)
+        axes = (0, 1, 2)[: len(dataset.configuration_manager.patch_size)]
+        network = labeller(BrighterThanBefore(), dataset, axes, use_mirroring=True)
+        image, _, _, properties = UnlabelledDataset(dataset.paths.unlabelled).load_case("unlabelled_00")
+        views = list(network.case_probabilities("unlabelled_00", image, properties, mirrored=True))
+        unmirrored = list(network.case_probabilities("unlabelled_00", image, properties, mirrored=False))
+    assert len(unmirrored) == 1
+    assert torch.equal(unmirrored[0], views[0])
+    voxels = torch.from_numpy(image[:])[0]
+    brighter = {before: (voxels > voxels.roll(before, 1))[:, 1:-1] for before in (1, -1)}
+    expected = [brighter[-1 if axis == len(axes) - 2 else 1] for axis in axes]
+    for axis, (view, labels) in enumerate(zip(views[1:], expected, strict=True)):
+        assert torch.equal(view.argmax(0)[:, 1:-1] == 1, labels), axis
+    assert not torch.equal(views[0].argmax(0)[:, 1:-1] == 1, brighter[1]), "an average of views that differ"

@@ -16,10 +16,11 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling import common
+from nnunet_sfr.labelling.common import Share
 from nnunet_sfr.sam_stage.finetuning import fine_tune
 from nnunet_sfr.sam_stage.model import FINAL_ADAPTER, build_stitched_sam, save_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
-from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
+from nnunet_sfr.sam_stage.pseudo_labelling import _SAMLabeller, pseudo_label
 from nnunet_sfr.settings import PseudoLabelSettings
 
 CPU = torch.device("cpu")
@@ -41,8 +42,8 @@ def fine_tuned(project: SFRDataset) -> SFRDataset:
     return project
 
 
-def label(dataset: SFRDataset, **options: object) -> PseudoLabelStore:
-    return pseudo_label(dataset, "all", CPU, adapter=FINAL_ADAPTER, **options)  # type: ignore[arg-type]
+def label(dataset: SFRDataset, **share: Any) -> PseudoLabelStore:
+    return pseudo_label(dataset, "all", CPU, adapter=FINAL_ADAPTER, share=Share(**share))
 
 
 def predictor(**settings: object) -> VolumePredictor:
@@ -91,6 +92,26 @@ def test_mirroring_averages_over_all_eight() -> None:
     corners = foreground[::19, ::23, ::21]
     torch.testing.assert_close(corners, torch.full((2, 2, 2), 1 / 8))
     assert foreground.sum() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_mirror_images_are_mirrored_back_and_not_averaged() -> None:
+    class CornerOnly(torch.nn.Module):
+        def forward(self, patches: torch.Tensor) -> torch.Tensor:
+            logits = torch.zeros(1, 2, *patches.shape[2:])
+            logits[:, 0] = 50
+            logits[:, 1, 0, 0, 0] = 100
+            return logits
+
+    averaged, plain = (
+        VolumePredictor(CornerOnly(), (20, 24, 1), PseudoLabelSettings(use_mirroring=mirroring), CPU)
+        for mirroring in (True, False)
+    )
+    labeller = _SAMLabeller(averaged, plain)
+    views = list(labeller.case_probabilities("case", np.zeros((1, 20, 24, 1), np.float32), {}, mirrored=True))
+    assert len(views) == 1 + 2, "the third axis is one voxel long"
+    corners = [view[1][::19, ::23, 0].round(decimals=3).tolist() for view in views]
+    assert corners == [[[0.25, 0.25], [0.25, 0.25]], [[0, 0], [1, 0]], [[0, 1], [0, 0]]]
+    assert len(list(labeller.case_probabilities("case", np.zeros((1, 20, 24, 1), np.float32), {}, mirrored=False))) == 1
 
 
 def test_every_case_is_labelled_once(fine_tuned: SFRDataset) -> None:
