@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .command_line import add_configuration, add_device, add_fold, argument_parser, run
+from .command_line import add_configuration, add_device, add_fold, add_round, argument_parser, run
 
 
 def main() -> int:
@@ -14,6 +14,7 @@ def main() -> int:
     add_configuration(parser)
     add_fold(parser)
     add_device(parser)
+    add_round(parser, "goes on from the round before, with the labelled cases and those that sfr_select found sure")
     parser.add_argument("--overwrite", action="store_true", help="discard an earlier run and start anew")
     arguments = parser.parse_args()
 
@@ -24,7 +25,7 @@ def main() -> int:
 
         dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
         device = resolve_device(arguments.device)
-        folder = fine_tune(dataset, arguments.fold, device, overwrite=arguments.overwrite)
+        folder = fine_tune(dataset, arguments.fold, device, round_index=arguments.round, overwrite=arguments.overwrite)
         print(f"the fine-tuned SAM is in {folder}")
 
     return run(command)

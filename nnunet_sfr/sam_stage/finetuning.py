@@ -1,4 +1,4 @@
-"""Fine-tuning SAM on stitched labelled patches (paper, section III-B2; docs/method.md, section 2)."""
+"""Fine-tuning SAM on stitched labelled patches (paper, section III-B2; docs/method.md, sections 2 and 5)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import (
     BEST_ADAPTER,
     FINAL_ADAPTER,
+    FINAL_OPTIMIZER,
     build_stitched_sam,
     describe,
     recipe_of,
@@ -35,6 +36,7 @@ from nnunet_sfr.sam_stage.model import (
 )
 from nnunet_sfr.sam_stage.patches import IGNORE, labelled_patches, target_labels
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
+from nnunet_sfr.sam_stage.rounds import Round, go_on_from, open_round
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.settings import FineTuningSettings
 
@@ -53,13 +55,16 @@ def learning_rate(iteration: int, settings: FineTuningSettings) -> float:
     return settings.learning_rate * warm_up * decay
 
 
-def fine_tune(dataset: SFRDataset, fold: Fold, device: torch.device, *, overwrite: bool = False) -> Path:
-    """Fine-tune SAM for one fold, from the start or from where an earlier run stopped.
+def fine_tune(
+    dataset: SFRDataset, fold: Fold, device: torch.device, *, round_index: int = 0, overwrite: bool = False
+) -> Path:
+    """Fine-tune SAM for one fold and round, from the start or from where an earlier run stopped.
 
     Args:
         dataset: planned and preprocessed.
         fold: which labelled cases to learn from.
         device: to compute on.
+        round_index: 0 for SFR; later rounds of SFR+ go on from the one before.
         overwrite: discard what an earlier run left.
 
     Returns:
@@ -68,8 +73,9 @@ def fine_tune(dataset: SFRDataset, fold: Fold, device: torch.device, *, overwrit
     Raises:
         UserError: the data, the settings or an earlier run do not allow it.
     """
-    folder = dataset.paths.sam_stage(fold)
-    recipe = _recipe(dataset, fold)
+    folder = dataset.paths.sam_stage(fold, round_index)
+    this_round = open_round(dataset, fold, round_index)
+    recipe = _recipe(dataset, fold, this_round)
     finished = folder / FINAL_ADAPTER
     if finished.is_file() and not overwrite:
         if recipe_of(finished) != recipe:
@@ -78,9 +84,9 @@ def fine_tune(dataset: SFRDataset, fold: Fold, device: torch.device, *, overwrit
             )
         print(f"{finished} is complete; --overwrite starts anew")
         return folder
-    run = _Run.start(dataset, fold, device, folder, recipe)
+    run = _Run.start(dataset, fold, device, folder, recipe, this_round)
     if overwrite:  # only now, when nothing in data, settings or checkpoint can stop the new run any more
-        for name in (STATE, FINAL_ADAPTER, BEST_ADAPTER, LOG):
+        for name in (STATE, FINAL_ADAPTER, FINAL_OPTIMIZER, BEST_ADAPTER, LOG):
             (folder / name).unlink(missing_ok=True)
     elif (folder / STATE).is_file():
         run.resume(folder / STATE)
@@ -94,6 +100,7 @@ class _Run:
     """One fine-tuning run: everything that a step needs, and where it stands."""
 
     dataset: SFRDataset
+    settings: FineTuningSettings
     folder: Path
     recipe: str
     accelerator: Accelerator
@@ -107,14 +114,15 @@ class _Run:
     log: list[dict[str, float]] = field(default_factory=list)
 
     @classmethod
-    def start(cls, dataset: SFRDataset, fold: Fold, device: torch.device, folder: Path, recipe: str) -> _Run:
-        settings = dataset.settings.fine_tuning
+    def start(
+        cls, dataset: SFRDataset, fold: Fold, device: torch.device, folder: Path, recipe: str, this_round: Round
+    ) -> _Run:
+        settings = this_round.settings
         training_ids, validation_ids = dataset.split(fold)
-        dataset_class = infer_dataset_class(str(dataset.paths.labelled))
-        training_cases = dataset_class(str(dataset.paths.labelled), training_ids)
-        validation_cases = dataset_class(str(dataset.paths.labelled), validation_ids[: settings.max_validation_cases])
-        for cases in (training_cases, validation_cases):
-            check_grids(cases, dataset.plans_manager, dataset.configuration_manager)
+        validation_cases = infer_dataset_class(str(dataset.paths.labelled))(
+            str(dataset.paths.labelled), validation_ids[: settings.max_validation_cases]
+        )
+        check_grids(validation_cases, dataset.plans_manager, dataset.configuration_manager)
         seed_everything(settings.seed)
         accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=_PRECISIONS[low_precision(device)])
         if accelerator.num_processes > 1:
@@ -124,21 +132,29 @@ class _Run:
         optimizer = torch.optim.AdamW(
             trainable, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
+        if this_round.previous is not None:
+            go_on_from(this_round.previous, model, optimizer, dataset)
         return cls(
             dataset=dataset,
+            settings=settings,
             folder=folder,
             recipe=recipe,
             accelerator=accelerator,
             model=model.to(accelerator.device),
             optimizer=accelerator.prepare(optimizer),
-            batches=labelled_patches(dataset, training_cases, pin_memory=device.type == "cuda"),
+            batches=labelled_patches(
+                dataset,
+                this_round.cases,
+                sampling_probabilities=this_round.sampling_probabilities,
+                pin_memory=device.type == "cuda",
+            ),
             training_ids=training_ids,
             validation_cases=validation_cases,
         )
 
     def train(self) -> None:
         """All remaining steps, with a validation and a saved state every so often and at the end."""
-        settings = self.dataset.settings.fine_tuning
+        settings = self.settings
         losses: list[float] = []
         with tqdm(total=settings.iterations, initial=self.iteration, desc="Fine-tuning SAM", mininterval=1) as bar:
             while self.iteration < settings.iterations:
@@ -149,6 +165,9 @@ class _Run:
                 if self.iteration % settings.validation_every == 0 or self.iteration == settings.iterations:
                     self.validate_and_save(losses)
                     losses = []
+        with replacing(self.folder / FINAL_OPTIMIZER) as temporary:
+            torch.save({"recipe": self.recipe, "optimizer": self.optimizer.state_dict()}, temporary)
+        # last, because it stands for a complete run
         save_adapter(self.model, self.dataset, self.folder / FINAL_ADAPTER, recipe=self.recipe)
         (self.folder / STATE).unlink(missing_ok=True)
         if isinstance(self.batches, NonDetMultiThreadedAugmenter):
@@ -160,7 +179,7 @@ class _Run:
         Args:
             batch: ``data`` (B, channels, D, H, W) and ``target`` (B, 1, D, H, W).
         """
-        settings = self.dataset.settings.fine_tuning
+        settings = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.iteration, settings)
         images = batch["data"].to(self.accelerator.device)
@@ -257,20 +276,27 @@ _PRECISIONS = {None: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 """What accelerate calls them; with float16 it scales the loss."""
 
 
-def _recipe(dataset: SFRDataset, fold: Fold) -> str:
+def _recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> str:
     """Everything that a resumed or finished run must share with the present call, as text."""
     settings = dataset.settings.to_dict()
     relevant = {key: settings[key] for key in ("stitching", "sam", "fine_tuning")}
-    return json.dumps({**relevant, **describe(dataset), "cases": dataset.split(fold)}, sort_keys=True)
+    cases = {"cases": dataset.split(fold)}
+    return json.dumps({**relevant, **describe(dataset), **cases, **this_round.recipe}, sort_keys=True)
 
 
 def _changed(before: str, now: str) -> str:
-    """The names of the settings in which two recipes differ, as ``section.setting`` where there are sections."""
-    there, here = _flat(json.loads(before or "{}")), _flat(json.loads(now))
-    return ", ".join(sorted(name for name in {*there, *here} if there.get(name) != here.get(name)))
+    """The names in which two recipes differ, as ``section.setting`` where there are sections.
+
+    What follows from a setting stands in the recipe too, without a section; it counts if no section has changed.
+    """
+    there, here = json.loads(before or "{}"), json.loads(now)
+    return ", ".join(_differences(_sections(there), _sections(here)) or _differences(there, here))
 
 
-def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    return sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
+
+
+def _sections(recipe: dict[str, Any]) -> dict[str, Any]:
     sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}
-    settings = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
-    return settings or recipe
+    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}

@@ -20,6 +20,8 @@ from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
 FINAL_ADAPTER = "adapter_final.safetensors"
 BEST_ADAPTER = "adapter_best.safetensors"
+FINAL_OPTIMIZER = "optimizer_final.pt"
+"""The optimiser beside the final adapter, with which the next round of SFR+ goes on."""
 
 
 def build_stitched_sam(dataset: SFRDataset) -> StitchedSAM:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +10,10 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
+from nnunet_sfr.data.datasets import Cases
 from nnunet_sfr.data.loaders import augmented, without_timing
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_stage.bezier import BezierCurveTransform
@@ -26,12 +26,19 @@ OVERSAMPLE_FOREGROUND = 0.33
 """nnU-Net's share of patches that are centred on foreground."""
 
 
-def labelled_patches(dataset: SFRDataset, cases: nnUNetBaseDataset, *, pin_memory: bool) -> Iterator[dict[str, Any]]:
+def labelled_patches(
+    dataset: SFRDataset,
+    cases: Cases,
+    *,
+    sampling_probabilities: Sequence[float] | None = None,
+    pin_memory: bool,
+) -> Iterator[dict[str, Any]]:
     """Endless batches of augmented labelled patches.
 
     Args:
         dataset: gives patch, batch size and labels.
-        cases: nnU-Net's data set of the labelled training cases.
+        cases: to learn from.
+        sampling_probabilities: of each case, in the order of ``cases.identifiers``; None for equal ones.
         pin_memory: for CUDA.
 
     Returns:
@@ -45,6 +52,7 @@ def labelled_patches(dataset: SFRDataset, cases: nnUNetBaseDataset, *, pin_memor
         dataset.settings.stitching.patch_size,
         dataset.label_manager,
         oversample_foreground_percent=OVERSAMPLE_FOREGROUND,
+        sampling_probabilities=sampling_probabilities,
         transforms=transforms,
     )
     return augmented(loader, num_processes=get_allowed_n_proc_DA(), pin_memory=pin_memory)

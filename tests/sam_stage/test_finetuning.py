@@ -18,7 +18,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.sam_stage import finetuning
 from nnunet_sfr.sam_stage.finetuning import STATE, fine_tune, learning_rate
-from nnunet_sfr.sam_stage.model import BEST_ADAPTER, FINAL_ADAPTER, build_stitched_sam, load_adapter
+from nnunet_sfr.sam_stage.model import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, build_stitched_sam, load_adapter
 from nnunet_sfr.sam_stage.patches import target_labels
 from nnunet_sfr.settings import FineTuningSettings
 from tests.conftest import Golden
@@ -52,7 +52,12 @@ def test_ignored_labels_leave_the_target() -> None:
 def test_a_run_leaves_adapters_and_a_log(project: SFRDataset) -> None:
     folder = fine_tune(project, "all", CPU)
     assert folder == project.paths.sam_stage("all")
-    assert sorted(file.name for file in folder.iterdir()) == [BEST_ADAPTER, FINAL_ADAPTER, "fine_tuning_log.json"]
+    assert {file.name for file in folder.iterdir()} == {
+        BEST_ADAPTER,
+        FINAL_ADAPTER,
+        FINAL_OPTIMIZER,
+        "fine_tuning_log.json",
+    }
     log = json.loads((folder / "fine_tuning_log.json").read_text())
     assert [entry["iteration"] for entry in log] == [2, 4]
     assert all(0 < entry["loss"] < 2 for entry in log)

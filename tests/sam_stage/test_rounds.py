@@ -1,0 +1,192 @@
+"""SFR+ rounds of SAM: from where they go on, whom they learn from with which labels, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nnunet_sfr.confidence import agreement
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.dataset import SFRDataset, open_dataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.labelling.common import Share
+from nnunet_sfr.random_state import seed_everything
+from nnunet_sfr.sam_stage import finetuning
+from nnunet_sfr.sam_stage.adaptation import adapter_state
+from nnunet_sfr.sam_stage.finetuning import fine_tune
+from nnunet_sfr.sam_stage.model import FINAL_ADAPTER, FINAL_OPTIMIZER
+from nnunet_sfr.sam_stage.patches import labelled_patches
+from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
+from nnunet_sfr.sam_stage.rounds import open_round, round_settings, sampling_probabilities
+from nnunet_sfr.selection import select
+from nnunet_sfr.settings import FineTuningSettings
+from tests.later_round import BY_FLIPS, HIGH, LOW, scripted_round
+from tests.tiny_project import change_settings
+
+CPU = torch.device("cpu")
+
+
+def reopened(project: SFRDataset) -> SFRDataset:
+    return open_dataset(project.paths.dataset_name, project.paths.configuration, project.paths.plans_name)
+
+
+@pytest.fixture
+def second_round(project: SFRDataset) -> SFRDataset:
+    """SAM is fine-tuned, and round 1 is scripted: one case is high, the other low."""
+    fine_tune(project, "all", CPU)
+    scripted_round(project)
+    return project
+
+
+def test_a_round_is_shorter_and_draws_other_patches() -> None:
+    settings = FineTuningSettings(iterations=1000, warmup_iterations=100, seed=5)
+    later = round_settings(settings, 0.25, 2)
+    assert (later.iterations, later.warmup_iterations, later.seed) == (250, 25, 7)
+    assert round_settings(FineTuningSettings(iterations=1, warmup_iterations=0), 0.1, 1).iterations == 1
+
+
+def test_labelled_cases_have_their_share_of_the_patches() -> None:
+    chances = sampling_probabilities(2, 8, 0.5)
+    assert sum(chances) == pytest.approx(1.0)
+    assert sum(chances[:2]) == pytest.approx(0.5)
+    assert len(set(chances[2:])) == 1
+
+
+def test_sam_learns_from_labelled_and_high_cases_with_the_models_labels(second_round: SFRDataset) -> None:
+    """Of the batches that arrive: the high case is all foreground, as the scripted model says; the low one stays away.
+
+    Half of the patches are the high case's, though it is one of four.
+    """
+    this_round = open_round(second_round, "all", 1)
+    seed_everything(0)
+    batches = labelled_patches(
+        second_round,
+        this_round.cases,
+        sampling_probabilities=this_round.sampling_probabilities,
+        pin_memory=False,
+    )
+    drawn: dict[str, list[float]] = {}
+    for _ in range(20):
+        batch = next(batches)
+        for case, target in zip(batch["keys"], batch["target"], strict=True):
+            drawn.setdefault(case, []).append(float((target > 0).float().mean()))
+    assert set(drawn) == {"train_00", "train_01", "train_02", HIGH}
+    assert 10 <= len(drawn[HIGH]) <= 30
+    foreground_of_the_truth = max(max(shares) for case, shares in drawn.items() if case != HIGH)
+    assert 1.5 * foreground_of_the_truth < min(drawn[HIGH]), (
+        "patches are larger than the case, so not all is foreground"
+    )
+
+
+def test_without_high_cases_the_labelled_ones_are_left(second_round: SFRDataset) -> None:
+    select(second_round, "all", 1, BY_FLIPS, overrule_low=[HIGH])
+    this_round = open_round(second_round, "all", 1)
+    assert list(this_round.cases.identifiers) == ["train_00", "train_01", "train_02"]
+    assert this_round.sampling_probabilities is None
+
+
+def test_a_round_goes_on_from_adapter_and_optimiser(second_round: SFRDataset) -> None:
+    started: list[Any] = []
+
+    def keep(run: Any) -> None:
+        started.append(run)
+
+    with mock.patch.object(finetuning._Run, "train", keep):
+        fine_tune(second_round, "all", CPU, round_index=1)
+    [run] = started
+    folder = second_round.paths.sam_stage("all")
+    before = load_file(folder / FINAL_ADAPTER)
+    now = adapter_state(run.model.sam)
+    assert now.keys() == before.keys()
+    for name, value in before.items():
+        assert torch.equal(now[name], value), name
+    saved = torch.load(folder / FINAL_OPTIMIZER, weights_only=True)["optimizer"]["state"]
+    moments = run.optimizer.state_dict()["state"]
+    assert moments.keys() == saved.keys()
+    assert len(saved) > 0
+    for index, state in saved.items():
+        assert state["step"] == 4
+        for key, value in state.items():
+            assert torch.equal(moments[index][key], value)
+    assert run.settings.iterations == 2, "half of round 0's"
+    assert run.folder == second_round.paths.sam_stage("all", 1)
+
+
+def test_a_resumed_round_ends_with_the_same_weights(second_round: SFRDataset) -> None:
+    change_settings(second_round, {"rounds": {"fine_tuning_fraction": 1.0}})
+    project = reopened(second_round)
+    folder = fine_tune(project, "all", CPU, round_index=1)
+    undisturbed = load_file(folder / FINAL_ADAPTER)
+    first = load_file(project.paths.sam_stage("all") / FINAL_ADAPTER)
+    assert any(not torch.equal(undisturbed[name], value) for name, value in first.items())
+    step, steps = finetuning._Run.step, 0
+
+    def die_at_the_fourth(self: Any, batch: Any) -> float:
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with mock.patch.object(finetuning._Run, "step", die_at_the_fourth), pytest.raises(KeyboardInterrupt):
+        fine_tune(project, "all", CPU, round_index=1, overwrite=True)
+    assert not (folder / FINAL_ADAPTER).exists()
+    seed_everything(99)
+    resumed = load_file(fine_tune(project, "all", CPU, round_index=1) / FINAL_ADAPTER)
+    for name, value in undisturbed.items():
+        assert torch.equal(resumed[name], value), name
+
+
+def test_another_choice_is_another_round(second_round: SFRDataset) -> None:
+    fine_tune(second_round, "all", CPU, round_index=1)
+    select(second_round, "all", 1, BY_FLIPS, overrule_high=[LOW])
+    with pytest.raises(UserError, match="made with another high; add --overwrite"):
+        fine_tune(second_round, "all", CPU, round_index=1)
+    change_settings(second_round, {"rounds": {"labelled_fraction": 0.25}})
+    with pytest.raises(UserError, match=r"made with another rounds\.labelled_fraction; add --overwrite"):
+        fine_tune(reopened(second_round), "all", CPU, round_index=1)
+
+
+def test_rounds_out_of_order_are_refused(project: SFRDataset) -> None:
+    def refused(said: str, round_index: int = 1) -> None:
+        with pytest.raises(UserError, match=said):
+            fine_tune(project, "all", CPU, round_index=round_index)
+        assert not project.paths.sam_stage("all", round_index).exists()
+
+    refused("round_0/adapter_final.safetensors: not found; run sfr_finetune first")
+    refused("round_1/adapter_final.safetensors: not found; run sfr_finetune --round 1 first", round_index=2)
+    fine_tune(project, "all", CPU)
+    refused("round_1_selection.json: not found; run sfr_select")
+    scripted_round(project)
+    store = PseudoLabelStore.open(project.paths.model_pseudo_labels("all", 1), grid=project.grid)
+    manifest = store.folder / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"scripted"', '"another"'))
+    refused("were made anew since; run sfr_select --round 1 again")
+    manifest.write_text(text)
+    optimizer = project.paths.sam_stage("all") / FINAL_OPTIMIZER
+    content = torch.load(optimizer, weights_only=True)
+    torch.save({**content, "recipe": "another"}, optimizer)
+    refused("belongs to another run than the adapter beside it")
+    optimizer.write_bytes(b"broken")
+    refused(r"optimizer_final\.pt: cannot be read")
+    optimizer.unlink()
+    refused(r"optimizer_final\.pt: not found; run sfr_finetune --overwrite for that round")
+
+
+def test_every_round_has_a_store_of_its_own(second_round: SFRDataset) -> None:
+    first = second_round.paths.pseudo_labels("all")
+    before = {file.name: file.stat().st_mtime_ns for file in first.iterdir()}
+    fine_tune(second_round, "all", CPU, round_index=1)
+    store = pseudo_label(second_round, "all", CPU, adapter=FINAL_ADAPTER, round_index=1, share=Share())
+    assert store.folder == second_round.paths.pseudo_labels("all", round_index=1)
+    assert store.identifiers() == [HIGH, LOW], "the high case too, so that rounds can be compared"
+    assert store.manifest["made_by"]["round"] == 1
+    of_before = PseudoLabelStore.open(first, grid=second_round.grid).read_labels(LOW)
+    expected = agreement(torch.from_numpy(store.read_labels(LOW)), torch.from_numpy(of_before), num_classes=2)
+    assert store.read_confidence(LOW)["previous_round_agreement"] == pytest.approx(expected)
+    assert {file.name: file.stat().st_mtime_ns for file in first.iterdir()} == before
