@@ -67,6 +67,21 @@ class SFRDataset:
         return len([label for label in labels.all_labels if label != labels.ignore_label])
 
     @property
+    def class_names(self) -> dict[str, str]:
+        """Name of every foreground label value, which is given as text; with regions, of the smallest that has it."""
+        ignored = (0, self.label_manager.ignore_label)
+        labels = {
+            name: list(values) if isinstance(values, (list, tuple)) else [values]
+            for name, values in self.dataset_json["labels"].items()
+        }
+        names: dict[str, str] = {}
+        for name, values in sorted(labels.items(), key=lambda label: len(label[1])):
+            for value in values:
+                if value not in ignored:
+                    names.setdefault(str(value), name)
+        return names
+
+    @property
     def num_input_channels(self) -> int:
         channels: int = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
         return channels

@@ -19,7 +19,7 @@ from tests.tiny_dataset import NAME
 from tests.tiny_model import random_model
 from tests.tiny_project import PLANS, change_settings
 
-COMMANDS = ("plan_and_preprocess", "finetune", "pseudolabel", "export")
+COMMANDS = ("plan_and_preprocess", "finetune", "pseudolabel", "select", "export")
 
 Run = Callable[..., tuple[int, str]]
 
@@ -195,6 +195,11 @@ def test_every_source_of_pseudo_labels(run: Run, project: SFRDataset, tmp_path: 
     [
         (("--from-model", "a", "--from-images", "b"), "not allowed with argument"),
         (("--from-model", "a", "-chk", "best"), "it goes with neither --from-model nor --from-images"),
+        (("-tr", "a", "--round", "1", "-chk", "best"), "nor --from-images nor -tr"),
+        (("-tr", "a"), "-tr labels the pool for a round of SFR+; add --round 1"),
+        (("-tr", "a", "--from-model", "b"), "not allowed with argument"),
+        (("--round", "1", "--from-model", "a"), "fill the store of round 0"),
+        (("--round", "-1"), "must be 0, 1, 2, ..., got '-1'"),
         (("--from-images", "a", "-chk", "final"), "it goes with neither --from-model nor --from-images"),
         (("--model-folds", "0"), "--model-folds goes with --from-model only"),
         (("--from-images", "a", "--model-folds", "0"), "--model-folds goes with --from-model only"),
@@ -209,5 +214,59 @@ def test_options_of_pseudolabel_that_do_not_go_together(
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         run("pseudolabel", "-d", "42", *options)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_round_of_sfr_plus_in_order(
+    run: Run, project: SFRDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("-d", "42", "-p", PLANS)
+    cpu = ("-device", "cpu")
+    assert_refused(run, tmp_path, "there is no such model", "pseudolabel", *arguments, "--round", "1", "-tr", "Nobody")
+    assert_refused(run, tmp_path, "round_1_model: there are no pseudo-labels", "select", *arguments)
+    shutil.rmtree(project.paths.pseudo_labels("all"))
+    assert run("finetune", *arguments, *cpu)[0] == 0
+    assert run("pseudolabel", *arguments, *cpu)[0] == 0
+    random_model(project, mirror_axes=(0, 1, 2))
+    assert run("pseudolabel", *arguments, *cpu, "--round", "1", "-tr", "nnUNetTrainer")[0] == 0
+    assert_refused(run, tmp_path, "round_1_selection.json: not found", "finetune", *arguments, *cpu, "--round", "1")
+
+    (tmp_path / "sharp.txt").write_text("unlabelled_01  # looked at\n")
+    (tmp_path / "typo.txt").write_text("unlabeled_01\n")
+    assert_refused(
+        run, tmp_path, "unlabeled_01: is to be overruled", "select", *arguments, "--high", tmp_path / "typo.txt"
+    )
+    code, stderr = run("select", *arguments, "--quantile", "0", "--high", tmp_path / "sharp.txt")
+    assert (code, stderr) == (0, "")
+    selection = project.paths.selection("all", 1)
+    assert json.loads(selection.read_text())["high"] == ["unlabelled_01"]
+    assert selection.with_suffix(".png").is_file()
+    code, stderr = run("select", *arguments, "--confidence", "paper")
+    assert "warning: no case is high" in stderr
+    assert json.loads(selection.read_text())["rule"]["threshold"] == 0.985
+
+    assert run("select", *arguments)[0] == 0
+    assert run("finetune", *arguments, *cpu, "--round", "1")[0] == 0
+    assert run("pseudolabel", *arguments, *cpu, "--round", "1")[0] == 0
+    again = PseudoLabelStore.open(project.paths.pseudo_labels("all", round_index=1), grid=project.grid)
+    assert again.identifiers() == ["unlabelled_00", "unlabelled_01"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--round", "0"), "--round must be 1 or later"),
+        (("--threshold", "0.9", "--quantile", "0.5"), "not allowed with argument"),
+        (("--threshold", "1.5"), "must be a number from 0 to 1, got '1.5'"),
+        (("--quantile", "half"), "must be a number from 0 to 1, got 'half'"),
+        (("--confidence", "gut_feeling"), "invalid choice"),
+    ],
+)
+def test_options_of_select_that_make_no_sense(
+    options: tuple[str, ...], said: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("select", "-d", "42", *options)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err

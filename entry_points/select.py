@@ -1,0 +1,108 @@
+"""``sfr_select``: which unlabelled cases a model is sure of, before a round of SFR+."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES
+
+from .command_line import add_configuration, add_fold, argument_parser, round_number, run
+
+PAPER = "paper"
+
+
+def main() -> int:
+    """Parse the command line and select; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.round == 0:
+        parser.error("--round must be 1 or later: round 0 learns from all pseudo-labels")
+
+    def command() -> None:
+        from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+        from nnunet_sfr.dataset import open_dataset
+        from nnunet_sfr.selection import make_rule, read_identifiers, select
+        from nnunet_sfr.selection_report import describe, plot, warnings
+
+        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+        rule = make_rule(
+            dataset,
+            confidence=arguments.confidence,
+            confidence_of=arguments.confidence_of,
+            threshold=arguments.threshold,
+            high_fraction=arguments.quantile,
+        )
+        selection = select(
+            dataset,
+            arguments.fold,
+            arguments.round,
+            rule,
+            overrule_high=read_identifiers(arguments.high) if arguments.high else (),
+            overrule_low=read_identifiers(arguments.low) if arguments.low else (),
+        )
+        file = dataset.paths.selection(arguments.fold, arguments.round)
+        plot(selection, file.with_suffix(".png"))
+        print(f"{rule.confidence} of {rule.confidence_of}")
+        print("\n".join(describe(selection)))
+        store = PseudoLabelStore.open(
+            dataset.paths.model_pseudo_labels(arguments.fold, arguments.round), grid=dataset.grid
+        )
+        for warning in warnings(selection, store, dataset.class_names):
+            print(f"warning: {warning}", file=sys.stderr)
+        print(f"the choice is in {file}, its histogram in {file.with_suffix('.png').name}")
+
+    return run(command)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argument_parser(
+        "sfr_select",
+        "Before a round of SFR+, divide the unlabelled cases: those of high confidence will teach SAM with the "
+        "re-trained model's labels, those of low confidence will get SAM's new labels and teach the model. Reads what "
+        "sfr_pseudolabel --round R -tr TRAINER stored.",
+    )
+    add_configuration(parser)
+    add_fold(parser)
+    parser.add_argument("--round", type=round_number, default=1, metavar="R", help="the round that is to begin")
+    parser.add_argument(
+        "--confidence",
+        choices=(PAPER, *CONFIDENCE_MEASURES),
+        help="what to tell the cases apart by (paper: mean_max_probability with a threshold of 0.985); default: what "
+        "the SFR plan says, flip_agreement in a new one",
+    )
+    parser.add_argument(
+        "--confidence-of",
+        choices=CONFIDENCE_SOURCES,
+        help="whose confidence counts: that of the re-trained model, or that of SAM in the round before; default: what "
+        "the SFR plan says, model in a new one",
+    )
+    sides = parser.add_mutually_exclusive_group()
+    sides.add_argument(
+        "--threshold", type=_fraction, metavar="T", help="cases with at least this confidence (0 to 1) are high"
+    )
+    sides.add_argument(
+        "--quantile",
+        type=_fraction,
+        metavar="SHARE",
+        help="this share of the cases is high (0 to 1); default: what the SFR plan says, 0.5 in a new one",
+    )
+    for side in ("high", "low"):
+        parser.add_argument(
+            f"--{side}",
+            type=Path,
+            metavar="FILE",
+            help=f"text file of identifiers, one a line, that are {side} whatever their confidence",
+        )
+    return parser
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
