@@ -48,7 +48,14 @@ def _least_sure_class(record: Mapping[str, Any]) -> float | None:
     return min(values, default=None)
 
 
+def _estimated_dice(record: Mapping[str, Any]) -> float | None:
+    """Both of its factors fall when the model is wrong, for reasons of their own."""
+    agreed, expected = record.get("flip_agreement"), record.get("expected_dice")
+    return None if agreed is None or expected is None else agreed * expected
+
+
 MEASURES: dict[str, Measure] = {
+    "estimated_dice": Measure(_estimated_dice, "agreement under flips times expected Dice"),
     "flip_agreement": Measure(_entry("flip_agreement"), "Dice with what it says of the mirrored image"),
     "expected_dice": Measure(_entry("expected_dice"), "Dice that its probabilities promise"),
     "foreground_mean_max_probability": Measure(

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 SAM_MODELS = ("vit_tiny", "vit_b", "vit_l", "vit_h")
 ADAPTATIONS = ("lora", "decoder", "full")
 CONFIDENCE_MEASURES = (
+    "estimated_dice",
     "flip_agreement",
     "expected_dice",
     "foreground_mean_max_probability",
@@ -249,10 +250,10 @@ class RetrainingSettings:
 class RoundSettings:
     """SFR+: the rounds in which SAM and the re-training take turns (paper, section III-C)."""
 
-    confidence: str = "flip_agreement"
-    """What tells sure cases from unsure ones: flip_agreement, expected_dice, foreground_mean_max_probability,
-    class_mean_max_probability, boundary_entropy, previous_round_agreement or mean_max_probability (eq. 8); the best in
-    docs/results.md."""
+    confidence: str = "estimated_dice"
+    """What tells sure cases from unsure ones: estimated_dice (flip_agreement * expected_dice), flip_agreement,
+    expected_dice, foreground_mean_max_probability, class_mean_max_probability, boundary_entropy,
+    previous_round_agreement or mean_max_probability (eq. 8). docs/results.md compares them."""
     confidence_of: str = "model"
     """Whose confidence counts: model (the re-trained one) or sam."""
     threshold: float | None = None

@@ -163,6 +163,9 @@ def test_every_measure_rises_with_confidence() -> None:
         assert known is not None
         assert guessed < known, name
     assert values[0]["flip_agreement"] == pytest.approx((0.5 + 1) / 2)
+    promised = 2 * 64 * 0.6 / (64 + 64 * 0.6 + 448 * 0.4)
+    assert values[0]["expected_dice"] == pytest.approx(promised)
+    assert values[0]["estimated_dice"] == pytest.approx(0.75 * promised)
     assert values[0]["previous_round_agreement"] == pytest.approx(0.5)
     assert values[0]["boundary_entropy"] == pytest.approx(1 - 0.971, abs=1e-3), "0.6 and 0.4: 0.971 bits"
 
