@@ -18,10 +18,18 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def argument_parser(command: str, description: str) -> argparse.ArgumentParser:
-    """A parser with nnU-Net's ``-d`` and ``-p``, which every command has."""
+def argument_parser(command: str, description: str, *, needs_dataset: bool = True) -> argparse.ArgumentParser:
+    """A parser with nnU-Net's ``-d`` and ``-p``, which every command has.
+
+    Args:
+        command: its name.
+        description: of the whole command, for the help.
+        needs_dataset: whether ``-d`` must be given.
+    """
     parser = argparse.ArgumentParser(prog=command, description=description, formatter_class=_Formatter)
-    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="number or name of the data set")
+    parser.add_argument(
+        "-d", dest="dataset", required=needs_dataset, metavar="ID", help="number or name of the data set"
+    )
     parser.add_argument("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="nnU-Net plans identifier")
     return parser
 

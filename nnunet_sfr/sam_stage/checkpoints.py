@@ -68,7 +68,7 @@ def fetch_official(model: str, *, cache_folder: Path | None = None, base_url: st
     """
     if model not in OFFICIAL_CHECKPOINTS:
         raise ValueError(f"{model} has no official checkpoint (there is one for {', '.join(OFFICIAL_CHECKPOINTS)})")
-    file = (cache_folder or _default_cache()) / OFFICIAL_CHECKPOINTS[model]
+    file = (cache_folder or default_cache()) / OFFICIAL_CHECKPOINTS[model]
     if file.is_file():
         if not file_hash(file).startswith(_hash_prefix(file)):
             raise UserError(f"{file}: is damaged (its SHA-256 is not the official one); delete it to download it again")
@@ -112,7 +112,8 @@ def load_official(sam: SegmentationSAM, file: Path) -> LoadReport:
     )
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Where official checkpoints are kept: $NNUNET_SFR_CACHE, else torch hub's folder."""
     folder = os.environ.get(CACHE_VARIABLE)
     return Path(folder) if folder else Path(torch.hub.get_dir()) / "checkpoints"
 

@@ -1,0 +1,47 @@
+"""``sfr_doctor``: what would stop or falsify a run, said before it."""
+
+from __future__ import annotations
+
+import argparse
+
+from nnunet_sfr.doctor.findings import Level, Section, count
+
+from .command_line import add_configuration, add_fold, argument_parser, run
+
+
+def main() -> int:
+    """Parse the command line, examine and report; returns the exit code."""
+    arguments = _parser().parse_args()
+    sections: list[Section] = []
+
+    def command() -> None:
+        # importing torch takes seconds, which -h should not
+        from nnunet_sfr.doctor.examination import Subject, examine
+        from nnunet_sfr.doctor.printing import as_json, lines, summary
+
+        subject = None
+        if arguments.dataset is not None:
+            subject = Subject(arguments.dataset, arguments.configuration, arguments.plans, arguments.fold)
+        for section in examine(subject):
+            sections.append(section)
+            if not arguments.json:
+                print("\n".join(lines(section)), flush=True)
+        print(as_json(sections) if arguments.json else f"\n{summary(sections)}")
+
+    return run(command) or int(count(sections, Level.PROBLEM) > 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argument_parser(
+        "sfr_doctor",
+        "Look at installation, folders, trainers and device, and with -d at a data set: images that are in training "
+        "and test, labels, folds, plan, SAM, expected memory, and how far the path has been walked. Nothing is "
+        "written. Exit code 1 if something would stop or falsify a run.",
+        needs_dataset=False,
+    )
+    add_configuration(parser)
+    add_fold(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print the findings as JSON, with every case that they name"
+    )
+    return parser

@@ -1,0 +1,58 @@
+"""Cores, and the device that ``-device auto`` takes."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from nnunet_sfr.devices import low_precision, resolve_device
+from nnunet_sfr.doctor.findings import Finding, note, ok
+from nnunet_sfr.doctor.wording import gib
+
+
+def check_cores() -> list[Finding]:
+    """Cores of the machine, those that this process may use, and torch's threads."""
+    cores = os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    share = f" ({allowed} of them for this process)" if allowed < cores else ""
+    memory = main_memory()
+    ram = "" if memory is None else f", {gib(memory)} of main memory"
+    return [ok("cores", f"{cores}{share}, torch uses {torch.get_num_threads()} threads{ram}")]
+
+
+def check_device() -> list[Finding]:
+    """What there is to compute on, and in which precision SAM computes there."""
+    device = resolve_device("auto")
+    if device.type == "cuda":
+        names = [_describe_gpu(index) for index in range(torch.cuda.device_count())]
+        return [ok("device", f"cuda: {'; '.join(names)}")]
+    if device.type == "mps":
+        return [ok("device", f"mps: {gib(device_memory(device) or 0)} to use, single precision")]
+    built = "" if torch.version.cuda is None else f" (torch is built for CUDA {torch.version.cuda} and finds no GPU)"
+    remedy = "plan with -pl ExperimentPlannerCPU and keep SAM at vit_tiny; nnU-Net's commands want -device cpu"
+    return [note("device", f"CPU alone, single precision{built}", remedy)]
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Bytes that a device has in all; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return main_memory()
+
+
+def main_memory() -> int | None:
+    """Bytes of main memory; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _describe_gpu(index: int) -> str:
+    device = torch.device("cuda", index)
+    native = low_precision(device) is torch.bfloat16
+    precision = "bfloat16" if native else "float16 (no bfloat16 of its own)"
+    return f"{torch.cuda.get_device_name(device)}, {gib(device_memory(device) or 0)}, {precision}"

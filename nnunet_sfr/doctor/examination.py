@@ -1,0 +1,163 @@
+"""The whole examination, section by section; what an earlier section rules out is not looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_sfr.doctor.findings import Check, Finding, Level, Section, count, note, problem, section
+from nnunet_sfr.doctor.installation import check_imports, check_packages
+from nnunet_sfr.doctor.variables import check_folders, check_variables
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import Fold, nnunet_root
+
+if TYPE_CHECKING:
+    from nnunet_sfr.dataset import SFRDataset
+    from nnunet_sfr.doctor.cases import RawImages
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What to look at besides the machine.
+
+    Args:
+        dataset: number or name of a data set.
+        configuration: nnU-Net's.
+        plans_name: nnU-Net's plans identifier.
+        fold: whose stages.
+    """
+
+    dataset: str
+    configuration: str
+    plans_name: str
+    fold: Fold
+
+
+def examine(subject: Subject | None) -> Iterator[Section]:
+    """Look at installation and machine, and at a data set.
+
+    Args:
+        subject: None for no data set.
+
+    Raises:
+        UserError: there is no such data set; raised before the first section.
+    """
+    installation = section("Installation", [("packages", check_packages), ("variables", check_variables)])
+    if count([installation], Level.PROBLEM) == 0:
+        installation = Section(installation.title, installation.findings + tuple(check_imports()))
+    folders = section("Folders", [("folders", check_folders)])
+    if count([installation], Level.PROBLEM) > 0:
+        left_out = note("the rest", "is not looked at", "mend the installation first")
+        yield from (installation, folders, Section("Trainers, device, data", (left_out,)))
+        return
+    # here and below, what imports torch and nnU-Net comes late: it takes seconds, or fails
+    from nnunet_sfr.dataset import resolve_dataset_name
+
+    name = None if subject is None else resolve_dataset_name(subject.dataset)
+    yield from (installation, folders)
+    yield from _machine()
+    if subject is not None and name is not None:
+        yield from _dataset(subject, name)
+
+
+def _machine() -> Iterator[Section]:
+    from nnunet_sfr.doctor.device import check_cores, check_device
+    from nnunet_sfr.doctor.trainers import check_new_processes, check_search, check_variable
+
+    yield section(
+        "Trainers",
+        [("variable", check_variable), ("trainers", check_search), ("new process", check_new_processes)],
+    )
+    yield section("Device", [("cores", check_cores), ("device", check_device)])
+
+
+def _dataset(subject: Subject, name: str) -> Iterator[Section]:
+    folder = nnunet_root("nnUNet_raw") / name
+    raw, raw_section = _raw_data(subject, folder)
+    yield raw_section
+    dataset, plan_section = _plan(subject, name, has_raw=raw is not None)
+    yield plan_section
+    if dataset is not None:
+        yield from _stages(subject, dataset, raw)
+
+
+def _raw_data(subject: Subject, folder: Path) -> tuple[RawImages | None, Section]:
+    from nnunet_sfr.doctor.cases import LABELLED, check_names, read_folders
+    from nnunet_sfr.doctor.folds import check_folds
+    from nnunet_sfr.doctor.same_images import check_same_images
+
+    title = f"Raw data of {folder.name}"
+    if not folder.is_dir():
+        return None, Section(title, (note("cases", f"{folder}: not on this machine, so its images are not compared"),))
+    try:
+        raw = read_folders(folder)
+    except UserError as error:
+        return None, Section(title, (problem("cases", str(error)),))
+    checks: list[tuple[str, Check]] = [
+        ("cases", partial(check_names, raw)),
+        ("same image", partial(check_same_images, raw)),
+        ("folds", partial(check_folds, subject.fold, len(raw.sets[LABELLED]))),
+    ]
+    return raw, section(title, checks)
+
+
+def _plan(subject: Subject, name: str, *, has_raw: bool) -> tuple[SFRDataset | None, Section]:
+    from nnunet_sfr.dataset import open_dataset
+    from nnunet_sfr.doctor.folds import check_split
+    from nnunet_sfr.doctor.plan import check_freshness, check_plan
+
+    title = f"Plan {subject.plans_name}, {subject.configuration}"
+    # plans of nnU-Net alone are none yet
+    if not any((nnunet_root("nnUNet_preprocessed") / name).glob("*_SFRPlans.json")):
+        return None, Section(title, (_not_planned(subject),))
+    try:
+        dataset = open_dataset(name, subject.configuration, subject.plans_name)
+        stitching = dataset.settings.stitching
+    except UserError as error:
+        return None, Section(title, (problem("plan", str(error)),))
+    checks: list[tuple[str, Check]] = [("plan", partial(check_plan, dataset, stitching))]
+    checks += [("plan", partial(check_freshness, dataset))] if has_raw else []
+    checks += [("split", partial(check_split, dataset, subject.fold))]
+    return dataset, section(title, checks)
+
+
+def _not_planned(subject: Subject) -> Finding:
+    left_out = "mosaic, SAM, memory and stages are not looked at"
+    return note("plan", f"none yet; {left_out}", f"sfr_plan_and_preprocess -d {subject.dataset}")
+
+
+def _stages(subject: Subject, dataset: SFRDataset, raw: RawImages | None) -> Iterator[Section]:
+    from nnunet_sfr.devices import resolve_device
+    from nnunet_sfr.doctor import memory, sam, stages
+
+    device, fold = resolve_device("auto"), subject.fold
+    yield section(
+        "SAM",
+        [
+            ("SAM", partial(sam.check_model, dataset, device)),
+            ("checkpoint", partial(sam.check_checkpoint, dataset)),
+        ],
+    )
+    yield section(
+        f"Memory of one step on {device.type}",
+        [
+            ("fine-tuning", partial(memory.check_fine_tuning, dataset, device)),
+            ("pseudo-labels", partial(memory.check_pseudo_labelling, dataset, device)),
+            ("re-training", partial(memory.check_retraining, dataset, device)),
+        ],
+    )
+    store = dataset.paths.pseudo_labels(fold)
+    label = stages.command("sfr_pseudolabel", dataset, fold)
+    yield section(
+        f"Stages of fold {fold}",
+        [
+            ("preprocessed", partial(stages.check_preprocessed, dataset, raw)),
+            ("adapter", partial(stages.check_adapter, dataset, fold)),
+            ("pseudo-labels", partial(stages.check_pseudo_labels, dataset, store, label)),
+            ("models", partial(stages.check_models, dataset, fold)),
+            ("rounds", partial(stages.check_rounds, dataset, fold)),
+        ],
+    )

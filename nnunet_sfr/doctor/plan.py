@@ -1,0 +1,129 @@
+"""The plan: nnU-Net's part, and how much of a volume one mosaic shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnunet_sfr.data.cases import list_cases
+from nnunet_sfr.data.preprocessing import preprocessed_shape
+from nnunet_sfr.dataset import SFRDataset, read_json
+from nnunet_sfr.doctor.findings import Finding, note, ok, problem
+from nnunet_sfr.doctor.wording import times
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.planning.fingerprint import OWN_KEY
+from nnunet_sfr.planning.pipeline import describe
+from nnunet_sfr.settings import StitchingSettings
+
+REMEDY = "run sfr_plan_and_preprocess again"
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """What one stitched image holds.
+
+    Args:
+        rows: of slices that the canvas has room for, at full resolution.
+        columns: of such slices.
+        used: slices of the patch.
+        filled: share of the canvas that shows a voxel.
+        extent: (D, H, W) of the patch in mm.
+        shares: per axis, the median over all volumes of the share that the patch covers.
+        volume_share: the same of the voxels.
+    """
+
+    rows: int
+    columns: int
+    used: int
+    filled: float
+    extent: tuple[float, float, float]
+    shares: tuple[float, float, float]
+    volume_share: float
+
+
+def check_plan(dataset: SFRDataset, stitching: StitchingSettings) -> list[Finding]:
+    """nnU-Net's plan, and the mosaic of the SFR plan."""
+    fingerprint = read_fingerprint(dataset)
+    mosaic = measure_mosaic(stitching, volumes(dataset, fingerprint), slice_spacings(dataset, fingerprint))
+    shares = ", ".join(f"{100 * share:.0f} %" for share in mosaic.shares)
+    return [
+        ok("nnU-Net", describe(dataset.plans_manager, dataset.paths.configuration)),
+        ok(
+            "mosaic",
+            f"{times(stitching.patch_size)} voxels on a canvas of {stitching.canvas_size}: room for {mosaic.rows} x "
+            f"{mosaic.columns} = {mosaic.rows * mosaic.columns} slices, {mosaic.used} used, "
+            f"{100 * mosaic.filled:.0f} % of the pixels filled",
+        ),
+        ok(
+            "covers",
+            f"{times(f'{length:.0f}' for length in mosaic.extent)} mm: {shares} of depth, height and width and "
+            f"{100 * mosaic.volume_share:.0f} % of the voxels of a volume (medians)",
+        ),
+    ]
+
+
+def check_freshness(dataset: SFRDataset) -> list[Finding]:
+    """Whether the plan was made from the raw files as they are now."""
+    try:
+        now = list_cases(dataset.paths.raw).stamp()
+    except UserError:  # which is said where the raw data are looked at
+        return []
+    recorded = read_fingerprint(dataset).get(OWN_KEY, {}).get("stamp")
+    if recorded is None:
+        return [note("plan", "its fingerprint is of the labelled images alone", REMEDY)]
+    if recorded != now:
+        return [problem("plan", "made from other raw files than those that are there now", REMEDY)]
+    return []
+
+
+def read_fingerprint(dataset: SFRDataset) -> dict[str, Any]:
+    """Spacings and shapes of all images, as planning left them."""
+    return read_json(dataset.paths.preprocessed / "dataset_fingerprint.json", REMEDY)
+
+
+def volumes(dataset: SFRDataset, fingerprint: dict[str, Any]) -> list[tuple[int, int, int]]:
+    """(D, H, W) of every case, labelled and unlabelled, on the preprocessed grid."""
+    axes = dataset.plans_manager.transpose_forward
+    return [
+        preprocessed_shape(
+            [shape[axis] for axis in axes], [spacing[axis] for axis in axes], dataset.configuration_manager.spacing
+        )
+        for shape, spacing in zip(fingerprint["shapes_after_crop"], fingerprint["spacings"], strict=True)
+    ]
+
+
+def slice_spacings(dataset: SFRDataset, fingerprint: dict[str, Any]) -> tuple[float, float, float]:
+    """Spacing (D, H, W) of the preprocessed grid in mm; a 2D configuration keeps each case's own distance of slices,
+    of which this is the median."""
+    spacing = [float(value) for value in dataset.configuration_manager.spacing]
+    if len(spacing) == 2:
+        first_axis = dataset.plans_manager.transpose_forward[0]
+        spacing.insert(0, float(np.median([case[first_axis] for case in fingerprint["spacings"]])))
+    depth, height, width = spacing
+    return depth, height, width
+
+
+def measure_mosaic(stitching: StitchingSettings, shapes: Sequence[Sequence[int]], spacing: Sequence[float]) -> Mosaic:
+    """Capacity and coverage of a mosaic.
+
+    Args:
+        stitching: patch and canvas.
+        shapes: (D, H, W) of every volume on the preprocessed grid.
+        spacing: (D, H, W) of that grid in mm.
+    """
+    slices, height, width = stitching.patch_size
+    covered = np.minimum(1.0, np.array(stitching.patch_size) / np.array(shapes))
+    extent = [length * millimetres for length, millimetres in zip(stitching.patch_size, spacing, strict=True)]
+    shares = np.median(covered, axis=0).tolist()
+    return Mosaic(
+        rows=stitching.canvas_size // height,
+        columns=stitching.canvas_size // width,
+        used=slices,
+        filled=slices * height * width / stitching.canvas_size**2,
+        extent=(extent[0], extent[1], extent[2]),
+        shares=(shares[0], shares[1], shares[2]),
+        volume_share=float(np.median(covered.prod(axis=1))),
+    )

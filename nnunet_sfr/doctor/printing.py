@@ -1,0 +1,65 @@
+"""The report on the terminal, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import textwrap
+from collections.abc import Sequence
+
+from nnunet_sfr.doctor.findings import Finding, Level, Section, count
+
+_MARK = max(len(level.value) for level in Level)
+_SUBJECT = len("nnUNet_preprocessed")
+"""Characters of the two columns before the text."""
+
+_NARROWEST, _WIDEST = 80, 140
+"""Characters of a line."""
+_FALLBACK = (120, 60)
+"""Columns and lines where the report goes to no terminal."""
+
+
+def lines(section: Section) -> list[str]:
+    """A section as it is printed: its title, then a line for each finding, wrapped to the terminal."""
+    return ["", section.title, *(line for finding in section.findings for line in _lines_of(finding))]
+
+
+def summary(sections: Sequence[Section]) -> str:
+    """The last line."""
+    problems, notes = count(sections, Level.PROBLEM), count(sections, Level.NOTE)
+    return f"{_number(problems, 'problem')}, {_number(notes, 'note')}"
+
+
+def as_json(sections: Sequence[Section]) -> str:
+    """Every finding with its section, level and details."""
+    findings = [
+        {"section": section.title, **dataclasses.asdict(finding), "level": finding.level.value}
+        for section in sections
+        for finding in section.findings
+    ]
+    return json.dumps({"problems": count(sections, Level.PROBLEM), "findings": findings}, indent=2)
+
+
+def _lines_of(finding: Finding) -> list[str]:
+    indent = " " * (2 + _MARK + 2 + _SUBJECT + 2)
+    first = f"  {finding.level.value:{_MARK}}  {finding.subject:{_SUBJECT}}  "
+    wrapped = _wrap(finding.text, first, indent)
+    return wrapped + (_wrap(finding.remedy, f"{indent}-> ", f"{indent}   ") if finding.remedy else [])
+
+
+def _wrap(text: str, first: str, others: str) -> list[str]:
+    width = min(max(shutil.get_terminal_size(_FALLBACK).columns, _NARROWEST), _WIDEST)
+    # paths and commands are to be copied: a word is never broken
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _number(number: int, word: str) -> str:
+    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"

@@ -1,0 +1,165 @@
+"""How far the path has been walked: preprocessed cases, adapter, pseudo-labels, models, and SFR+'s rounds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from functools import partial
+from pathlib import Path
+
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+from nnunet_sfr.data.datasets import PseudoLabelledDataset
+from nnunet_sfr.data.pseudo_label_store import MANIFEST, PseudoLabelStore
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.doctor.cases import LABELLED, RawImages
+from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem
+from nnunet_sfr.doctor.wording import some
+from nnunet_sfr.paths import UNLABELLED_IMAGES, Fold
+from nnunet_sfr.sam_stage.finetuning import STATE
+from nnunet_sfr.sam_stage.model import FINAL_ADAPTER, describe, recipe_of
+from nnunet_sfr.selection import read_selection
+
+TRAINED, UNFINISHED = "checkpoint_final.pth", "checkpoint_latest.pth"
+"""nnU-Net's names."""
+
+
+def command(name: str, dataset: SFRDataset, fold: Fold, round_index: int = 0) -> str:
+    """A command as it is to be typed for this data set, plan and fold."""
+    paths = dataset.paths
+    number = int(paths.dataset_name[len("Dataset") :].partition("_")[0])
+    later = f" --round {round_index}" if round_index else ""
+    return f"{name} -d {number} -c {paths.configuration} -p {paths.plans_name} -f {fold}{later}"
+
+
+def check_preprocessed(dataset: SFRDataset, raw: RawImages | None) -> list[Finding]:
+    """Preprocessed cases against the raw ones.
+
+    Args:
+        dataset: planned.
+        raw: None where the raw data are not on this machine.
+    """
+    counts, missing, foreign = [], [], []
+    folders = (
+        (LABELLED, "labelled", dataset.paths.labelled),
+        (UNLABELLED_IMAGES, "unlabelled", dataset.paths.unlabelled),
+    )
+    for name, kind, folder in folders:
+        there = _identifiers(folder)
+        wanted = there if raw is None else set(raw.sets[name])
+        counts.append(f"{len(there & wanted)} of {len(wanted)} {kind}")
+        missing += sorted(wanted - there)
+        foreign += sorted(there - wanted)
+    text, remedy = ", ".join(counts), "run sfr_plan_and_preprocess"
+    if foreign:
+        text += f"; {len(foreign)} that are no longer in the raw data: {some(foreign)}"
+        return [problem("preprocessed", text, f"{remedy}, which removes them", foreign)]
+    if missing:
+        return [note("preprocessed", text, remedy, missing)]
+    return [ok("preprocessed", text)]
+
+
+def check_adapter(dataset: SFRDataset, fold: Fold, round_index: int = 0) -> list[Finding]:
+    """The fine-tuned SAM of a round.
+
+    Raises:
+        UserError: its file is damaged.
+    """
+    folder = dataset.paths.sam_stage(fold, round_index)
+    file, again = folder / FINAL_ADAPTER, command("sfr_finetune", dataset, fold, round_index)
+    if not file.is_file():
+        stopped = (folder / STATE).is_file()
+        return [note("adapter", "begun, not complete" if stopped else "none yet", again)]
+    recipe = json.loads(recipe_of(file) or "{}")
+    for key, value in describe(dataset).items():
+        if recipe.get(key) != value:
+            text = f"{file}: made for {key} {recipe.get(key)}, the plan has {value}"
+            return [problem("adapter", text, f"{again} --overwrite, or restore the setting")]
+    return [ok("adapter", str(file))]
+
+
+def check_pseudo_labels(dataset: SFRDataset, folder: Path, remedy: str) -> list[Finding]:
+    """A store of pseudo-labels: complete, and of the images and the grid as they are.
+
+    Args:
+        dataset: planned.
+        folder: of the store.
+        remedy: the command that fills it.
+
+    Raises:
+        UserError: the store is damaged, or does not fit the data.
+    """
+    if not (folder / MANIFEST).is_file():
+        return [note("pseudo-labels", "none yet", remedy)]
+    store = PseudoLabelStore.open(folder, grid=dataset.grid)
+    pool = _identifiers(dataset.paths.unlabelled)
+    done = pool & set(store.identifiers())
+    text = f"{len(done)} of {len(pool)} cases, by {store.source}"
+    if done != pool or not pool:
+        return [note("pseudo-labels", text, remedy, sorted(pool - done))]
+    PseudoLabelledDataset(dataset.paths.unlabelled, store)  # checks every case, as a training does
+    return [ok("pseudo-labels", text)]
+
+
+def check_models(dataset: SFRDataset, fold: Fold) -> list[Finding]:
+    """What nnU-Net has trained with this plan."""
+    suffix = f"__{dataset.paths.plans_name}__{dataset.paths.configuration}"
+    trained, unfinished = [], []
+    for folder in dataset.paths.results.glob(f"*{suffix}/fold_{fold}"):
+        trainer = folder.parent.name.removesuffix(suffix)
+        if (folder / TRAINED).is_file():
+            trained.append(trainer)
+        elif (folder / UNFINISHED).is_file():
+            unfinished.append(trainer)
+    findings = [ok("models", ", ".join(sorted(trained)))] if trained else []
+    if unfinished:
+        findings.append(
+            note("models", f"begun, not complete: {', '.join(sorted(unfinished))}", "nnUNetv2_train ... --c goes on")
+        )
+    return findings or [note("models", "none yet", "nnUNetv2_train ... -tr nnUNetTrainerSFR_MT")]
+
+
+def check_rounds(dataset: SFRDataset, fold: Fold) -> list[Finding]:
+    """The rounds of SFR+ that have begun, one line each."""
+    begun = itertools.takewhile(partial(_has_begun, dataset, fold), itertools.count(1))
+    return [_round(dataset, fold, index) for index in begun]
+
+
+def _has_begun(dataset: SFRDataset, fold: Fold, index: int) -> bool:
+    paths = dataset.paths
+    places = (
+        paths.model_pseudo_labels(fold, index),
+        paths.selection(fold, index),
+        paths.sam_stage(fold, index),
+        paths.pseudo_labels(fold, round_index=index),
+    )
+    return any(place.exists() for place in places)
+
+
+def _round(dataset: SFRDataset, fold: Fold, index: int) -> Finding:
+    """One line for a round; the first step that is not complete says what to run next."""
+    paths = dataset.paths
+    label = command("sfr_pseudolabel", dataset, fold, index)
+    parts = [
+        ("model's labels", check_pseudo_labels(dataset, paths.model_pseudo_labels(fold, index), label + " -tr ..."))
+    ]
+    parts.append(("selection", _check_selection(dataset, fold, index)))
+    parts.append(("adapter", check_adapter(dataset, fold, index)))
+    parts.append(("SAM's labels", check_pseudo_labels(dataset, paths.pseudo_labels(fold, round_index=index), label)))
+    text = "; ".join(f"{name}: {finding.text}" for name, findings in parts for finding in findings)
+    open_ends = [finding for _, findings in parts for finding in findings if finding.level is not Level.OK]
+    worst = problem if any(finding.level is Level.PROBLEM for finding in open_ends) else note
+    subject = f"round {index}"
+    return worst(subject, text, open_ends[0].remedy) if open_ends else ok(subject, text)
+
+
+def _check_selection(dataset: SFRDataset, fold: Fold, index: int) -> list[Finding]:
+    file = dataset.paths.selection(fold, index)
+    if not file.is_file():
+        return [note("selection", "none yet", command("sfr_select", dataset, fold, index))]
+    selection = read_selection(file, sorted(_identifiers(dataset.paths.unlabelled)))
+    return [ok("selection", f"{len(selection.high)} high, {len(selection.low)} low")]
+
+
+def _identifiers(folder: Path) -> set[str]:
+    return set(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else set()

@@ -1,0 +1,70 @@
+"""nnU-Net's folders and the variables that it reads when it is imported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from nnunet_sfr.doctor.findings import Finding, note, ok, problem
+from nnunet_sfr.doctor.wording import GIB, gib
+
+LOW_DISK = 5 * GIB
+"""Free bytes below which a small data set, preprocessed and trained on, may not fit."""
+
+RAW = "nnUNet_raw"
+WRITTEN = ("nnUNet_preprocessed", "nnUNet_results")
+"""Folders that runs write to, and make where they are missing."""
+
+NUMBERS = ("nnUNet_n_proc_DA", "nnUNet_def_n_proc")
+"""Variables that nnU-Net takes as whole numbers while it is imported."""
+
+OTHERS = ("nnUNet_compile", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+
+
+def check_folders() -> list[Finding]:
+    """nnU-Net's three variables: set, and their folders there and open to what runs do with them."""
+    return [_folder(variable) for variable in (RAW, *WRITTEN)]
+
+
+def check_variables() -> list[Finding]:
+    """The other variables that change how nnU-Net works, where they are set."""
+    findings = []
+    for name in NUMBERS:
+        value = os.environ.get(name)
+        if value is not None and not value.strip().isdecimal():
+            text = f"is {value!r}; nnU-Net takes a whole number and ends with an error"
+            findings.append(problem(name, text, f"export {name}=<number>, or unset {name}"))
+    values = [f"{name}={os.environ[name]}" for name in (*NUMBERS, *OTHERS) if name in os.environ]
+    return findings or [ok("variables", ", ".join(values) or "none that changes nnU-Net's defaults is set")]
+
+
+def _folder(variable: str) -> Finding:
+    value = os.environ.get(variable)
+    if not value:
+        return problem(variable, "is not set", f"export {variable}=<folder>")
+    folder = Path(value)
+    if not folder.is_dir():
+        return _missing_folder(variable, folder)
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return problem(variable, f"{folder}: may not be read", "give yourself the right to read it")
+    if variable == RAW:
+        return ok(variable, str(folder))
+    if not os.access(folder, os.W_OK):
+        return problem(variable, f"{folder}: may not be written to", f"export {variable}=<folder that may be>")
+    free = shutil.disk_usage(folder).free
+    text = f"{folder}, {gib(free)} free"
+    return ok(variable, text) if free >= LOW_DISK else note(variable, text, "free some space before a long run")
+
+
+def _missing_folder(variable: str, folder: Path) -> Finding:
+    if folder.exists():
+        return problem(variable, f"{folder}: is a file", f"export {variable}=<folder>")
+    if variable == RAW:
+        return problem(variable, f"{folder}: not found", f"make it, or export {variable}=<folder>")
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not os.access(parent, os.W_OK):
+        return problem(
+            variable, f"{folder}: not found, and {parent} may not be written to", f"export {variable}=<folder>"
+        )
+    return note(variable, f"{folder}: not found; the first run makes it", f"check {variable} for a typing mistake")

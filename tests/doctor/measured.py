@@ -1,0 +1,37 @@
+"""What estimates of memory are held against: measured peaks, and a GPU's precision without a GPU."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def peak_of(function: Callable[[], object]) -> int:
+    """Bytes that tensors take at their highest while a function runs."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "trace.json")
+        profiler.export_chrome_trace(str(file))
+        events = json.loads(file.read_text())["traceEvents"]
+    return max(int(event["args"]["Total Allocated"]) for event in events if event["name"] == "[memory]")
+
+
+@contextmanager
+def autocast_on_cuda() -> Iterator[None]:
+    """What torch.autocast does on a machine with a GPU, also on one without."""
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", before[0])
+        torch.set_autocast_dtype("cuda", before[1])
+        torch.clear_autocast_cache()

@@ -1,0 +1,165 @@
+"""``sfr_doctor`` as a user meets it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.doctor import examination, trainers
+from nnunet_sfr.doctor.findings import problem
+from nnunet_sfr.entry_points import doctor
+from nnunet_sfr.environment import PLUGIN_FOLDER, VARIABLE
+from tests.tiny_dataset import NAME
+from tests.tiny_project import PLANS
+
+Run = Callable[..., tuple[int, str, str]]
+ON_PROJECT = ("-d", "42", "-p", PLANS)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Call the command in this process, on a machine whose installation is sound: exit code, stdout, stderr."""
+    monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
+    monkeypatch.setattr(trainers, "_variable_of_child", lambda python, *, inherit: PLUGIN_FOLDER)
+    # one trainer says as much as all of them, in a tenth of the time
+    monkeypatch.setattr(trainers, "check_search", partial(trainers.check_search, ("nnUNetTrainer_MT",)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**40))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["sfr_doctor", *arguments])
+        before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+        code = doctor.main()
+        assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before, "the doctor writes nothing"
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def found(report: str, level: str) -> list[dict[str, Any]]:
+    return [finding for finding in json.loads(report)["findings"] if finding["level"] == level]
+
+
+def test_help_does_not_ask_for_a_data_set(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("-h")
+    assert ended.value.code == 0
+    assert "[-d ID]" in capsys.readouterr().out
+
+
+def test_a_sound_project(run: Run, project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    code, report, _ = run(*ON_PROJECT)
+    assert code == 0
+    lines = report.splitlines()
+    assert 30 < len(lines) <= 60, "one screen"
+    assert lines[-1].startswith("no problems, ")
+    titles = [line for before, line in itertools.pairwise(lines) if before == ""]
+    assert titles[:-1] == [
+        "Installation",
+        "Folders",
+        "Trainers",
+        "Device",
+        f"Raw data of {NAME}",
+        f"Plan {PLANS}, 3d_fullres",
+        "SAM",
+        "Memory of one step on " + ("cuda" if torch.cuda.is_available() else "cpu"),
+        "Stages of fold all",
+    ]
+
+
+def test_without_a_data_set(run: Run, project: SFRDataset) -> None:
+    code, report, _ = run("--json")
+    assert code == 0
+    sections = {finding["section"] for finding in json.loads(report)["findings"]}
+    assert sections == {"Installation", "Folders", "Trainers", "Device"}
+
+
+def test_a_test_image_among_the_unlabelled_ones(run: Run, project: SFRDataset) -> None:
+    shutil.copy(
+        project.paths.raw / "imagesTs" / "test_00_0000.nii.gz", project.paths.raw_unlabelled / "new_0000.nii.gz"
+    )
+    code, report, _ = run(*ON_PROJECT, "--json")
+    assert code == 1
+    leak, stale = found(report, "problem")
+    assert (leak["subject"], leak["details"]) == (
+        "same image",
+        ["imagesUl/new_0000.nii.gz = imagesTs/test_00_0000.nii.gz"],
+    )
+    assert stale["text"] == "made from other raw files than those that are there now"
+
+
+def test_an_unknown_data_set_is_one_line(run: Run, project: SFRDataset) -> None:
+    code, report, errors = run("-d", "77")
+    assert (code, report) == (1, "")
+    assert errors.startswith("error: no data set 77")
+    assert errors.count("\n") == 1
+
+
+def test_before_planning(run: Run, project: SFRDataset) -> None:
+    shutil.rmtree(project.paths.preprocessed)
+    code, report, _ = run("-d", "42", "--json")
+    assert code == 0
+    (plan,) = [finding for finding in found(report, "note") if finding["subject"] == "plan"]
+    assert plan["remedy"] == "sfr_plan_and_preprocess -d 42"
+    assert json.loads(report)["findings"][-1] == plan
+    assert "3 labelled, 2 unlabelled, 1 test" in report
+
+
+def test_another_plan_than_there_is(run: Run, project: SFRDataset) -> None:
+    code, report, _ = run("-d", "42", "--json")
+    assert code == 1
+    (plan,) = found(report, "problem")
+    assert plan["text"].endswith(f"this data set has {PLANS}: choose with -p")
+
+
+def test_a_mistake_in_the_sfr_plan_is_said_once(run: Run, project: SFRDataset) -> None:
+    file = project.paths.sfr_plans_file
+    file.write_text(file.read_text().replace('"batch_size": 2', '"batch_size": 0'))
+    code, report, _ = run(*ON_PROJECT, "--json")
+    assert code == 1
+    (plan,) = found(report, "problem")
+    assert "batch_size must be at least 1" in plan["text"]
+
+
+def test_a_fold_that_cannot_exist(run: Run, project: SFRDataset) -> None:
+    code, report, _ = run(*ON_PROJECT, "-f", "1", "--json")
+    assert code == 1
+    assert "needs 5 labelled cases and there are 3" in found(report, "problem")[0]["text"]
+
+
+def test_no_raw_data_on_this_machine(run: Run, project: SFRDataset) -> None:
+    shutil.rmtree(project.paths.raw)
+    code, report, _ = run(*ON_PROJECT, "--json")
+    assert code == 0
+    (cases,) = [finding for finding in found(report, "note") if finding["subject"] == "cases"]
+    assert "not on this machine" in cases["text"]
+
+
+def test_raw_data_without_a_description(run: Run, project: SFRDataset) -> None:
+    (project.paths.raw / "dataset.json").unlink()
+    code, report, _ = run(*ON_PROJECT, "--json")
+    assert code == 1
+    assert "dataset.json: not found" in found(report, "problem")[0]["text"]
+
+
+def test_a_broken_installation_ends_the_examination(
+    run: Run, project: SFRDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "check_packages", lambda: [problem("packages", "peft is missing", "install it")])
+    code, report, _ = run(*ON_PROJECT, "--json")
+    assert code == 1
+    assert [finding["text"] for finding in found(report, "problem")] == ["peft is missing"]
+    assert json.loads(report)["findings"][-1]["text"] == "is not looked at"

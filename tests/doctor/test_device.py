@@ -1,0 +1,47 @@
+"""The device that ``-device auto`` takes, told as it is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nnunet_sfr.doctor.device import check_cores, check_device, main_memory
+
+GIB = 2**30
+
+
+def give_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "RTX 0")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=24 * GIB))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((8, 6), "bfloat16"), ((7, 5), "float16 (no bfloat16 of its own)")]
+)
+def test_a_gpu(capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_gpu(monkeypatch, capability)
+    (finding,) = check_device()
+    assert (finding.level.value, finding.text) == ("ok", f"cuda: RTX 0, 24.0 GiB, {precision}")
+
+
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    (finding,) = check_device()
+    assert finding.level.value == "note"
+    assert "built for CUDA 13.2 and finds no GPU" in finding.text
+    assert "ExperimentPlannerCPU" in finding.remedy
+
+
+def test_cores() -> None:
+    (finding,) = check_cores()
+    assert f"torch uses {torch.get_num_threads()} threads" in finding.text
+    memory = main_memory()
+    assert memory is None or memory > GIB // 4

@@ -1,0 +1,46 @@
+"""Folds that there can be with the labels that there are."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.doctor.folds import check_folds, check_split
+from nnunet_sfr.errors import UserError
+
+
+def test_five_labels_allow_every_fold() -> None:
+    for fold in ("all", 0, 4):
+        (finding,) = check_folds(fold, 5)
+        assert (finding.level.value, finding.text) == ("ok", "0 to 4, and all")
+
+
+def test_fewer_than_five_labels() -> None:
+    (finding,) = check_folds("all", 4)
+    assert finding.level.value == "note"
+    assert finding.text.startswith("all alone: 4 labelled cases")
+    with pytest.raises(UserError, match="needs 5 labelled cases and there are 4"):
+        check_folds(2, 4)
+
+
+def test_a_fold_that_nnunet_does_not_know() -> None:
+    with pytest.raises(UserError, match="fold 7 does not exist"):
+        check_folds(7, 20)
+
+
+def test_a_split_is_read_and_never_made(project: SFRDataset) -> None:
+    file = project.paths.preprocessed / "splits_final.json"
+    assert check_split(project, 0) == []
+    assert not file.exists()
+    split = {"train": ["train_00", "train_01"], "val": ["train_02"]}
+    file.write_text(json.dumps([split]))
+    (finding,) = check_split(project, 0)
+    assert "2 to train and 1 to validate on" in finding.text
+    assert check_split(project, "all") == []
+    with pytest.raises(UserError, match="has no fold 1"):
+        check_split(project, 1)
+    file.write_text(json.dumps([{"train": ["gone"], "val": []}]))
+    with pytest.raises(UserError, match="names gone"):
+        check_split(project, 0)

@@ -1,0 +1,240 @@
+"""Expected memory: against the peaks of real steps, against nnU-Net's own numbers, and against what there is."""
+
+from __future__ import annotations
+
+import re
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    ResEncUNetPlanner,
+)
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+from nnunet_sfr.confidence import confidence_record
+from nnunet_sfr.dataset import SFRDataset, open_dataset
+from nnunet_sfr.doctor import memory
+from nnunet_sfr.doctor.findings import Finding
+from nnunet_sfr.doctor.memory import (
+    check_fine_tuning,
+    check_pseudo_labelling,
+    check_retraining,
+    nnunets_own_estimate,
+)
+from nnunet_sfr.doctor.plan import read_fingerprint, volumes
+from nnunet_sfr.labelling.common import predict_mirrored
+from nnunet_sfr.sam_stage import sam
+from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
+from nnunet_sfr.sam_stage.model import build_stitched_sam
+from nnunet_sfr.sam_stage.patches import IGNORE
+from nnunet_sfr.sam_stage.prediction import VolumePredictor
+from nnunet_sfr.settings import PseudoLabelSettings
+from tests.doctor.levels import levels
+from tests.doctor.measured import autocast_on_cuda, peak_of
+from tests.tiny_dataset import NAME
+from tests.tiny_project import PLANS, build_trainer, change_settings
+
+CPU = torch.device("cpu")
+MIB = 2**20
+README = Path(__file__).resolve().parents[2] / "benchmarks" / "README.md"
+
+
+def bytes_in(finding: Finding) -> float:
+    """The first number of the line."""
+    match = re.match(r"about ([0-9.]+) GiB", finding.text)
+    assert match is not None
+    return float(match[1]) * 2**30
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the lines have more digits than people read."""
+    monkeypatch.setattr(memory, "gib", lambda size: f"{size / 2**30:.9f} GiB")
+
+
+@pytest.mark.usefixtures("exact")
+def test_a_step_of_fine_tuning_against_a_real_one(project: SFRDataset) -> None:
+    def real() -> None:
+        model = build_stitched_sam(project)
+        optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
+        for _ in range(2):
+            optimizer.zero_grad(set_to_none=True)
+            logits = model.forward_canvas(torch.zeros(2, 1, *project.settings.stitching.patch_size))
+            target = torch.zeros((2, *logits.shape[2:]), dtype=torch.int64)
+            loss, _ = stitched_segmentation_loss(
+                logits, target, ignore_index=IGNORE, cross_entropy_weight=0.5, dice_weight=0.5
+            )
+            loss.backward()
+            optimizer.step()
+
+    (finding,) = check_fine_tuning(project, CPU)
+    assert finding.level.value == "ok"
+    assert 1.0 <= bytes_in(finding) / peak_of(real) <= 1.2
+
+
+@pytest.mark.usefixtures("exact")
+def test_a_step_of_nnunet_against_a_real_one(project: SFRDataset) -> None:
+    def real() -> None:
+        trainer = build_trainer(project, "nnUNetTrainer")
+        trainer.initialize()
+        patch = project.configuration_manager.patch_size
+        targets = [
+            torch.zeros(trainer.batch_size, 1, *(round(n * f) for n, f in zip(patch, scale, strict=True)))
+            for scale in trainer._get_deep_supervision_scales()
+        ]
+        for _ in range(2):
+            trainer.train_step({"data": torch.randn(trainer.batch_size, 1, *patch), "target": targets})
+
+    (finding,) = check_retraining(project, CPU)
+    assert 0.95 <= bytes_in(finding) / peak_of(real) <= 1.2
+
+
+@pytest.mark.usefixtures("exact")
+def test_prediction_against_a_real_one(project: SFRDataset) -> None:
+    """SAM's part; the probabilities of the largest case, of 20 x 24 x 22 voxels, come on top on a CPU."""
+
+    def real() -> None:
+        model = build_stitched_sam(project).eval()
+        with torch.inference_mode():
+            torch.softmax(model(torch.zeros(1, 1, *project.settings.stitching.patch_size)), dim=1)
+
+    (finding,) = check_pseudo_labelling(project, CPU)
+    labelling = 20 * 24 * 22 * (20 * 2 + 32)
+    assert max(np.prod(shape) for shape in volumes(project, read_fingerprint(project))) == 20 * 24 * 22
+    assert bytes_in(finding) - labelling == pytest.approx(peak_of(real), rel=0.02)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_main_memory_of_labelling_a_case(classes: int) -> None:
+    class Copies(nn.Module):
+        def forward(self, patches: torch.Tensor) -> torch.Tensor:
+            return patches.repeat(1, classes, 1, 1, 1)
+
+    shape = (48, 64, 64)
+    predictor = VolumePredictor(Copies(), (16, 16, 16), PseudoLabelSettings(), CPU)
+    image = torch.randn(1, *shape)
+
+    def label() -> None:
+        probabilities = predictor.probabilities(image)
+        mirrored = (other.argmax(0) for other in predict_mirrored(predictor.probabilities, image, (1, 2, 3)))
+        confidence_record(probabilities, probabilities.argmax(0), num_classes=classes, regions=False, mirrored=mirrored)
+
+    expected = np.prod(shape) * (memory.LABELLING_BYTES_PER_CLASS * classes + memory.LABELLING_BYTES)
+    assert peak_of(label) == pytest.approx(expected, rel=0.1)
+
+
+def test_factors_of_the_trainers_are_those_that_were_measured() -> None:
+    rows = re.findall(r"^\| nnUNetTrainerSFR_(\w+) .*\|\s*([0-9.]+) \|$", README.read_text(), flags=re.MULTILINE)
+    measured = {name: float(ratio) for name, ratio in rows}
+    assert measured.keys() == memory.RELATIVE_TO_NNUNET.keys()
+    for name, factor in memory.RELATIVE_TO_NNUNET.items():
+        assert factor == pytest.approx(measured[name], abs=0.05), "copy the new factors from benchmarks/README.md"
+
+
+def test_every_trainer_is_estimated(project: SFRDataset) -> None:
+    (finding,) = check_retraining(project, CPU)
+    assert re.findall(r"(\w+) [0-9.]+ GiB", finding.text.partition("itself, ")[2]) == list(memory.RELATIVE_TO_NNUNET)
+
+
+@pytest.mark.parametrize(
+    ("planner_class", "network"),
+    [(ExperimentPlanner, "PlainConvUNet"), (ResEncUNetPlanner, "ResidualEncoderUNet")],
+)
+def test_reference_numbers_are_those_of_nnunets_planners(planner_class: Any, network: str, project: SFRDataset) -> None:
+    planner = planner_class(NAME)
+    references = (planner.UNet_reference_val_2d, planner.UNet_reference_val_3d)
+    assert references == memory.NNUNET_REFERENCE_VOXELS[network]
+    batches = (planner.UNet_reference_val_corresp_bs_2d, planner.UNet_reference_val_corresp_bs_3d)
+    assert batches == memory.NNUNET_REFERENCE_BATCH
+    assert planner.UNet_reference_val_corresp_GB == memory.NNUNET_REFERENCE_GB
+
+
+def test_nnunets_own_estimate() -> None:
+    """Half the reference's voxels at three times its batch: 1.5 times 8 GB."""
+
+    class PlainConvUNet(nn.Module):
+        def compute_conv_feature_map_size(self, patch_size: object) -> float:
+            return 280e6
+
+    assert nnunets_own_estimate(PlainConvUNet(), (64, 64, 64), 6) == 12 * 2**30
+
+
+def test_on_a_gpu_nnunets_estimate_is_taken(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "device_memory", lambda device: 8 * 2**30)
+    monkeypatch.setattr(memory, "nnunets_own_estimate", lambda *arguments: 3.9 * 2**30)
+    (finding,) = check_retraining(project, torch.device("cuda"))
+    assert finding.level.value == "ok"
+    assert finding.text.startswith("about 3.90 GiB for nnU-Net itself, MT 4.25 GiB")
+    monkeypatch.setattr(memory, "nnunets_own_estimate", lambda *arguments: 4.1 * 2**30)
+    (finding,) = check_retraining(project, torch.device("cuda"))
+    assert finding.level.value == "note", "MagicNet does not fit, the others do"
+    assert finding.text.endswith("cuda has 8.00 GiB, too little for MagicNet")
+    monkeypatch.setattr(memory, "nnunets_own_estimate", lambda *arguments: 8.1 * 2**30)
+    assert levels(check_retraining(project, torch.device("cuda"))) == ["problem"]
+
+
+@pytest.mark.usefixtures("exact")
+def test_lora_needs_less_than_everything(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No gradients and optimiser states for weights that stay; the encoder keeps about as much for its adapters."""
+    monkeypatch.setitem(sam.ARCHITECTURES, "vit_b", replace(sam.ARCHITECTURES["vit_tiny"], name="vit_b"))
+    (everything,) = check_fine_tuning(project, CPU)
+    change_settings(project, {"sam": {"model": "vit_b", "adaptation": "lora"}})
+    (adapters,) = check_fine_tuning(open_dataset(NAME, "3d_fullres", PLANS), CPU)
+    assert 5 * MIB < bytes_in(everything) - bytes_in(adapters) < 20 * MIB
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch is built without CUDA")
+@pytest.mark.usefixtures("exact")
+def test_a_gpu_takes_mixed_precision_and_something_for_itself(
+    project: SFRDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        memory, "autocast", lambda device: nullcontext() if device.type == "cpu" else autocast_on_cuda()
+    )
+    monkeypatch.setattr(memory, "device_memory", lambda device: 2**40)
+    (single,), (mixed,) = check_fine_tuning(project, CPU), check_fine_tuning(project, torch.device("cuda"))
+    # attention keeps its softmax in single precision and again in half
+    assert 0.7 < (bytes_in(mixed) - memory.CUDA_ITSELF) / bytes_in(single) < 1.3
+    (finding,) = check_pseudo_labelling(project, torch.device("cuda"))
+    assert finding.text.endswith("of main memory for the probabilities of the largest case")
+
+
+def test_too_little_memory_for_sam(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "device_memory", lambda device: MIB)
+    (tuning,), (labelling,) = check_fine_tuning(project, CPU), check_pseudo_labelling(project, CPU)
+    assert (tuning.level.value, labelling.level.value) == ("problem", "problem")
+    assert tuning.text.endswith("; cpu has 0.00 GiB")
+    assert "fine_tuning.batch_size" in tuning.remedy
+
+
+def test_too_little_main_memory_for_the_probabilities(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "main_memory", lambda: 1000)
+    (finding,) = check_pseudo_labelling(project, CPU)
+    assert finding.level.value == "problem"
+    assert "probabilities of the largest case" in finding.text
+
+
+@pytest.mark.usefixtures("exact")
+def test_a_larger_batch_needs_more(project: SFRDataset) -> None:
+    (before,) = check_fine_tuning(project, CPU)
+    change_settings(project, {"fine_tuning": {"batch_size": 4}})
+    (after,) = check_fine_tuning(open_dataset(NAME, "3d_fullres", PLANS), CPU)
+    assert 1.5 < bytes_in(after) / bytes_in(before) < 2
+
+
+def test_a_network_of_others_that_cannot_be_counted(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Theirs(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images * float(images.sum())
+
+    monkeypatch.setattr(nnUNetTrainer, "build_network_architecture", staticmethod(lambda *arguments: Theirs()))
+    (finding,) = check_retraining(project, CPU)
+    assert finding.level.value == "note"
+    assert finding.text.startswith("cannot be estimated for Theirs")

@@ -1,0 +1,166 @@
+"""How far the path has been walked, step by step and round by round."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.dataset import SFRDataset, open_dataset
+from nnunet_sfr.doctor.cases import read_folders
+from nnunet_sfr.doctor.findings import Finding
+from nnunet_sfr.doctor.stages import (
+    check_adapter,
+    check_models,
+    check_preprocessed,
+    check_pseudo_labels,
+    check_rounds,
+    command,
+)
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.sam_stage.finetuning import STATE
+from nnunet_sfr.sam_stage.model import FINAL_ADAPTER, build_stitched_sam, describe, save_adapter
+from nnunet_sfr.selection import Selection
+from tests.doctor.levels import levels, only
+from tests.tiny_dataset import NAME
+from tests.tiny_project import PLANS, change_settings, fill_store
+
+ARGUMENTS = "-d 42 -c 3d_fullres -p nnUNetPlansCPU -f all"
+
+
+def write_adapter(dataset: SFRDataset, round_index: int = 0) -> Path:
+    file = dataset.paths.sam_stage("all", round_index) / FINAL_ADAPTER
+    save_adapter(build_stitched_sam(dataset), dataset, file, recipe=json.dumps(describe(dataset)))
+    return file
+
+
+def check_store(dataset: SFRDataset) -> list[Finding]:
+    return check_pseudo_labels(dataset, dataset.paths.pseudo_labels("all"), "label them")
+
+
+def copy_store(dataset: SFRDataset, folder: Path, identifiers: tuple[str, ...]) -> None:
+    """The project's pseudo-labels of some cases as another store."""
+    source = fill_store(dataset)
+    store = PseudoLabelStore.create(folder, grid=dataset.grid, made_by={"source": "retraining"})
+    for identifier in identifiers:
+        store.write(
+            identifier,
+            source.read_labels(identifier),
+            source.read_confidence(identifier),
+            label_manager=dataset.label_manager,
+            patch_size=dataset.configuration_manager.patch_size,
+        )
+
+
+def test_commands_name_everything(project: SFRDataset) -> None:
+    assert command("sfr_finetune", project, "all") == f"sfr_finetune {ARGUMENTS}"
+    assert command("sfr_select", project, "all", 2) == f"sfr_select {ARGUMENTS} --round 2"
+
+
+def test_preprocessed_cases(project: SFRDataset) -> None:
+    raw = read_folders(project.paths.raw)
+    (finding,) = check_preprocessed(project, raw)
+    assert (finding.level.value, finding.text) == ("ok", "3 of 3 labelled, 2 of 2 unlabelled")
+    assert check_preprocessed(project, None) == [finding], "without raw data what is there counts"
+    for file in project.paths.unlabelled.glob("unlabelled_01*"):
+        file.unlink()
+    finding = only(check_preprocessed(project, raw), "note")
+    assert (finding.text, finding.details) == ("3 of 3 labelled, 1 of 2 unlabelled", ("unlabelled_01",))
+    for file in project.paths.raw.glob("*/train_02*"):
+        file.unlink()
+    finding = only(check_preprocessed(project, read_folders(project.paths.raw)), "problem")
+    assert finding.text.endswith("1 that are no longer in the raw data: train_02")
+
+
+def test_adapter(project: SFRDataset) -> None:
+    finding = only(check_adapter(project, "all"), "note")
+    assert (finding.text, finding.remedy) == ("none yet", f"sfr_finetune {ARGUMENTS}")
+    folder = project.paths.sam_stage("all")
+    folder.mkdir(parents=True)
+    (folder / STATE).write_text("")
+    assert only(check_adapter(project, "all"), "note").text == "begun, not complete"
+    file = write_adapter(project)
+    (finding,) = check_adapter(project, "all")
+    assert (finding.level.value, finding.text) == ("ok", str(file))
+
+
+def test_an_adapter_of_other_settings_and_a_damaged_one(project: SFRDataset) -> None:
+    file = write_adapter(project)
+    change_settings(project, {"stitching": {"canvas_size": 192}})
+    changed = open_dataset(NAME, "3d_fullres", PLANS)
+    finding = only(check_adapter(changed, "all"), "problem")
+    assert finding.text.endswith("made for canvas_size 128, the plan has 192")
+    assert finding.remedy.startswith(f"sfr_finetune {ARGUMENTS} --overwrite")
+    file.write_bytes(b"no adapter")
+    with pytest.raises(UserError, match="is not a safetensors file"):
+        check_adapter(project, "all")
+
+
+def test_pseudo_labels(project: SFRDataset) -> None:
+    (finding,) = check_store(project)
+    assert (finding.level.value, finding.text) == ("ok", "2 of 2 cases, by threshold")
+    store = project.paths.pseudo_labels("all")
+    (store / "unlabelled_00.json").unlink()
+    finding = only(check_store(project), "note")
+    assert (finding.text, finding.remedy) == ("1 of 2 cases, by threshold", "label them")
+    assert finding.details == ("unlabelled_00",)
+    (store / "manifest.json").unlink()
+    assert only(check_store(project), "note").text == "none yet"
+
+
+def test_pseudo_labels_that_do_not_fit_the_data(project: SFRDataset) -> None:
+    store = project.paths.pseudo_labels("all")
+    record = json.loads((store / "unlabelled_00.json").read_text())
+    (store / "unlabelled_00.json").write_text(json.dumps({**record, "input": "another image"}))
+    with pytest.raises(UserError, match="the image of unlabelled_00 changed"):
+        check_store(project)
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["grid"]["spacing"] = [9.0, 9.0, 9.0]
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"made for spacing \[9\.0"):
+        check_store(project)
+
+
+def test_models(project: SFRDataset) -> None:
+    assert only(check_models(project, "all"), "note").text == "none yet"
+    suffix = f"__{PLANS}__3d_fullres"
+    for model, fold, checkpoint in (
+        (f"nnUNetTrainer{suffix}", "all", "checkpoint_final.pth"),
+        (f"nnUNetTrainerSFR_MT_5epochs{suffix}", "all", "checkpoint_final.pth"),
+        (f"nnUNetTrainerSFR_ST{suffix}", "all", "checkpoint_latest.pth"),
+        (f"nnUNetTrainer_ST{suffix}", "0", "checkpoint_final.pth"),
+        ("nnUNetTrainer_MT__nnUNetPlans__3d_fullres", "all", "checkpoint_final.pth"),
+    ):
+        folder = project.paths.results / model / f"fold_{fold}"
+        folder.mkdir(parents=True)
+        (folder / checkpoint).write_text("")
+    trained, unfinished = check_models(project, "all")
+    assert (trained.level.value, trained.text) == ("ok", "nnUNetTrainer, nnUNetTrainerSFR_MT_5epochs")
+    assert (unfinished.level.value, unfinished.text) == ("note", "begun, not complete: nnUNetTrainerSFR_ST")
+
+
+def test_rounds(project: SFRDataset) -> None:
+    assert check_rounds(project, "all") == []
+    paths, pool = project.paths, tuple(UnlabelledDataset(project.paths.unlabelled).identifiers)
+    copy_store(project, paths.model_pseudo_labels("all", 1), pool)
+    finding = only(check_rounds(project, "all"), "note")
+    assert finding.text.startswith(
+        "model's labels: 2 of 2 cases, by retraining; selection: none yet; adapter: none yet"
+    )
+    assert finding.remedy == f"sfr_select {ARGUMENTS} --round 1"
+    Selection(high=pool[:1], low=pool[1:]).save(paths.selection("all", 1))
+    adapter = write_adapter(project, 1)
+    assert only(check_rounds(project, "all"), "note").remedy == f"sfr_pseudolabel {ARGUMENTS} --round 1"
+    copy_store(project, paths.pseudo_labels("all", round_index=1), pool)
+    (finding,) = check_rounds(project, "all")
+    assert finding.level.value == "ok"
+    assert "selection: 1 high, 1 low" in finding.text
+    assert str(adapter) in finding.text
+    copy_store(project, paths.model_pseudo_labels("all", 2), pool[:1])
+    assert levels(check_rounds(project, "all")) == ["ok", "note"]
+    Selection(high=pool, low=pool).save(paths.selection("all", 1))
+    with pytest.raises(UserError, match="does not divide the unlabelled cases"):
+        check_rounds(project, "all")
