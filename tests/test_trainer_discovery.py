@@ -81,8 +81,59 @@ def test_class_made_on_request_survives_pickling(stand_in: type[nnUNetTrainerSta
     assert pickle.loads(pickle.dumps(found)) is found
 
 
-def test_every_trainer_of_the_table_is_found_under_its_own_name() -> None:
-    for name in trainers.TRAINERS:
+@pytest.mark.parametrize(
+    ("name", "round_index", "epochs"),
+    [
+        ("nnUNetTrainerSFRPlus_MT", 1, None),
+        ("nnUNetTrainerSFRPlus_MT_5epochs", 1, 5),
+        ("nnUNetTrainerSFRPlus_ST_round2", 2, None),
+        ("nnUNetTrainerSFRPlus_MagicNet_round10_5epochs", 10, 5),
+    ],
+)
+def test_nnunet_finds_a_trainer_of_any_round(
+    name: str, round_index: int, epochs: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
+    found = recursive_find_trainer_class_by_name(name)
+    assert found is recursive_find_trainer_class_by_name(name)
+    assert found.__name__ == found.__qualname__ == name
+    assert (found.round_index, found.requested_epochs) == (round_index, epochs)
+    base = trainers.find_trainer(name.split("_round")[0].removesuffix("_5epochs"))
+    assert base is not None
+    assert issubclass(found, base)
+    assert base.round_index == 1  # type: ignore[attr-defined]
+    # in another process, which has made no such class yet
+    code = (
+        f"import pickle; found = pickle.loads({pickle.dumps(found)!r}); print(found.__name__, found.round_index, "
+        "found.requested_epochs)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == [name, str(round_index), str(epochs)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nnUNetTrainerSFRPlus_MT_round1",  # one name for one thing
+        "nnUNetTrainerSFRPlus_MT_round0",
+        "nnUNetTrainerSFRPlus_MT_round02",
+        "nnUNetTrainerSFRPlus_MT_round",
+        "nnUNetTrainerSFRPlus_MT_round1_5epochs",
+        "nnUNetTrainerSFRPlus_MT_round2_round3",
+        "nnUNetTrainerSFRPlus_MT_5epochs_round2",
+        "nnUNetTrainerSFRPlus_MT_round2_0epochs",
+        "nnUNetTrainerSFRPlus_MT_round2\n",
+        "nnUNetTrainerSFRPlus",
+        "nnUNetTrainerSFR_MT_round2",
+        "nnUNetTrainer_MT_round2_5epochs",
+    ],
+)
+def test_other_rounds_are_not_found(name: str) -> None:
+    assert trainers.find_trainer(name) is None
+
+
+def test_every_trainer_of_the_tables_is_found_under_its_own_name() -> None:
+    for name in (*trainers.TRAINERS, *trainers.ROUND_TRAINERS):
         found = trainers.find_trainer(name)
         assert found is not None
         assert found.__name__ == name

@@ -22,24 +22,40 @@ TRAINERS = {
 }
 """Where each trainer is defined, as ``module:class``."""
 
-_WITH_EPOCHS = re.compile(r"(?P<trainer>.+)_(?P<epochs>[1-9][0-9]*)epochs")
+ROUND_TRAINERS = {
+    f"nnUNetTrainerSFRPlus_{method}": f"nnunet_sfr.trainers.{module}:nnUNetTrainerSFRPlus_{method}"
+    for method, module in _MODULES.items()
+}
+"""Those that go on from another training: the later rounds of SFR+. The first of them has no suffix."""
+
+_NAME = re.compile(r"(?P<trainer>.+?)(_round(?P<round>[2-9]|[1-9][0-9]+))?(_(?P<epochs>[1-9][0-9]*)epochs)?")
 
 
 def find_trainer(name: str) -> type | None:
     """The trainer of this name, or None if it is not one of ours.
 
     Args:
-        name: a name in ``TRAINERS``, or one with the suffix ``_<N>epochs`` for any number N from 1.
+        name: a name in ``TRAINERS`` or ``ROUND_TRAINERS``; the latter with the suffix ``_round<r>`` for any round from
+            2, and all with the suffix ``_<N>epochs`` for any number N from 1.
 
     Returns:
-        The class, the same one for the same name. With the suffix it is a subclass whose ``requested_epochs`` is N.
+        The class, the same one for the same name. With a suffix it is a subclass whose ``round_index`` is r, or whose
+        ``requested_epochs`` is N.
     """
-    if name in TRAINERS:
-        return _import(TRAINERS[name])
-    match = _WITH_EPOCHS.fullmatch(name)
-    if match is None or match["trainer"] not in TRAINERS:
+    match = _NAME.fullmatch(name)
+    if match is None:
         return None
-    return _with_epochs(_import(TRAINERS[match["trainer"]]), int(match["epochs"]))
+    location = ROUND_TRAINERS.get(match["trainer"])
+    if location is None and match["round"] is None:
+        location = TRAINERS.get(match["trainer"])
+    if location is None:
+        return None
+    trainer = _import(location)
+    if match["round"] is not None:
+        trainer = _variant(trainer, f"round{match['round']}", "round_index", int(match["round"]))
+    if match["epochs"] is not None:
+        trainer = _variant(trainer, f"{match['epochs']}epochs", "requested_epochs", int(match["epochs"]))
+    return trainer
 
 
 def _import(location: str) -> type:
@@ -49,14 +65,14 @@ def _import(location: str) -> type:
 
 
 @cache
-def _with_epochs(trainer: type, epochs: int) -> type:
-    name = f"{trainer.__name__}_{epochs}epochs"
+def _variant(trainer: type, suffix: str, attribute: str, value: int) -> type:
+    name = f"{trainer.__name__}_{suffix}"
     # Pickle finds a class through its module: this one makes it again on request, in another process too.
     members = {
-        "__doc__": f"{trainer.__name__} for {epochs} epochs.",
+        "__doc__": f"{trainer.__name__} with {attribute} {value}.",
         "__module__": __name__,
         "__qualname__": name,
-        "requested_epochs": epochs,
+        attribute: value,
     }
     return type(trainer)(name, (trainer,), members)
 

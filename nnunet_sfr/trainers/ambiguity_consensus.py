@@ -11,6 +11,7 @@ import torch
 from nnunet_sfr.trainers.consistency import normalised_entropy, squared_difference
 from nnunet_sfr.trainers.distributed import mean_over_ranks
 from nnunet_sfr.trainers.mean_teacher import nnUNetTrainer_MT
+from nnunet_sfr.trainers.rounds import LaterRound
 from nnunet_sfr.trainers.schedules import ambiguity_threshold
 
 
@@ -73,3 +74,7 @@ class nnUNetTrainerSFR_ACMT(nnUNetTrainer_ACMT):
     """SFR with ACMT: the pseudo-labels are learned from too."""
 
     uses_pseudo_labels = True
+
+
+class nnUNetTrainerSFRPlus_ACMT(LaterRound, nnUNetTrainerSFR_ACMT):
+    """A later round of SFR+ with ACMT."""

@@ -12,7 +12,7 @@ import torch
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
-from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
+from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 
 EXPORTED_CHECKPOINT = "checkpoint_final.pth"
 """The name that nnU-Net's prediction looks for unless told otherwise."""

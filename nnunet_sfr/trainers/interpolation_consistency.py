@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_sfr.trainers.consistency import probabilities
+from nnunet_sfr.trainers.rounds import LaterRound
 from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
 
 
@@ -80,3 +81,7 @@ class nnUNetTrainerSFR_ICT(nnUNetTrainer_ICT):
     """SFR with ICT: the pseudo-labels are learned from too, on the patches as they are."""
 
     uses_pseudo_labels = True
+
+
+class nnUNetTrainerSFRPlus_ICT(LaterRound, nnUNetTrainerSFR_ICT):
+    """A later round of SFR+ with ICT."""

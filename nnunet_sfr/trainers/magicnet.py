@@ -27,6 +27,7 @@ from nnunet_sfr.trainers.cubes import (
 )
 from nnunet_sfr.trainers.hard_labels import hard_targets, predicted_labels
 from nnunet_sfr.trainers.position_head import PositionHead, position_loss
+from nnunet_sfr.trainers.rounds import LaterRound
 from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
 from nnunet_sfr.trainers.supervised_loss import dice_part
 
@@ -135,3 +136,7 @@ class nnUNetTrainerSFR_MagicNet(nnUNetTrainer_MagicNet):
     """SFR with MagicNet: the pseudo-labels are learned from too."""
 
     uses_pseudo_labels = True
+
+
+class nnUNetTrainerSFRPlus_MagicNet(LaterRound, nnUNetTrainerSFR_MagicNet):
+    """A later round of SFR+ with MagicNet."""

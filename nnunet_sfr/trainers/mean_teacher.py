@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 
 from nnunet_sfr.trainers.consistency import squared_difference
+from nnunet_sfr.trainers.rounds import LaterRound
 from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
 
 
@@ -47,3 +48,7 @@ class nnUNetTrainerSFR_MT(nnUNetTrainer_MT):
     """SFR with Mean Teacher: the pseudo-labels are learned from too."""
 
     uses_pseudo_labels = True
+
+
+class nnUNetTrainerSFRPlus_MT(LaterRound, nnUNetTrainerSFR_MT):
+    """A later round of SFR+ with Mean Teacher."""

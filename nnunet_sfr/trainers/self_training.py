@@ -19,6 +19,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError, exit_on_user_error
 from nnunet_sfr.hashing import weights_hash
 from nnunet_sfr.labelling.from_network import NetworkLabeller, label_pool
+from nnunet_sfr.trainers.rounds import LaterRound
 from nnunet_sfr.trainers.schedules import relabelling_epochs
 from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
 
@@ -132,3 +133,43 @@ class nnUNetTrainerSFR_ST(nnUNetTrainer_ST):
     """SFR with self-training: the first labels are the store's."""
 
     uses_pseudo_labels = True
+
+
+class nnUNetTrainerSFRPlus_ST(LaterRound):
+    """A later round of SFR+ with self-training: L = L_sup + w_p L_pl on all unlabelled patches, and no consistency.
+
+    The cases of high confidence have the labels of the re-trained model itself, the others SAM's new ones. Nothing is
+    labelled within the round (``relabel_at`` is not looked at): the rounds are the relabelling.
+    """
+
+    def unlabelled_losses(self, labelled: Patches, unlabelled: Patches) -> Iterator[Losses]:
+        self.record_confidence(unlabelled)
+        yield {"pseudo_label_loss": self.loss(self.network(unlabelled.images), unlabelled.targets)}
+
+    def unlabelled_dataset(self) -> UnlabelledDataset:
+        """The pool, each case with the labels of its teacher."""
+        by_sam = super().unlabelled_dataset()
+        paths = self.sfr_dataset.paths
+        store = self.open_store(
+            paths.model_pseudo_labels(self.fold, self.round_index),
+            "sfr_pseudolabel -tr <trainer of the previous round>",
+        )
+        selection = self.selection()
+        if store.manifest["made_by"] != selection.model:
+            raise UserError(
+                f"{store.folder}: was filled anew since the cases were chosen; run sfr_select --round "
+                f"{self.round_index}, and what comes after it, again"
+            )
+        by_model = PseudoLabelledDataset(paths.unlabelled, store, list(selection.high))
+        return _TwoTeachers(by_sam, by_model)
+
+
+class _TwoTeachers(UnlabelledDataset):
+    """The pool with the labels of one data set, except for the cases of the other."""
+
+    def __init__(self, cases: UnlabelledDataset, exceptions: UnlabelledDataset) -> None:
+        super().__init__(cases.source_folder, cases.identifiers)
+        self._teachers = dict.fromkeys(cases.identifiers, cases) | dict.fromkeys(exceptions.identifiers, exceptions)
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
+        return self._teachers[identifier].load_case(identifier)

@@ -19,13 +19,17 @@ from nnunet_sfr.trainers import find_trainer
 from tests.project_fixtures import TrainerFactory
 from tests.stopped_runs import weights
 from tests.tiny_project import change_settings
+from tests.trainers.later_rounds import finish_the_round_before
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerSFR_MT", "nnUNetTrainerSFR_MagicNet", "nnUNetTrainerSFR_ST"])
+@pytest.mark.parametrize(
+    "name", ["nnUNetTrainerSFR_MT", "nnUNetTrainerSFR_MagicNet", "nnUNetTrainerSFR_ST", "nnUNetTrainerSFRPlus_MT"]
+)
 def test_a_compiled_training_is_the_same_training(
     name: str, make_trainer: TrainerFactory, project: SFRDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_settings(project, {"retraining": {"relabel_at": [0.5]}})
+    finish_the_round_before(project, name)
     plain = make_trainer(name)
     plain.run_training()
 

@@ -26,12 +26,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.labelling.common import label_pool
-from nnunet_sfr.trainers import magicnet, self_training, semi_supervised
+from nnunet_sfr.trainers import epoch_log, magicnet, self_training
 from nnunet_sfr.trainers.cubes import CubeGrid
 from nnunet_sfr.trainers.distributed import average_gradients, broadcast, mean_over_ranks
 from tests.stopped_runs import resume, train_until_killed
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, build_trainer, change_settings, nnunet_folders
+from tests.trainers.later_rounds import HIGH, LOW, finish_the_round_before
 
 CPU = torch.device("cpu")
 RANKS = (0, 1)
@@ -40,7 +41,12 @@ DEADLINE = 1200.0
 GLOO_TIMEOUT = datetime.timedelta(seconds=300)
 
 METHODS = ("MT", "ACMT", "MagicNet")
-NAMES = [f"{prefix}_{method}" for method in METHODS for prefix in ("nnUNetTrainer", "nnUNetTrainerSFR")]
+LATER_ROUND = "nnUNetTrainerSFRPlus_MT"
+"""One of the two ranks' patches is of low confidence: one rank has a pseudo-label loss, the other has not."""
+NAMES = [
+    *(f"{prefix}_{method}" for method in METHODS for prefix in ("nnUNetTrainer", "nnUNetTrainerSFR")),
+    LATER_ROUND,
+]
 MIXES_WITHIN_A_RANK = "nnUNetTrainerSFR_ICT"
 """Its batch of one mixes with the labelled patch of its rank, so that no joined batch has the same loss."""
 RESUMED = "nnUNetTrainerSFR_MagicNet"
@@ -75,7 +81,7 @@ def on_the_cpu() -> Iterator[None]:
         for target, name, replacement in (
             (nnunet, "DDP", lambda network, device_ids: DistributedDataParallel(network)),
             (MetaLogger, "plot_progress_png", lambda *_: None),
-            (semi_supervised, "plot_losses", lambda *_: None),
+            (epoch_log, "plot_losses", lambda *_: None),
         ):
             stack.enter_context(mock.patch.object(target, name, replacement))
         yield
@@ -105,6 +111,10 @@ def gradients(trainer: Any, start: Results, ranks: Sequence[int], *, batch_dice:
     # nnU-Net's last weight is 0, and with DDP 1e-6; equal ones can be compared
     trainer.loss.weight_factors = (0.75, 0.25)
     trainer.loss.loss.dc.batch_dice = batch_dice
+    if type(trainer).__name__ == LATER_ROUND:
+        trainer.first_iteration, trainer.low_confidence = trainer.iteration, frozenset([LOW])
+        trainer.low_confidence_loss.weight_factors = (0.75, 0.25)
+        trainer.low_confidence_loss.loss.dc.batch_dice = batch_dice
     if "MagicNet" in type(trainer).__name__:
         trainer.extra_modules.load_state_dict(start["head"])
         trainer.dice_loss.dc.batch_dice = batch_dice
@@ -113,6 +123,7 @@ def gradients(trainer: Any, start: Results, ranks: Sequence[int], *, batch_dice:
         stream: {
             "data": values["data"][list(ranks)],
             "target": [target[list(ranks)] for target in values["target"]],
+            "keys": [values["keys"][rank] for rank in ranks],
         }
         for stream, values in start["batch"].items()
     }
@@ -256,7 +267,9 @@ def root(planned_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("distributed")
     shutil.copytree(planned_root, folder, dirs_exist_ok=True)
     with nnunet_folders(folder):
-        change_settings(dataset_of_plan(), {"retraining": SETTINGS})
+        dataset = dataset_of_plan()
+        change_settings(dataset, {"retraining": SETTINGS})
+        finish_the_round_before(dataset, LATER_ROUND)
         yield folder
 
 
@@ -270,13 +283,16 @@ def start(root: Path) -> Results:
     trainer = build("nnUNetTrainerSFR_MagicNet")
     trainer.on_train_start()
     batch = next(trainer.dataloader_train)
+    while sorted(batch["unlabelled"]["keys"]) != [LOW, HIGH]:
+        batch = next(trainer.dataloader_train)
     generator = torch.Generator().manual_seed(0)
     for module in (trainer.student, trainer.teacher):
         for parameter in module.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     return {
         "batch": {
-            stream: {"data": values["data"], "target": list(values["target"])} for stream, values in batch.items()
+            stream: {"data": values["data"], "target": list(values["target"]), "keys": list(values["keys"])}
+            for stream, values in batch.items()
         },
         "student": trainer.student.state_dict(),
         "teacher": trainer.teacher.state_dict(),
@@ -354,7 +370,7 @@ def test_ranks_agree_after_three_steps(name: str, ranks: list[Results]) -> None:
         assert statistics["finished"].sum() == 2 * 2 * voxels, "two ranks, two iterations"
         assert state["extra_modules"]
     assert_equal(state, second["state"])
-    assert state["iteration"] == 3
+    assert state["iteration"] == (4 if name == LATER_ROUND else 0) + 3
     assert any(not torch.equal(state["student"][key], state["teacher"][key]) for key in state["student"])
 
 
@@ -379,6 +395,8 @@ def test_gradients_are_those_of_the_joined_batch(
         mean = (first["terms"][term] + second["terms"][term]) / 2
         assert mean == pytest.approx(value, rel=1e-4), term
     assert first["terms"] != second["terms"], "the ranks must have different patches"
+    if name == LATER_ROUND:
+        assert sorted(rank["terms"]["low_confidence_share"] for rank in (first, second)) == [0, 1]
 
 
 def test_a_killed_run_goes_on_and_ends(ranks: list[Results]) -> None:

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
-from nnunet_sfr.trainers import TRAINERS, find_trainer
+from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS, find_trainer
 from tests.stopped_runs import require_same_training, resume, train_until_killed, weights
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, build_trainer, change_settings, fill_store, make_project, nnunet_folders
+from tests.trainers.later_rounds import finish_the_round_before
 from tests.variants import LOW_RESOLUTION, VARIANTS
 
 KINDS = {**VARIANTS, "3d lowres": LOW_RESOLUTION}
@@ -52,14 +53,22 @@ def open_variant(roots: Callable[[str], Path], tmp_path: Path) -> Iterator[OpenV
 
 @pytest.mark.parametrize(
     ("name", "variant"),
-    [*itertools.product(TRAINERS, VARIANTS), ("nnUNetTrainerSFR_MagicNet", "3d lowres")],
+    [
+        *itertools.product(TRAINERS, VARIANTS),
+        ("nnUNetTrainerSFR_MagicNet", "3d lowres"),
+        *((name, "3d") for name in ROUND_TRAINERS),
+        ("nnUNetTrainerSFRPlus_MT", "2d"),
+        ("nnUNetTrainerSFRPlus_MT", "regions"),
+        ("nnUNetTrainerSFRPlus_MT", "ignore label"),
+    ],
     ids=lambda value: value.replace(" ", "_"),
 )
 def test_a_few_steps_on_every_kind_of_data_set(name: str, variant: str, open_variant: OpenVariant) -> None:
     dataset = open_variant(variant)
+    finish_the_round_before(dataset, name)
     # self-training needs two epochs, one on each side of its labelling
     epochs = 2 if variant == "3d" or name.endswith("_ST") else 1
-    change_settings(dataset, {"retraining": {"epochs": epochs}})
+    change_settings(dataset, {"retraining": {"epochs": epochs}, "rounds": {"retraining_fraction": 1.0}})
     trainer = build_trainer(dataset, name)
     trainer.initialize()
     start = weights(trainer.student)
@@ -93,30 +102,42 @@ def test_a_few_steps_on_every_kind_of_data_set(name: str, variant: str, open_var
                 assert torch.equal(stock.network.eval()(image), trainer.student.eval()(image))
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", [*TRAINERS, *ROUND_TRAINERS])
 def test_killed_and_resumed_equals_uninterrupted(name: str, open_variant: OpenVariant) -> None:
     dataset = open_variant("3d")
+    finish_the_round_before(dataset, name)
+    before = 4 if name in ROUND_TRAINERS else 0
     # self-training labels the pool before the second and before the third epoch
-    change_settings(dataset, {"retraining": {"epochs": 4, "relabel_at": [0.25, 0.5], "magicnet_statistics_window": 3}})
+    change_settings(
+        dataset,
+        {
+            "retraining": {"epochs": 4, "relabel_at": [0.25, 0.5], "magicnet_statistics_window": 3},
+            "rounds": {"retraining_fraction": 1.0},
+        },
+    )
     undisturbed = build_trainer(dataset, name)
     undisturbed.run_training()
     shutil.rmtree(undisturbed.output_folder)
 
     train_until_killed(build_trainer(dataset, name), epoch=2)
+    if name in ROUND_TRAINERS:  # everything is in the round's own checkpoint
+        [previous] = dataset.paths.results.glob("nnUNetTrainerSFR_*")
+        shutil.rmtree(previous)
     resumed = resume(lambda: build_trainer(dataset, name))
     assert resumed.current_epoch == 2
-    assert resumed.iteration == 4
+    assert resumed.iteration == before + 4
     resumed.run_training()
     require_same_training(resumed, undisturbed)
 
 
-def test_the_trainers_are_four_methods_with_and_without_pseudo_labels() -> None:
+def test_the_trainers_are_the_methods_with_and_without_pseudo_labels_and_in_rounds() -> None:
     methods = {name.split("_", 1)[1] for name in TRAINERS}
     assert {"MT", "ACMT", "MagicNet", "ST"} <= methods
     assert set(TRAINERS) == {
         f"{prefix}_{method}" for prefix in ("nnUNetTrainer", "nnUNetTrainerSFR") for method in methods
     }
-    for name in TRAINERS:
+    assert set(ROUND_TRAINERS) == {f"nnUNetTrainerSFRPlus_{method}" for method in methods}
+    for name in (*TRAINERS, *ROUND_TRAINERS):
         trainer: Any = find_trainer(name)
         assert trainer.__name__ == name
         assert trainer.uses_pseudo_labels == ("SFR" in name)

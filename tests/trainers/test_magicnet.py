@@ -16,7 +16,7 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.trainers import find_trainer, magicnet, semi_supervised
+from nnunet_sfr.trainers import epoch_log, find_trainer, magicnet
 from nnunet_sfr.trainers.class_statistics import blend
 from nnunet_sfr.trainers.cubes import CubeGrid, partition, recover
 from nnunet_sfr.trainers.schedules import consistency_weight
@@ -33,7 +33,7 @@ NAMES = ["nnUNetTrainer_MagicNet", "nnUNetTrainerSFR_MagicNet"]
 def _without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing them takes longer than the training, and test_semi_supervised.py looks at them."""
     monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda *_: None)
-    monkeypatch.setattr(semi_supervised, "plot_losses", lambda *_: None)
+    monkeypatch.setattr(epoch_log, "plot_losses", lambda *_: None)
 
 
 def state_after_windows(counts: list[int]) -> dict[str, Any]:

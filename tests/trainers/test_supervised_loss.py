@@ -1,7 +1,8 @@
-"""The Dice of nnU-Net's loss is that loss without its cross-entropy, whatever the labels."""
+"""Parts and copies of nnU-Net's loss: its Dice without the cross-entropy, and a Dice that stays within its rank."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from nnunetv2.training.loss import dice
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_sfr.trainers.supervised_loss import dice_part
+from nnunet_sfr.trainers.supervised_loss import dice_part, within_its_rank
 
 PLAIN = LabelManager({"background": 0, "liver": 1, "spleen": 2}, None)
 IGNORE = LabelManager({"background": 0, "liver": 1, "spleen": 2, "ignore": 3}, None)
@@ -25,14 +27,21 @@ SHAPE = (4, 5, 6)
 CrossEntropy = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def nnunet_loss(labels: LabelManager, *, batch_dice: bool = False, deep_supervision: bool = True) -> Any:
+def nnunet_loss(
+    labels: LabelManager,
+    *,
+    batch_dice: bool = False,
+    deep_supervision: bool = True,
+    is_ddp: bool = False,
+    compiled: bool = False,
+) -> Any:
     """What nnU-Net's trainer builds, by nnU-Net's own code."""
     trainer = SimpleNamespace(
         label_manager=labels,
         configuration_manager=SimpleNamespace(batch_dice=batch_dice),
-        is_ddp=False,
+        is_ddp=is_ddp,
         enable_deep_supervision=deep_supervision,
-        _do_i_compile=lambda: False,
+        _do_i_compile=lambda: compiled,
         _get_deep_supervision_scales=lambda: [[1.0] * 3, [0.5] * 3],
     )
     return nnUNetTrainer._build_loss(trainer)
@@ -123,3 +132,32 @@ def test_the_trainers_loss_keeps_its_cross_entropy() -> None:
     before = full_resolution(loss)(logits, target).item()
     dice_part(loss)
     assert full_resolution(loss)(logits, target).item() == before
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("deep_supervision", [False, True])
+@pytest.mark.parametrize("labels", [PLAIN, REGIONS_WITH_IGNORE], ids=["labels", "regions"])
+def test_dice_within_a_rank_gathers_nothing(
+    labels: LabelManager, deep_supervision: bool, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same loss of a rank's own items, where nnU-Net's asks the other ranks for theirs."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    asked: list[torch.Tensor] = []
+
+    def gather(values: torch.Tensor) -> torch.Tensor:
+        asked.append(values)
+        return torch.stack((values, torch.zeros_like(values)))
+
+    monkeypatch.setattr(dice.AllGatherGrad, "apply", gather)
+    options: dict[str, Any] = {"batch_dice": True, "deep_supervision": deep_supervision, "compiled": compiled}
+    theirs, alone = nnunet_loss(labels, is_ddp=True, **options), nnunet_loss(labels, **options)
+    ours = within_its_rank(theirs)
+    logits, target = a_batch(labels)
+    arguments: Any = ([logits] * 2, [target] * 2) if deep_supervision else (logits, target)
+    if deep_supervision:
+        ours.weight_factors = alone.weight_factors  # with DDP nnU-Net gives the lowest resolution a tiny weight
+
+    torch.testing.assert_close(ours(*arguments), alone(*arguments))
+    assert not asked
+    theirs(*arguments)
+    assert asked, "nnU-Net's own must go on asking"

@@ -1,0 +1,127 @@
+"""What a checkpoint keeps beside nnU-Net's part, so that a stopped training goes on as if it had not been."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from nnunet_sfr import __version__
+from nnunet_sfr.atomic import replacing
+from nnunet_sfr.errors import exit_on_user_error
+from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
+from nnunet_sfr.trainers.student_and_teacher import StudentAndTeacher
+
+CHECKPOINT_KEY = "nnunet_sfr"
+"""Where a checkpoint keeps what nnU-Net does not know; a stock nnUNetTrainer does not look there."""
+
+TEACHER_CHECKPOINT = "checkpoint_teacher.pth"
+"""nnUNetv2_predict -chk checkpoint_teacher.pth predicts with the teacher."""
+
+
+class Resumable(StudentAndTeacher):
+    """Saves and restores teacher, method, iteration and random state with nnU-Net's checkpoints."""
+
+    _state_to_restore: dict[str, Any] | None = None
+
+    def method_state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep of the method, extra modules aside."""
+        return {}
+
+    def load_method_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`method_state` gave."""
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self._state_to_restore is not None:
+            self._restore_randomness(self._state_to_restore)
+            self._state_to_restore = None
+
+    def _restore_randomness(self, state: dict[str, Any]) -> None:
+        """Go on with the generators' state; opening the loaders draws from them, so this comes last.
+
+        The checkpoint has the state of the first rank alone: with DDP every rank starts a new stream of its own, so
+        that no two of them draw the same cases.
+        """
+        if self.is_ddp:
+            self._seed_new_stream()
+        else:
+            restore_random_state(state)
+
+    def _seed_new_stream(self) -> None:
+        """Seed this rank with a number that no rank had at an earlier iteration."""
+        ranks = distributed.get_world_size() if self.is_ddp else 1
+        seed_everything(self.active_settings.seed + self.local_rank + ranks * self.iteration)
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint, plus teacher, iteration and random state; replaced in one move.
+
+        nnU-Net writes its part, which is read back and extended, so that its format stays nnU-Net's business.
+        """
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        with exit_on_user_error(), replacing(Path(filename)) as temporary:
+            super().save_checkpoint(str(temporary))
+            checkpoint = torch.load(temporary, map_location="cpu", weights_only=False)
+            checkpoint[CHECKPOINT_KEY] = {
+                "version": __version__,
+                "teacher_weights": self._teacher.state_dict(),
+                "extra_modules": self.extra_modules.state_dict(),
+                "extra_optimizer": None if self.extra_optimizer is None else self.extra_optimizer.state_dict(),
+                "method": self.method_state(),
+                "iteration": self.iteration,
+                "settings": asdict(self.active_settings),
+                "random_state": random_state(),
+            }
+            torch.save(checkpoint, temporary)
+
+    def save_latest_checkpoint(self) -> None:
+        """A checkpoint between two epochs, from which ``--c`` goes on with the epoch that is about to start."""
+        self.current_epoch -= 1  # nnU-Net's checkpoint counts the present epoch as done
+        self.save_checkpoint(str(Path(self.output_folder, "checkpoint_latest.pth")))
+        self.current_epoch += 1
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Load student, optimiser and schedule (nnU-Net), and teacher, iteration and random state (ours)."""
+        super().load_checkpoint(filename_or_checkpoint)
+        checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)
+        if CHECKPOINT_KEY not in checkpoint:
+            raise SystemExit(
+                f"error: {filename_or_checkpoint}: was not written by {type(self).__name__}; it has no teacher"
+            )
+        extra = checkpoint[CHECKPOINT_KEY]
+        self._report_changes(extra["settings"])
+        self._teacher.load_state_dict(extra["teacher_weights"])
+        self.extra_modules.load_state_dict(extra["extra_modules"])
+        if self.extra_optimizer is not None:
+            self.extra_optimizer.load_state_dict(extra["extra_optimizer"])
+        self.load_method_state(extra["method"])
+        self.iteration = extra["iteration"]
+        self._state_to_restore = extra["random_state"]
+
+    def _report_changes(self, before: dict[str, Any]) -> None:
+        """Changed settings are used from here on, as nnU-Net uses a changed plan; the log says which."""
+        for name, value in asdict(self.active_settings).items():
+            if before.get(name) != value:
+                self.print_to_log_file(f"SFR plan: retraining.{name} was {before.get(name)} and is now {value}")
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        if self.local_rank == 0 and not self.disable_checkpointing:
+            self._save_teacher_checkpoint()
+        if self.is_ddp:
+            distributed.barrier()  # nnU-Net's validation may read a checkpoint that the first rank is still writing
+
+    def _save_teacher_checkpoint(self) -> None:
+        """The final checkpoint with the teacher's weights in the student's place, for nnUNetv2_predict -chk."""
+        checkpoint = torch.load(
+            Path(self.output_folder, "checkpoint_final.pth"), map_location="cpu", weights_only=False
+        )
+        checkpoint["network_weights"] = checkpoint.pop(CHECKPOINT_KEY)["teacher_weights"]
+        del checkpoint["optimizer_state"]  # it is the student's
+        with exit_on_user_error(), replacing(Path(self.output_folder, TEACHER_CHECKPOINT)) as temporary:
+            torch.save(checkpoint, temporary)

@@ -1,0 +1,68 @@
+"""The curves of a semi-supervised training: one mean per epoch and term, in nnU-Net's log and in a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.collate_outputs import collate_outputs
+from torch import distributed
+
+from nnunet_sfr.errors import exit_on_user_error
+from nnunet_sfr.trainers.descent import to_numpy
+from nnunet_sfr.trainers.loss_plot import plot_losses
+
+
+class EpochLog(nnUNetTrainer):
+    """nnU-Net's trainer that logs :attr:`logged_terms` too, as its training step returns them."""
+
+    uses_pseudo_labels: ClassVar[bool] = False
+    """Whether the unlabelled stream has pseudo-labels (w_p of the SFR plan) or images alone (w_p = 0)."""
+    method_terms: ClassVar[tuple[str, ...]] = ()
+    """What the method logs: losses that it yields, and numbers that it gives to :meth:`record`."""
+
+    @property
+    def logged_terms(self) -> tuple[str, ...]:
+        """What :meth:`train_step` returns besides the loss; means over an epoch go into nnU-Net's logger."""
+        terms = ["supervised_loss", *(["pseudo_label_loss"] if self.uses_pseudo_labels else []), *self.method_terms]
+        if "consistency_loss" in terms:
+            terms.append("consistency_weight")
+        return tuple(dict.fromkeys(terms))
+
+    def initialize(self) -> None:
+        super().initialize()
+        self._recorded: dict[str, np.ndarray] = {}
+        for term in self.logged_terms:
+            self.logger.local_logger.my_fantastic_logging[term] = []
+
+    def record(self, **values: torch.Tensor | float) -> None:
+        """Log numbers of this step that are not losses, by the names in :attr:`method_terms`."""
+        for name, value in values.items():
+            self._recorded[name] = to_numpy(torch.as_tensor(value))
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        """Log the mean of every term over the epoch (and over the ranks)."""
+        super().on_train_epoch_end(train_outputs)
+        collated = collate_outputs(train_outputs)
+        for term in self.logged_terms:
+            values = collated[term]
+            if self.is_ddp:
+                gathered: list[Any] = [None] * distributed.get_world_size()
+                distributed.all_gather_object(gathered, values)
+                values = np.vstack(gathered)
+            self.logger.log(term, float(np.mean(values)), self.current_epoch)
+
+    def on_epoch_end(self) -> None:
+        for term in self.logged_terms:
+            self.print_to_log_file(term, f"{self.logger.get_value(term, step=-1):.5f}")
+        super().on_epoch_end()
+        if self.local_rank == 0:
+            with exit_on_user_error():
+                plot_losses(
+                    self.logger.local_logger.my_fantastic_logging,
+                    self.logged_terms,
+                    Path(self.output_folder, "progress_losses.png"),
+                )
