@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,13 +25,15 @@ def replacing(file: Path) -> Iterator[Path]:
     """Give a temporary path beside ``file`` to write to; on success it takes the place of ``file``.
 
     The temporary name keeps the suffix (some writers choose the format by it) and starts with a dot (nnU-Net's folder
-    listings and ours skip it). On any failure the temporary file is removed and an older ``file`` stays.
+    listings and ours skip it). On any failure the temporary file is removed and an older ``file`` stays; what a process
+    that was killed left behind is removed by the next one that writes the same file.
 
     Raises:
         UserError: the disk is full.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{os.getpid()}.{file.name}")
+    remove_leftovers(file.parent, file.name)
+    temporary = file.with_name(f".{socket.gethostname()}-{os.getpid()}.{file.name}")
     try:
         yield temporary
         os.replace(temporary, file)
@@ -39,6 +43,35 @@ def replacing(file: Path) -> Iterator[Path]:
         if full:
             raise UserError(f"{file}: the disk is full; free some space and run the same command again") from None
         raise
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files of :func:`replacing` whose processes were killed.
+
+    Only those of this machine: whether a process of another one still writes to a shared disk cannot be seen from here.
+
+    Args:
+        folder: to look into.
+        name: of the file that they should have become; None for any.
+    """
+    if os.name == "nt":
+        return  # os.kill(..., 0) is no question there
+    pattern = re.compile(rf"\.{re.escape(socket.gethostname())}-(\d+)\.{'.+' if name is None else re.escape(name)}")
+    for entry in os.listdir(folder):
+        match = pattern.fullmatch(entry)
+        if match and not process_exists(int(match[1])):
+            _remove(folder / entry)
+
+
+def process_exists(process: int) -> bool:
+    """Whether this machine has a process of this number, whoever owns it."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:

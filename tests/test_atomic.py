@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
-from nnunet_sfr.atomic import is_disk_full, replacing, write_json
+from nnunet_sfr.atomic import is_disk_full, remove_leftovers, replacing, write_json
 from nnunet_sfr.errors import UserError
 
 DiskUsage = namedtuple("DiskUsage", "total used free")
@@ -28,6 +32,39 @@ def test_a_failed_write_keeps_the_older_file(tmp_path: Path) -> None:
         write_half(file, KeyboardInterrupt())
     assert json.loads(file.read_text()) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+KILLED_WHILE_IT_WRITES = """
+import os, signal, sys
+from pathlib import Path
+from nnunet_sfr.atomic import replacing
+
+writing = [replacing(Path(name)) for name in sys.argv[1:]]
+for context in writing:
+    context.__enter__().write_text("half")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_what_a_killed_process_left_is_removed_by_the_next_writer_of_the_same_file(tmp_path: Path) -> None:
+    names = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_IT_WRITES, *names], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert [name.endswith(("a.json", "b.json")) and name.startswith(".") for name in left] == [True, True]
+    with replacing(tmp_path / "a.json") as still_writing:
+        still_writing.write_text("half")
+        write_json({}, tmp_path / "a.json.json")
+        remove_leftovers(tmp_path, "a.json")
+        assert still_writing.exists(), "its process lives"
+        other_machine = still_writing.with_name(still_writing.name.replace(".", ".elsewhere-", 1))
+        other_machine.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [other_machine.name, left[1], "a.json", "a.json.json"]
+    )
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other_machine.name, "a.json", "a.json.json"]
 
 
 def test_the_temporary_name_keeps_the_suffix_and_hides(tmp_path: Path) -> None:

@@ -1,0 +1,186 @@
+"""``sfr_run``: the whole way from images to a model, in one command that can be stopped and started again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES, SAM_MODELS
+
+from .command_line import add_configuration, add_device, add_fold, argument_parser, run
+from .select import PAPER, _fraction
+
+if TYPE_CHECKING:
+    from nnunet_sfr.pipeline.options import RunOptions
+
+_SELECTION = ("confidence", "confidence_of", "threshold", "quantile")
+
+
+def main() -> int:
+    """Parse the command line and walk; returns the exit code."""
+    from nnunet_sfr.pipeline.processes import InterruptedRunError
+    from nnunet_sfr.pipeline.walk import StepError
+
+    parser = _parser()
+    arguments = parser.parse_args()
+    _check(parser, arguments)
+    try:
+        exit_code: int = run(lambda: _command(arguments))
+        return exit_code
+    except StepError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except InterruptedRunError as interruption:
+        print(f"interrupted ({interruption}); run the same command again to go on from here", file=sys.stderr)
+        return interruption.exit_code
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    from nnunet_sfr.pipeline.sequence import shell_commands
+    from nnunet_sfr.pipeline.status import status_text
+    from nnunet_sfr.pipeline.walk import walk
+
+    options = _options(arguments)
+    if arguments.print:
+        print(shell_commands(options))
+    elif arguments.status:
+        print(status_text(options))
+    else:
+        _check_folders(options)
+        walk(options, shlex.join(["sfr_run", *sys.argv[1:]]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argument_parser(
+        "sfr_run",
+        "Go the whole way: plan and preprocess, fine-tune SAM, pseudo-label, train nnU-Net, and with --plus the rounds "
+        "of SFR+; predict, if a folder is given. Each step is one of the public commands, shown before it runs; a step "
+        "that is done is skipped, and one that was stopped is gone on with. State and logs are in "
+        "nnUNet_results/<data set>/SFR_run__<plans>__<configuration>.",
+    )
+    parser.set_defaults(plans=None)
+    add_configuration(parser)
+    add_fold(parser)
+    add_device(parser)
+    _add_planning(parser)
+    _add_training(parser)
+    _add_rounds(parser)
+    prediction = parser.add_argument_group("prediction")
+    prediction.add_argument("-i", dest="images", type=Path, metavar="FOLDER", help="images to predict in the end")
+    prediction.add_argument(
+        "-o", dest="predictions", type=Path, metavar="FOLDER", help="where to write the predictions"
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--status", action="store_true", help="show what is done and what comes next, and run nothing")
+    instead.add_argument(
+        "--print",
+        action="store_true",
+        help="print the shell commands of the whole run in order, and run nothing (docs/cluster.md)",
+    )
+    return parser
+
+
+def _add_planning(parser: argparse.ArgumentParser) -> None:
+    planning = parser.add_argument_group("planning (sfr_plan_and_preprocess -h says more)")
+    planning.add_argument(
+        "-pl",
+        dest="planner",
+        metavar="PLANNER",
+        help="planner; default: the one of the plan that is there, or nnU-Net's",
+    )
+    planning.add_argument("-sam", choices=SAM_MODELS, help="which SAM; default: what the SFR plan has, or vit_tiny")
+    planning.add_argument(
+        "-overwrite_target_spacing",
+        dest="target_spacing",
+        type=float,
+        nargs=3,
+        metavar="MM",
+        help="for 3d_fullres, in the order z y x; default: that of the plan that is there, or the planner's choice",
+    )
+    planning.add_argument(
+        "-np", dest="processes", type=_positive, metavar="N", help="processes that read, preprocess and export images"
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    from nnunet_sfr.pipeline.options import METHODS
+
+    training = parser.add_argument_group("training")
+    training.add_argument("--method", choices=METHODS, default="MT", help="what is learnt from unlabelled patches")
+    training.add_argument(
+        "--epochs",
+        type=_positive,
+        metavar="N",
+        help="epochs of every training, also of those of SFR+; default: what the SFR plan says",
+    )
+    training.add_argument("-num_gpus", type=_positive, default=1, metavar="N", help="GPUs for nnUNetv2_train")
+
+
+def _add_rounds(parser: argparse.ArgumentParser) -> None:
+    rounds = parser.add_argument_group("SFR+ (sfr_select -h says more)")
+    rounds.add_argument("--plus", action="store_true", help="let model and SAM teach each other once more, in rounds")
+    rounds.add_argument("--rounds", type=_positive, metavar="R", help="with --plus: number of rounds; default: 1")
+    rounds.add_argument(
+        "--confidence", choices=(PAPER, *CONFIDENCE_MEASURES), help="with --plus: what to tell the cases apart by"
+    )
+    rounds.add_argument("--confidence-of", choices=CONFIDENCE_SOURCES, help="with --plus: whose confidence counts")
+    sides = rounds.add_mutually_exclusive_group()
+    sides.add_argument(
+        "--threshold", type=_fraction, metavar="T", help="with --plus: cases with at least this confidence teach SAM"
+    )
+    sides.add_argument("--quantile", type=_fraction, metavar="SHARE", help="with --plus: this share of them does")
+
+
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse what argparse itself lets pass."""
+    for name in ("rounds", *_SELECTION):
+        if getattr(arguments, name) is not None and not arguments.plus:
+            parser.error(f"--{name.replace('_', '-')} goes with --plus only")
+    if (arguments.images is None) != (arguments.predictions is None):
+        parser.error("-i and -o go together")
+    if arguments.images is not None and arguments.images.resolve() == arguments.predictions.resolve():
+        parser.error("-o must be another folder than -i")
+    if arguments.num_gpus > 1 and arguments.device in ("cpu", "mps"):
+        parser.error(f"-num_gpus {arguments.num_gpus} does not go with -device {arguments.device}")
+    if arguments.target_spacing is not None and min(arguments.target_spacing) <= 0:
+        parser.error("-overwrite_target_spacing: give three positive numbers in mm")
+
+
+def _check_folders(options: RunOptions) -> None:
+    if os.name == "nt":
+        raise UserError("sfr_run needs Linux or macOS; --print shows the commands, which run here one by one")
+    if options.images is not None and not options.images.is_dir():
+        raise UserError(f"-i {options.images}: no such folder")
+
+
+def _options(arguments: argparse.Namespace) -> RunOptions:
+    from nnunet_sfr.pipeline.options import RunOptions, plans_name
+    from nnunet_sfr.pipeline.project import find_dataset
+
+    same = ("dataset", "configuration", "fold", "method", "epochs", "planner", "sam", "images", "predictions", "device")
+    return RunOptions(
+        **{name: getattr(arguments, name) for name in same},
+        dataset_name=find_dataset(arguments.dataset),
+        plans=plans_name(arguments.planner, arguments.plans),
+        rounds=(arguments.rounds or 1) if arguments.plus else 0,
+        target_spacing=None if arguments.target_spacing is None else tuple(arguments.target_spacing),
+        num_gpus=arguments.num_gpus,
+        processes=arguments.processes,
+        selection=_selection(arguments),
+    )
+
+
+def _selection(arguments: argparse.Namespace) -> tuple[str, ...]:
+    given = {name: getattr(arguments, name) for name in _SELECTION if getattr(arguments, name) is not None}
+    return tuple(word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value)))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    return int(text)

@@ -1,0 +1,73 @@
+"""Trainings that ``sfr_run`` has no record of: whether they are what it would have done.
+
+A checkpoint does not say which pseudo-labels it learnt from. What can be known is taken together: the settings that the
+trainer wrote down when it began are those of today, the plan is today's, and no file that it reads has changed since.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.pipeline.digests import Files, Parts
+from nnunet_sfr.pipeline.parts import settings_name
+from nnunet_sfr.pipeline.project import Project
+from nnunet_sfr.plans import SFRConfiguration
+
+SETTINGS = "sfr_settings.json"
+_LOG = re.compile(r"training_log_(\d+)_(\d+)_(\d+)_(\d+)_(\d+)_(\d+)\.txt")
+
+
+def require_own_training(training: Path, project: Project, trainer: str, inputs: Parts) -> None:
+    """Check that a training by hand can be gone on with.
+
+    Args:
+        training: folder of its fold.
+        project: of the run.
+        trainer: name of it.
+        inputs: what the training would read today.
+
+    Raises:
+        UserError: it cannot, or it cannot be known.
+    """
+    reason = _difference(training, project, trainer, inputs) or _changed_since(training, inputs)
+    if reason is not None:
+        raise UserError(
+            f"{training}: holds a training that sfr_run has no record of, and {reason}; move or delete the folder"
+        )
+
+
+def _difference(training: Path, project: Project, trainer: str, inputs: Parts) -> str | None:
+    settings, plans = _read(training / SETTINGS), _read(training.parent / "plans.json")
+    if settings.get("trainer") != trainer:
+        return f"its {SETTINGS} does not say that it is one of {trainer}"
+    today = json.loads(json.dumps(SFRConfiguration.from_dict(project.sfr_plan()).to_dict()))
+    for section, values in today.items():
+        if settings_name(section) in inputs and settings.get(section) != values:
+            return f"{section} in its {SETTINGS} is not {section} in the SFR plan of today"
+    if project.network_plan_of(plans) != project.network_plan():
+        return "its plans.json is not the plan of today"
+    return None
+
+
+def _changed_since(training: Path, inputs: Parts) -> str | None:
+    matches = [_LOG.fullmatch(file.name) for file in training.glob("training_log_*.txt")]
+    begins = [datetime(*(int(number) for number in match.groups())) for match in matches if match]  # type: ignore[arg-type]
+    if not begins:
+        return "it has no log to say when it began"
+    begin = min(begins).timestamp()
+    files = [file for part in inputs.values() if isinstance(part, Files) for file in part.files]
+    newest = max(files, key=lambda file: file.stat().st_mtime)
+    return f"{newest} has changed since it began" if newest.stat().st_mtime > begin else None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content

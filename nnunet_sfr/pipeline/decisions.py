@@ -1,0 +1,89 @@
+"""What to do about a step: skip it, go on with it, or start it anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from nnunet_sfr.pipeline.digests import Digests, HashCache, differing, merged
+from nnunet_sfr.pipeline.state import DONE, Record
+from nnunet_sfr.pipeline.step import Command, Step
+
+
+class Action(Enum):
+    SKIP = "skip"
+    GO_ON = "go on"
+    ANEW = "start anew"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done, and why.
+
+    Args:
+        action: skip, go on (from wherever the command finds itself), or discard the result and start anew.
+        reason: for people; empty where there is nothing to explain.
+        inputs: digests of today.
+        outputs: digests of the result; None if it is not complete.
+    """
+
+    action: Action
+    reason: str
+    inputs: Digests
+    outputs: Digests | None
+
+    def command(self, step: Step) -> Command:
+        return step.command_anew if self.action is Action.ANEW else step.command_going_on
+
+
+def decide(step: Step, record: Record | None, cache: HashCache) -> Decision:
+    """Compare a step's record with its files.
+
+    Args:
+        step: the steps before it are done.
+        record: of the last attempt at this result, by whatever run; None if there was none.
+        cache: of hashes.
+
+    Raises:
+        UserError: there is a result that the command would neither take nor replace.
+    """
+    inputs = cache.digests(step.inputs())
+    outputs = result_of(step, cache)
+    if record is None or step.files_tell:
+        return _without_record(step, inputs, outputs)
+    changed = differing(record.inputs, inputs)
+    if changed:
+        return Decision(Action.ANEW, f"changed since: {_listed(changed)}", inputs, outputs)
+    inputs = merged(record.inputs, inputs)
+    if outputs is None:
+        reason = "its result is no longer complete" if record.status == DONE else f"{record.status} last time"
+        return Decision(Action.GO_ON, reason, inputs, None)
+    if record.status != DONE:
+        action = Action.SKIP if step.proves_itself else Action.GO_ON
+        return Decision(action, f"{record.status} last time", inputs, outputs)
+    if outputs == record.outputs:
+        return Decision(Action.SKIP, "", inputs, outputs)
+    # somebody else has been at work on the result: the command is to judge it
+    decision = _without_record(step, inputs, outputs)
+    if decision.action is Action.SKIP:
+        return decision
+    return Decision(Action.GO_ON, "its result has been changed by hand", inputs, outputs)
+
+
+def result_of(step: Step, cache: HashCache) -> Digests | None:
+    """Digests of a step's result; None if it is not complete."""
+    outputs = step.outputs()
+    if not outputs or any(not files.files or files.missing() for files in outputs.values()):
+        return None
+    return cache.digests(outputs)
+
+
+def _without_record(step: Step, inputs: Digests, outputs: Digests | None) -> Decision:
+    if step.found_complete():
+        return Decision(Action.SKIP, "" if step.files_tell else "found complete", inputs, outputs)
+    return Decision(Action.GO_ON, "", inputs, outputs)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,114 @@
+"""What tells the content of files and settings apart: hashes, remembered by size and time of change."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nnunet_sfr.atomic import write_json
+
+Digests = Mapping[str, str]
+"""Digests by the name of what they stand for."""
+
+ANY = "any"
+"""In the place of a digest: nobody asked for anything particular, so whatever it was is right."""
+
+_DIGITS = 16
+"""Hexadecimal digits that are kept."""
+
+_CLOCK_STEP = 2.0
+"""Seconds within which two changes of a file can have the same time, on the coarsest of file systems."""
+
+_BAR_DELAY = 5.0
+"""Seconds of hashing after which a progress bar appears."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """A part of what a step reads or writes: files, known by name and content."""
+
+    files: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, *files: Path) -> Files:
+        return cls(files)
+
+    def missing(self) -> list[Path]:
+        return [file for file in self.files if not file.is_file()]
+
+
+Parts = Mapping[str, Any]
+"""Parts of inputs or outputs by name: Files, or content in JSON's types, or None for :data:`ANY`."""
+
+
+class HashCache:
+    """SHA-256 of files; a file whose size and time of change are those of the last time is not read again.
+
+    Args:
+        file: where the hashes are kept between calls.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, Any] = {}
+        self._changed = False
+        with contextlib.suppress(OSError, ValueError, TypeError):  # the loss of a cache is none
+            self._known = dict(json.loads(file.read_text()))
+
+    def digests(self, parts: Parts) -> Digests:
+        """The digest of every part."""
+        return {name: self._digest(part) for name, part in parts.items()}
+
+    def _digest(self, part: Any) -> str:
+        if part is None:
+            return ANY
+        if not isinstance(part, Files):
+            return _short_hash(part)
+        files = tqdm(part.files, desc="Hashing", unit="file", delay=_BAR_DELAY, leave=False)
+        return _short_hash([(file.name, self._hash(file)) for file in files])
+
+    def _hash(self, file: Path) -> str | None:
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            return None
+        stamp = [status.st_size, status.st_mtime_ns]
+        known = self._known.get(str(file))
+        if known is not None and known[:2] == stamp:
+            return str(known[2])
+        value = hashlib.sha256()
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                value.update(block)
+        if abs(time.time() - status.st_mtime) > _CLOCK_STEP:
+            self._known[str(file)] = [*stamp, value.hexdigest()]
+            self._changed = True
+        return value.hexdigest()
+
+    def save(self) -> None:
+        if self._changed:
+            write_json(self._known, self._file)
+            self._changed = False
+
+
+def differing(before: Digests, now: Digests) -> list[str]:
+    """The names of what differs; what nobody asks for now does not."""
+    names = dict.fromkeys([*now, *before])
+    return [name for name in names if now.get(name) != ANY and before.get(name) != now.get(name)]
+
+
+def merged(before: Digests, now: Digests) -> Digests:
+    """What holds now, where nobody asks with what held before."""
+    return {name: before.get(name, ANY) if value == ANY else value for name, value in now.items()}
+
+
+def _short_hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_DIGITS]

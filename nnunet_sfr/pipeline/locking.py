@@ -1,0 +1,91 @@
+"""One ``sfr_run`` at a time on a data set, and who it is."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from filelock import FileLock, Timeout
+
+from nnunet_sfr.atomic import process_exists, write_json
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.pipeline.run_folder import RunFolder
+from nnunet_sfr.pipeline.supervise import LOCK_TIMEOUT
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who works on a data set."""
+
+    user: str
+    host: str
+    pid: int
+    since: str
+    command: str
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs; of another machine that cannot be said from here, so it counts as running."""
+        if self.host != socket.gethostname():
+            return True
+        return process_exists(self.pid)
+
+    def __str__(self) -> str:
+        return f"{self.user} on {self.host}, process {self.pid}, since {self.since}: {self.command}"
+
+
+@contextlib.contextmanager
+def locked(run: RunFolder, command: str) -> Iterator[None]:
+    """Hold the data set's lock, with nothing of an earlier run alive.
+
+    Args:
+        run: names the data set.
+        command: as the user typed it, for others to read.
+
+    Raises:
+        UserError: somebody else holds it.
+    """
+    run.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock, step_lock = FileLock(run.lock), FileLock(run.step_lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        holder = read_holder(run)
+        raise UserError(
+            f"{run.dataset_name}: another sfr_run is at work on this data set ({holder or 'just started'}); wait for "
+            "it, or end it"
+        ) from None
+    try:
+        since = datetime.now().astimezone().isoformat(timespec="seconds")
+        write_json(asdict(Holder(_user(), socket.gethostname(), os.getpid(), since, command)), run.lock_holder)
+        try:
+            # of an sfr_run that was killed: its step is killed too, which takes a moment
+            step_lock.acquire(timeout=LOCK_TIMEOUT)
+        except Timeout:
+            raise UserError(f"{run.step_lock}: processes of an earlier sfr_run still live; end them") from None
+        step_lock.release()
+        yield
+    finally:
+        run.lock_holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def read_holder(run: RunFolder) -> Holder | None:
+    """Who holds the lock, or held it when it was killed; None if nobody can be named."""
+    try:
+        return Holder(**json.loads(run.lock_holder.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as containers have them
+        return str(os.getuid())

@@ -1,0 +1,185 @@
+"""The steps of nnU-Net's commands: train, validate, predict."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from nnunet_sfr.pipeline.adoption import require_own_training
+from nnunet_sfr.pipeline.digests import Files, Parts
+from nnunet_sfr.pipeline.parts import (
+    fold_part,
+    labelled_part,
+    meaning_part,
+    settings_parts,
+    store_part,
+    unlabelled_part,
+)
+from nnunet_sfr.pipeline.project import CHECKPOINTS, STUDENT, TEACHER
+from nnunet_sfr.pipeline.step import Command, Step
+
+VALIDATION = "validation"
+SUMMARY = "summary.json"
+
+
+class NNUNetStep(Step):
+    """A step with a model."""
+
+    @property
+    def trainer(self) -> str:
+        return self.options.trainer(self.round_index)
+
+    @property
+    def training(self) -> Path:
+        """Folder of the model's fold."""
+        return self.project.training(self.trainer)
+
+    @property
+    def model_options(self) -> Command:
+        """``-tr``, ``-p`` and ``-device``; auto is left out, since nnU-Net does not know it."""
+        device = ("-device", self.options.device) if self.options.device != "auto" else ()
+        return ("-tr", self.trainer, *self.plans_options, *device)
+
+
+class Train(NNUNetStep):
+    """Train nnU-Net's network; validates it, too."""
+
+    title = "train nnU-Net"
+    kind = "train"
+
+    @property
+    def command(self) -> Command:
+        options = self.options
+        case = (options.dataset, options.configuration, str(options.fold))
+        gpus = ("-num_gpus", str(options.num_gpus)) if options.num_gpus > 1 else ()
+        return ("nnUNetv2_train", *case, *self.model_options, *gpus)
+
+    @property
+    def command_going_on(self) -> Command:
+        there = any((self.training / name).is_file() for name in CHECKPOINTS)
+        return (*self.command, "--c") if there else self.command
+
+    @property
+    def result(self) -> Path:
+        return self.training
+
+    def inputs(self) -> Parts:
+        project, round_index = self.project, self.round_index
+        parts = {
+            **settings_parts(project, "pseudo_labels", "retraining"),
+            "trainer": self.trainer,
+            "nnU-Net's plan": project.network_plan(),
+            **meaning_part(project),
+            **fold_part(project),
+            **labelled_part(project),
+            **unlabelled_part(project),
+            **store_part(project, "pseudo-labels", project.store(round_index)),
+        }
+        if round_index == 0:
+            return parts
+        previous = project.training(self.options.trainer(round_index - 1)) / STUDENT
+        return {
+            **parts,
+            **settings_parts(project, "rounds"),
+            "selection": Files.of(project.selection(round_index)),
+            "training of the round before": Files.of(previous),
+        }
+
+    def outputs(self) -> dict[str, Files]:
+        return {"student": Files.of(self.training / STUDENT), "teacher": Files.of(self.training / TEACHER)}
+
+    def discard(self) -> None:
+        """Checkpoints, which a killed and resumed training would go on from, and the validation."""
+        for name in (*CHECKPOINTS, TEACHER):
+            (self.training / name).unlink(missing_ok=True)
+        shutil.rmtree(self.training / VALIDATION, ignore_errors=True)
+
+    def found_complete(self) -> bool:
+        """Never: ``--c`` finishes what there is, if it is of the same data and settings."""
+        if any((self.training / name).is_file() for name in (*CHECKPOINTS, TEACHER)):
+            require_own_training(self.training, self.project, self.trainer, self.inputs())
+        return False
+
+
+class Validate(NNUNetStep):
+    """nnU-Net's validation of the last model, where its training was interrupted after the last checkpoint."""
+
+    title = "validate the model"
+    kind = "validate"
+    proves_itself = False
+    files_tell = True
+
+    @property
+    def name(self) -> str:
+        return self.kind
+
+    @property
+    def command(self) -> Command:
+        options = self.options
+        case = (options.dataset, options.configuration, str(options.fold))
+        return ("nnUNetv2_train", *case, *self.model_options, "--val")
+
+    @property
+    def result(self) -> Path:
+        return self.training / VALIDATION
+
+    def inputs(self) -> Parts:
+        return {"student": Files.of(self.training / STUDENT)}
+
+    def outputs(self) -> dict[str, Files]:
+        return {"summary": Files.of(self.result / SUMMARY)}
+
+    def found_complete(self) -> bool:
+        """Whether the training got to its end, validation included."""
+        summary, student = self.result / SUMMARY, self.training / STUDENT
+        return summary.is_file() and summary.stat().st_mtime_ns >= student.stat().st_mtime_ns
+
+
+class Predict(NNUNetStep):
+    """Predict the user's images."""
+
+    title = "predict the images"
+    kind = "predict"
+    # nnU-Net writes predictions in place, so that half a file looks like a whole one
+    proves_itself = False
+
+    @property
+    def name(self) -> str:
+        return self.kind
+
+    @property
+    def command(self) -> Command:
+        options = self.options
+        folders = ("-i", str(options.images), "-o", str(options.predictions))
+        workers = () if options.processes is None else ("-npp", str(options.processes), "-nps", str(options.processes))
+        return predict_command(self, folders, workers)
+
+    @property
+    def result(self) -> Path:
+        assert self.options.predictions is not None
+        return self.options.predictions.resolve()
+
+    def inputs(self) -> Parts:
+        return {
+            "trainer": self.trainer,
+            "fold": str(self.options.fold),
+            "student": Files.of(self.training / STUDENT),
+            "images": Files(tuple(self.project.input_images())),
+        }
+
+    def outputs(self) -> dict[str, Files]:
+        return {"predictions": Files(tuple(self.project.predicted_files()))} if self.project.is_planned() else {}
+
+
+def predict_command(step: NNUNetStep, folders: Command, workers: Command = (), device: Command = ()) -> Command:
+    """nnUNetv2_predict with the model of a step.
+
+    Args:
+        step: trains or uses it.
+        folders: ``-i`` and ``-o``.
+        workers: ``-npp`` and ``-nps``.
+        device: ``-device`` where the options leave it open.
+    """
+    options = step.options
+    case = ("-d", options.dataset, "-c", options.configuration, "-f", str(options.fold))
+    return ("nnUNetv2_predict", *folders, *case, *step.model_options, *workers, *device)

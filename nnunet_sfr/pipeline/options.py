@@ -1,0 +1,82 @@
+"""What ``sfr_run`` was asked for, and the names that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import Fold
+from nnunet_sfr.pipeline.run_folder import TRAINER_PREFIX, RunFolder
+from nnunet_sfr.trainers import ROUND_TRAINERS
+
+DEFAULT_PLANNER, DEFAULT_PLANS = "ExperimentPlanner", "nnUNetPlans"
+"""nnU-Net's."""
+
+PLANS_OF_PLANNERS = {
+    DEFAULT_PLANNER: DEFAULT_PLANS,
+    "ExperimentPlannerCPU": "nnUNetPlansCPU",
+    "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans",
+    "nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans",
+    "nnUNetPlannerResEncXL": "nnUNetResEncUNetXLPlans",
+}
+"""The planners' own names for their plans, which importing nnU-Net would tell, but in ten seconds."""
+
+METHODS = tuple(name.removeprefix(f"{TRAINER_PREFIX}SFRPlus_") for name in ROUND_TRAINERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """One call of ``sfr_run``; ``--help`` says what each means."""
+
+    dataset: str
+    """Number or name, as it was given."""
+    dataset_name: str
+    """nnU-Net's full name of it."""
+    configuration: str = "3d_fullres"
+    fold: Fold = "all"
+    method: str = "MT"
+    epochs: int | None = None
+    rounds: int = 0
+    """Rounds of SFR+ after SFR."""
+    planner: str | None = None
+    """As it was given; None for the one that the plan was made with, or nnU-Net's default."""
+    plans: str = DEFAULT_PLANS
+    sam: str | None = None
+    target_spacing: tuple[float, ...] | None = None
+    images: Path | None = None
+    predictions: Path | None = None
+    device: str = "auto"
+    num_gpus: int = 1
+    processes: int | None = None
+    selection: tuple[str, ...] = ()
+    """Options for sfr_select."""
+
+    def trainer(self, round_index: int = 0) -> str:
+        """The trainer of a round: round 0 is SFR's, and the first of SFR+ has no number."""
+        stage = "SFR" if round_index == 0 else "SFRPlus"
+        number = f"_round{round_index}" if round_index > 1 else ""
+        epochs = f"_{self.epochs}epochs" if self.epochs is not None else ""
+        return f"{TRAINER_PREFIX}{stage}_{self.method}{number}{epochs}"
+
+    @property
+    def last_trainer(self) -> str:
+        return self.trainer(self.rounds)
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """One run for any number of rounds, so that a later call can add some."""
+        first = self.trainer(min(self.rounds, 1)).removeprefix(TRAINER_PREFIX)
+        return RunFolder(self.dataset_name, self.plans, self.configuration, self.fold, first)
+
+
+def plans_name(planner: str | None, plans: str | None) -> str:
+    """The name of the plans, as given or the planner's own.
+
+    Raises:
+        UserError: a planner whose plans' name we do not know.
+    """
+    planner = planner or DEFAULT_PLANNER
+    if plans is None and planner not in PLANS_OF_PLANNERS:
+        raise UserError(f"-pl {planner}: name its plans with -p, too; known: {', '.join(PLANS_OF_PLANNERS)}")
+    return plans or PLANS_OF_PLANNERS[planner]

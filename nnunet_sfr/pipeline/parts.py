@@ -1,0 +1,45 @@
+"""What steps depend on, part by part; the names are those that a user is told when a part has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nnunet_sfr.pipeline.digests import Files
+from nnunet_sfr.pipeline.project import Project, read_json
+
+_LABELS = ("labels", "regions_class_order", "channel_names", "file_ending")
+"""What of dataset.json matters once the cases are preprocessed."""
+
+
+def settings_name(section: str) -> str:
+    """What a section of the SFR plan is called."""
+    return f"{section} of the SFR plan"
+
+
+def settings_parts(project: Project, *sections: str) -> dict[str, Any]:
+    """Sections of the SFR plan, each a part of its own; those that are not there have their defaults."""
+    plan = project.sfr_plan()
+    return {settings_name(section): plan.get(section, {}) for section in ("derived_from", *sections)}
+
+
+def meaning_part(project: Project) -> dict[str, Any]:
+    """What label values and channels mean."""
+    content = read_json(project.paths.preprocessed / "dataset.json")
+    return {"dataset.json": {key: content.get(key) for key in _LABELS}}
+
+
+def fold_part(project: Project) -> dict[str, Any]:
+    return {"fold": [str(project.options.fold), project.split()]}
+
+
+def labelled_part(project: Project) -> dict[str, Files]:
+    return {"preprocessed labelled cases": Files(tuple(project.properties(unlabelled=False)))}
+
+
+def unlabelled_part(project: Project) -> dict[str, Files]:
+    return {"preprocessed unlabelled cases": Files(tuple(project.properties(unlabelled=True)))}
+
+
+def store_part(project: Project, name: str, folder: Path) -> dict[str, Files]:
+    return {name: Files(tuple(project.store_files(folder)))}

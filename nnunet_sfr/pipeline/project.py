@@ -1,0 +1,200 @@
+"""The files of a data set that the steps read and write, found without nnU-Net, which takes ten seconds to import."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import SFRPaths, nnunet_root
+from nnunet_sfr.pipeline.options import RunOptions
+
+FINAL_ADAPTER, FINAL_OPTIMIZER = "adapter_final.safetensors", "optimizer_final.pt"
+"""What sfr_finetune leaves when it is through (:mod:`nnunet_sfr.sam_stage.model`)."""
+
+STUDENT, TEACHER = "checkpoint_final.pth", "checkpoint_teacher.pth"
+"""What a training leaves when it is through."""
+
+CHECKPOINTS = (STUDENT, "checkpoint_latest.pth", "checkpoint_best.pth")
+"""Where ``nnUNetv2_train --c`` goes on from, in the order in which it looks."""
+
+MANIFEST = "manifest.json"
+
+
+class Project:
+    """The files behind one call of ``sfr_run``; what depends on the plan exists once there is one.
+
+    Args:
+        options: of the call.
+    """
+
+    def __init__(self, options: RunOptions) -> None:
+        self.options = options
+        # the folders of the preprocessed cases have to wait for the plan
+        self.paths = SFRPaths(options.dataset_name, options.plans, options.configuration, data_identifier="")
+
+    # --- raw ---
+
+    def raw_images(self) -> list[Path]:
+        cases = self._listed_cases()
+        return (
+            [image for images, _ in cases for image in images] if cases else visible_files(self.paths.raw / "imagesTr")
+        )
+
+    def raw_labels(self) -> list[Path]:
+        cases = self._listed_cases()
+        return [label for _, label in cases] if cases else visible_files(self.paths.raw / "labelsTr")
+
+    def raw_unlabelled(self) -> list[Path]:
+        return visible_files(self.paths.raw_unlabelled)
+
+    def _listed_cases(self) -> list[tuple[list[Path], Path]]:
+        """Images and label of the labelled cases where dataset.json names them, wherever they lie."""
+        cases = self.raw_dataset_json().get("dataset", {}).values()
+        return [
+            ([self.paths.raw / os.path.expandvars(image) for image in case["images"]], self.paths.raw / case["label"])
+            for case in cases
+        ]
+
+    def raw_dataset_json(self) -> dict[str, Any]:
+        return read_json(self.paths.raw / "dataset.json", "write it as nnU-Net's data set format asks for")
+
+    # --- planned ---
+
+    def cases_folder(self, *, unlabelled: bool) -> Path:
+        """The preprocessed cases; two configurations can share one folder, which the plan names."""
+        paths = replace(self.paths, data_identifier=self.network_plan()["configuration"]["data_identifier"])
+        return paths.unlabelled if unlabelled else paths.labelled
+
+    def network_plan(self) -> dict[str, Any]:
+        """nnU-Net's plan without its other configurations, what ours inherits filled in."""
+        return self.network_plan_of(read_json(self.paths.plans_file))
+
+    def network_plan_of(self, plans: dict[str, Any]) -> dict[str, Any]:
+        """The same of any ``plans.json``.
+
+        Raises:
+            UserError: it does not have our configuration.
+        """
+        configurations = plans.get("configurations", {})
+        resolved: dict[str, Any] = {}
+        name: str | None = self.options.configuration
+        while name is not None:
+            if name not in configurations:
+                raise UserError(f"{self.paths.plans_file}: has no configuration {name}; choose another -c")
+            resolved = {**configurations[name], **resolved}
+            name = configurations[name].get("inherits_from")
+        others = ("configurations", "continue_training")  # the latter is how nnUNetv2_train was called
+        return {**{key: value for key, value in plans.items() if key not in others}, "configuration": resolved}
+
+    def sfr_plan(self) -> dict[str, Any]:
+        """The sections of our configuration in the SFR plan."""
+        content = read_json(self.paths.sfr_plans_file)
+        sections: dict[str, Any] = content.get("configurations", {}).get(self.options.configuration, {})
+        return sections
+
+    def is_planned(self) -> bool:
+        """Whether both plans have our configuration.
+
+        Raises:
+            UserError: one of them is damaged.
+        """
+        files = (self.paths.plans_file, self.paths.sfr_plans_file)
+        plans = [read_json(file, "mend or delete it") for file in files if file.is_file()]
+        return len(plans) == 2 and all(self.options.configuration in plan.get("configurations", {}) for plan in plans)
+
+    def properties(self, *, unlabelled: bool) -> list[Path]:
+        """The ``.pkl`` of every preprocessed case, which says what the case was made from."""
+        return visible_files(self.cases_folder(unlabelled=unlabelled), ".pkl")
+
+    def split(self) -> Any:
+        """The entry of nnU-Net's splits file for our fold; None for fold ``all``."""
+        fold = self.options.fold
+        if not isinstance(fold, int):
+            return None
+        return json.loads((self.paths.preprocessed / "splits_final.json").read_text())[fold]
+
+    # --- results ---
+
+    def adapter(self, round_index: int) -> Path:
+        return self.paths.sam_stage(self.options.fold, round_index) / FINAL_ADAPTER
+
+    def optimizer(self, round_index: int) -> Path:
+        return self.paths.sam_stage(self.options.fold, round_index) / FINAL_OPTIMIZER
+
+    def store(self, round_index: int, *, of_model: bool = False) -> Path:
+        fold = self.options.fold
+        if of_model:
+            return self.paths.model_pseudo_labels(fold, round_index)
+        return self.paths.pseudo_labels(fold, round_index=round_index)
+
+    def selection(self, round_index: int) -> Path:
+        return self.paths.selection(self.options.fold, round_index)
+
+    def store_files(self, folder: Path) -> list[Path]:
+        """Manifest, record and label map of every unlabelled case."""
+        cases = [file.stem for file in self.properties(unlabelled=True)]
+        return [folder / MANIFEST, *(folder / f"{case}{ending}" for case in cases for ending in (".json", ".b2nd"))]
+
+    def model(self, trainer: str) -> Path:
+        return self.paths.results / f"{trainer}__{self.options.plans}__{self.options.configuration}"
+
+    def training(self, trainer: str) -> Path:
+        return self.model(trainer) / f"fold_{self.options.fold}"
+
+    # --- prediction ---
+
+    def input_images(self) -> list[Path]:
+        assert self.options.images is not None
+        return visible_files(self.options.images, self._file_ending())
+
+    def predicted_files(self) -> list[Path]:
+        """One for every case among the input images."""
+        assert self.options.predictions is not None
+        ending = self._file_ending()
+        channel = len("_0000") + len(ending)
+        cases = {image.name[:-channel] for image in self.input_images()}
+        return [self.options.predictions / f"{case}{ending}" for case in sorted(cases)]
+
+    def _file_ending(self) -> str:
+        ending: str = read_json(self.paths.preprocessed / "dataset.json")["file_ending"]
+        return ending
+
+
+def find_dataset(number_or_name: str) -> str:
+    """nnU-Net's full name of a data set.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    roots = [nnunet_root(variable) for variable in ("nnUNet_raw", "nnUNet_preprocessed")]
+    number = f"{int(number_or_name):03d}_*" if number_or_name.isdecimal() else number_or_name.removeprefix("Dataset")
+    names = {folder.name for root in roots for folder in root.glob(f"Dataset{number}") if folder.is_dir()}
+    if len(names) == 1:
+        return names.pop()
+    from nnunet_sfr.dataset import resolve_dataset_name  # which knows every way to be wrong
+
+    name: str = resolve_dataset_name(number_or_name)
+    return name
+
+
+def visible_files(folder: Path, ending: str = "") -> list[Path]:
+    """The files in a folder, without hidden ones, sorted; none if there is no such folder."""
+    entries = folder.iterdir() if folder.is_dir() else []
+    return sorted(entry for entry in entries if not entry.name.startswith(".") and entry.name.endswith(ending))
+
+
+def read_json(file: Path, remedy: str = "run sfr_plan_and_preprocess") -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: it cannot be read; the message ends with ``remedy``.
+    """
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); {remedy}") from None
+    return content

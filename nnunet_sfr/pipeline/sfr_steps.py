@@ -1,0 +1,303 @@
+"""The steps of our own commands: plan, fine-tune, label, select."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+from nnunet_sfr.pipeline.digests import Files, Parts
+from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS
+from nnunet_sfr.pipeline.parts import (
+    fold_part,
+    labelled_part,
+    meaning_part,
+    settings_parts,
+    store_part,
+    unlabelled_part,
+)
+from nnunet_sfr.pipeline.project import MANIFEST, STUDENT, Project, read_json, visible_files
+from nnunet_sfr.pipeline.step import Command, Step
+
+
+def ensure_split(project: Project) -> None:
+    """Write nnU-Net's splits file where there is none.
+
+    Raises:
+        UserError: the fold cannot exist.
+    """
+    try:
+        project.split()
+    except (OSError, ValueError, LookupError, TypeError):
+        from nnunet_sfr.dataset import open_dataset
+
+        options = project.options
+        open_dataset(options.dataset_name, options.configuration, options.plans).split(options.fold)
+
+
+class Plan(Step):
+    """Plan and preprocess."""
+
+    title = "plan and preprocess"
+    kind = "plan"
+    # part of the cases may be there
+    proves_itself = False
+
+    @property
+    def command(self) -> Command:
+        options = self.options
+        command = ["sfr_plan_and_preprocess", "-d", options.dataset, "-c", options.configuration]
+        planner = self._planner
+        if planner != DEFAULT_PLANNER:
+            command += ["-pl", planner]
+        if options.plans != PLANS_OF_PLANNERS.get(planner):
+            command += ["-p", options.plans]
+        if options.target_spacing is not None:
+            command += ["-overwrite_target_spacing", *(f"{length:g}" for length in options.target_spacing)]
+        if options.sam is not None:
+            command += ["-sam", options.sam]
+        if options.processes is not None:
+            command += ["-np", str(options.processes), "-npfp", str(options.processes)]
+        return tuple(command)
+
+    @property
+    def _planner(self) -> str:
+        """The one that was asked for, or that made the plan which is there, or whose plans have this name."""
+        if self.options.planner is not None:
+            return self.options.planner
+        by_name = {plans: planner for planner, plans in PLANS_OF_PLANNERS.items()}
+        return self._planner_used or by_name.get(self.options.plans, DEFAULT_PLANNER)
+
+    @property
+    def _planner_used(self) -> str | None:
+        try:
+            planner: str | None = json.loads(self.project.paths.plans_file.read_text()).get("experiment_planner_used")
+        except (OSError, ValueError):
+            return None
+        return planner
+
+    @property
+    def result(self) -> Path:
+        return self.project.paths.plans_file
+
+    def inputs(self) -> Parts:
+        project, options = self.project, self.options
+        return {
+            "-pl": options.planner,
+            "-overwrite_target_spacing": options.target_spacing,
+            "-sam": options.sam,
+            "raw dataset.json": project.raw_dataset_json(),
+            "images of labelled cases": Files(tuple(project.raw_images())),
+            "labels": Files(tuple(project.raw_labels())),
+            "images of unlabelled cases": Files(tuple(project.raw_unlabelled())),
+        }
+
+    def outputs(self) -> dict[str, Files]:
+        """The cases, but no plan: that may be edited."""
+        project = self.project
+        if not project.is_planned():
+            return {}
+        return {**labelled_part(project), **unlabelled_part(project)}
+
+    def discard(self) -> None:
+        """Nothing: the command keeps what still fits."""
+
+    def after_kill(self) -> None:
+        """Remove a plan that nnU-Net was killed over: its planner reads the one that is there."""
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                json.loads(self.result.read_text())
+            except ValueError:
+                self.result.unlink()
+
+    def found_complete(self) -> bool:
+        """Whether sfr_plan_and_preprocess has been here and no file has changed since.
+
+        Running it again would lose edits of nnU-Net's plan.
+        """
+        options = self.options
+        if options.target_spacing is not None or options.sam is not None:
+            return False
+        if not self.project.is_planned() or options.planner not in (None, self._planner_used):
+            return False
+        from nnunet_sfr.data.cases import list_cases
+        from nnunet_sfr.planning.fingerprint import OWN_KEY
+
+        raw, project = list_cases(self.project.paths.raw), self.project
+        fingerprint = read_json(project.paths.preprocessed / "dataset_fingerprint.json", "delete it")
+        if fingerprint.get(OWN_KEY, {}).get("stamp") != raw.stamp():
+            return False
+        for cases, unlabelled in ((raw.labelled, False), (raw.unlabelled, True)):
+            there = {file.name for file in visible_files(project.cases_folder(unlabelled=unlabelled))}
+            # of each case the first and the last file to be put in place
+            wanted = {f"{case.identifier}{ending}" for case in cases for ending in (".pkl", ".b2nd")}
+            if not wanted <= there or len(there) != 3 * len(cases):
+                return False
+        return True
+
+
+class FineTune(Step):
+    """Fine-tune SAM."""
+
+    title = "fine-tune SAM"
+    kind = "fine-tune"
+
+    @property
+    def command(self) -> Command:
+        return ("sfr_finetune", *self.case_options, *round_options(self.round_index), *device_options(self))
+
+    @property
+    def command_anew(self) -> Command:
+        return (*self.command, "--overwrite")
+
+    @property
+    def result(self) -> Path:
+        return self.project.adapter(self.round_index).parent
+
+    def prepare(self) -> None:
+        ensure_split(self.project)
+
+    def inputs(self) -> Parts:
+        project, round_index = self.project, self.round_index
+        parts = {
+            **settings_parts(project, "stitching", "sam", "fine_tuning"),
+            **meaning_part(project),
+            **fold_part(project),
+            **labelled_part(project),
+        }
+        if round_index == 0:
+            return parts
+        before = Files.of(project.adapter(round_index - 1), project.optimizer(round_index - 1))
+        return {
+            **parts,
+            **settings_parts(project, "rounds"),
+            **unlabelled_part(project),
+            "SAM of the round before": before,
+            "selection": Files.of(project.selection(round_index)),
+            **store_part(project, "the model's labels", project.store(round_index, of_model=True)),
+        }
+
+    def outputs(self) -> dict[str, Files]:
+        return {"adapter": Files.of(self.project.adapter(self.round_index), self.project.optimizer(self.round_index))}
+
+    def discard(self) -> None:
+        shutil.rmtree(self.result, ignore_errors=True)
+
+
+class PseudoLabel(Step):
+    """Let SAM label the pool."""
+
+    title = "label the unlabelled cases with SAM"
+    kind = "pseudo-label"
+
+    @property
+    def command(self) -> Command:
+        options = (*self.case_options, *round_options(self.round_index), *device_options(self))
+        return ("sfr_pseudolabel", *options)
+
+    @property
+    def command_anew(self) -> Command:
+        return (*self.command, "--overwrite")
+
+    @property
+    def result(self) -> Path:
+        return self.project.store(self.round_index)
+
+    def inputs(self) -> Parts:
+        project, round_index = self.project, self.round_index
+        parts = {
+            **settings_parts(project, "stitching", "sam", "pseudo_labels"),
+            **meaning_part(project),
+            "fold": str(project.options.fold),
+            **unlabelled_part(project),
+            "adapter": Files.of(project.adapter(round_index)),
+        }
+        if round_index > 0:
+            parts |= store_part(project, "labels of the round before", project.store(round_index - 1))
+        return parts
+
+    def outputs(self) -> dict[str, Files]:
+        return store_part(self.project, "store", self.result) if self.project.is_planned() else {}
+
+    def discard(self) -> None:
+        shutil.rmtree(self.result, ignore_errors=True)
+
+
+class ModelLabels(PseudoLabel):
+    """Let the model of the round before label the pool, and say how sure it is."""
+
+    title = "label the unlabelled cases with the trained model"
+    kind = "label"
+
+    @property
+    def _trainer(self) -> str:
+        return self.options.trainer(self.round_index - 1)
+
+    @property
+    def command(self) -> Command:
+        return (*super().command, "-tr", self._trainer)
+
+    @property
+    def result(self) -> Path:
+        return self.project.store(self.round_index, of_model=True)
+
+    def inputs(self) -> Parts:
+        project, round_index = self.project, self.round_index
+        model = project.training(self._trainer)
+        before = project.store(round_index - 1, of_model=round_index > 1)
+        return {
+            **settings_parts(project, "pseudo_labels"),
+            **meaning_part(project),
+            "fold": str(project.options.fold),
+            **unlabelled_part(project),
+            "model": Files.of(model / STUDENT, model.parent / "plans.json"),
+            **store_part(project, "labels of the round before", before),
+        }
+
+
+class Select(Step):
+    """Tell sure cases from unsure ones."""
+
+    title = "tell sure cases from unsure ones"
+    kind = "select"
+
+    @property
+    def command(self) -> Command:
+        return ("sfr_select", *self.case_options, *round_options(self.round_index), *self.options.selection)
+
+    @property
+    def result(self) -> Path:
+        return self.project.selection(self.round_index)
+
+    def inputs(self) -> Parts:
+        project, round_index = self.project, self.round_index
+        return {
+            **settings_parts(project, "rounds"),
+            "rule": self.options.selection or None,
+            "fold": str(project.options.fold),
+            **store_part(project, "the model's labels", project.store(round_index, of_model=True)),
+            **store_part(project, "SAM's labels of the round before", project.store(round_index - 1)),
+        }
+
+    def outputs(self) -> dict[str, Files]:
+        return {"selection": Files.of(self.result)}
+
+    def discard(self) -> None:
+        self.result.unlink(missing_ok=True)
+
+    def found_complete(self) -> bool:
+        """Whether somebody chose by hand among the labels that there are."""
+        if not self.result.is_file():
+            return False
+        manifest = read_json(self.project.store(self.round_index, of_model=True) / MANIFEST, "run sfr_pseudolabel")
+        return read_json(self.result, "delete it").get("model") == manifest.get("made_by")
+
+
+def round_options(round_index: int) -> Command:
+    return ("--round", str(round_index)) if round_index else ()
+
+
+def device_options(step: Step) -> Command:
+    """``-device`` for our commands, which know ``auto``."""
+    return ("-device", step.options.device) if step.options.device != "auto" else ()

@@ -1,0 +1,128 @@
+"""What a run has done: one readable JSON file, written before and after every step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nnunet_sfr import __version__
+from nnunet_sfr.atomic import write_json
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.pipeline.digests import Digests
+from nnunet_sfr.pipeline.run_folder import RunFolder
+
+RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"
+
+
+@dataclass(frozen=True)
+class Record:
+    """How it went with one step.
+
+    Args:
+        result: what the step writes, by which another run recognises it.
+        command: as a user types it.
+        status: running, done, failed or interrupted.
+        inputs: digests of everything that the step depends on, when it began.
+        started: when the last attempt began, or the result was found; ISO 8601.
+        outputs: digests of its result; None where there is none.
+        seconds: of all attempts that have ended.
+        attempts: how often it was begun.
+        exit_code: of the last attempt that ended by itself.
+        log: what it said; relative to the folder of the state.
+    """
+
+    result: str
+    command: str
+    status: str
+    inputs: Digests
+    started: str
+    outputs: Digests | None = None
+    seconds: float = 0.0
+    attempts: int = 0
+    exit_code: int | None = None
+    log: str | None = None
+
+    def running_seconds(self, now: float) -> float:
+        """Seconds since the present attempt began.
+
+        Args:
+            now: seconds since the epoch.
+        """
+        return max(0.0, now - datetime.fromisoformat(self.started).timestamp())
+
+
+@dataclass
+class RunState:
+    """The records of a run by the names of its steps.
+
+    Args:
+        file: where they are kept.
+        records: of the steps that were begun.
+    """
+
+    file: Path
+    records: dict[str, Record] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, file: Path) -> RunState:
+        """The state on disk, or an empty one.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        if not file.is_file():
+            return cls(file)
+        try:
+            steps: Mapping[str, Any] = json.loads(file.read_text())["steps"]
+            return cls(file, {name: Record(**record) for name, record in steps.items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{file}: is not the state of a run ({error}); delete it, and sfr_run looks at the results themselves"
+            ) from None
+
+    def save(self) -> None:
+        steps = {name: asdict(record) for name, record in self.records.items()}
+        write_json({"nnunet_sfr_version": __version__, "steps": steps}, self.file)
+
+    def put(self, name: str, record: Record) -> None:
+        self.records[name] = record
+        self.save()
+
+    def end_what_was_killed(self) -> None:
+        """Where nothing runs any more, what is said to run was killed; its log tells when."""
+        for name, record in self.records.items():
+            if record.status == RUNNING:
+                log = self.file.parent / (record.log or "")
+                seconds = record.running_seconds(log.stat().st_mtime) if log.is_file() else 0.0
+                self.records[name] = replace(record, status=INTERRUPTED, seconds=record.seconds + seconds)
+
+
+@dataclass(frozen=True)
+class History:
+    """What this run and the others with the same plan have done; runs share results, and so records.
+
+    Args:
+        own: the state of this run.
+        others: of the other runs.
+    """
+
+    own: RunState
+    others: Sequence[RunState]
+
+    @classmethod
+    def read(cls, run: RunFolder) -> History:
+        return cls(RunState.load(run.state), [RunState.load(file) for file in run.other_states()])
+
+    def record_of(self, result: str) -> Record | None:
+        """The record of the last attempt at a result."""
+        records = [record for state in (self.own, *self.others) for record in state.records.values()]
+        found = [record for record in records if record.result == result]
+        return max(found, key=lambda record: datetime.fromisoformat(record.started)) if found else None
+
+    def end_what_was_killed(self) -> None:
+        for state in (self.own, *self.others):
+            state.end_what_was_killed()

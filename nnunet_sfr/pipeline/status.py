@@ -1,0 +1,103 @@
+"""What ``sfr_run --status`` shows."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.pipeline.decisions import Action, decide
+from nnunet_sfr.pipeline.digests import HashCache
+from nnunet_sfr.pipeline.locking import Holder, read_holder
+from nnunet_sfr.pipeline.nnunet_steps import Train, predict_command
+from nnunet_sfr.pipeline.options import RunOptions
+from nnunet_sfr.pipeline.project import STUDENT, TEACHER, Project
+from nnunet_sfr.pipeline.sequence import steps_of
+from nnunet_sfr.pipeline.state import DONE, RUNNING, History, Record
+from nnunet_sfr.pipeline.step import Command, Step
+
+WAITING, NEXT = "waiting", "next"
+
+
+def status_text(options: RunOptions) -> str:
+    """A table of the steps, what comes next, and where things are."""
+    folder = options.run_folder
+    history = History.read(folder)
+    holder = read_holder(folder)
+    if holder is not None and not holder.is_alive:
+        holder = None
+    if holder is None:
+        history.end_what_was_killed()
+    cache = HashCache(folder.hashes)
+    rows = [["step", "status", "time", ""]]
+    total = 0.0
+    following: Step | None = None
+    for step in steps_of(options):
+        record = history.record_of(step.result_name)
+        status, remark = _status_of(step, record, cache) if following is None else (WAITING, "")
+        if status != DONE and following is None:
+            following = step
+        seconds = _seconds(record)
+        total += seconds
+        rows.append([step.name, status, clock(seconds) if seconds else "", remark])
+    lines = [f"{options.dataset_name}, {options.plans}, {options.configuration}, fold {options.fold}: {folder.name}"]
+    lines += ["", *_aligned([*rows, ["together", "", clock(total), ""]]), ""]
+    lines += _what_comes(following, holder)
+    lines += [f"state and logs: {folder.folder}"]
+    return "\n".join([*lines, *closing_lines(options, history)])
+
+
+def closing_lines(options: RunOptions, history: History) -> list[str]:
+    """Where the model is and how to use it, once there is one."""
+    train = Train(Project(options), options.rounds)
+    record = history.record_of(train.result_name)
+    if record is None or record.status != DONE:
+        return []
+    command = predict_command(train, ("-i", "IMAGES", "-o", "PREDICTIONS"), device=_device_used(record, options))
+    return [f"model: {train.training} ({STUDENT}; the teacher: {TEACHER})", f"predict with: {shlex.join(command)}"]
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _status_of(step: Step, record: Record | None, cache: HashCache) -> tuple[str, str]:
+    """The status of a step whose predecessors are done, and a remark."""
+    if record is not None and record.status == RUNNING:
+        return RUNNING, ""
+    if record is None and not step.files_tell:
+        return NEXT, ""
+    try:
+        decision = decide(step, record, cache)
+    except (UserError, OSError, LookupError) as error:
+        return NEXT, str(error)
+    return (DONE, "") if decision.action is Action.SKIP else (NEXT, decision.reason)
+
+
+def _seconds(record: Record | None) -> float:
+    if record is None:
+        return 0.0
+    return record.seconds + (record.running_seconds(time.time()) if record.status == RUNNING else 0.0)
+
+
+def _what_comes(following: Step | None, holder: Holder | None) -> list[str]:
+    lines = [] if holder is None else [f"at work: {holder}"]
+    if following is None:
+        return [*lines, "everything is done"]
+    return [*lines, f"next: {following.title}"] if holder is None else lines
+
+
+def _device_used(record: Record, options: RunOptions) -> Command:
+    """The device that ``auto`` stood for in the training."""
+    words = shlex.split(record.command)
+    if options.device != "auto" or "-device" not in words:
+        return ()
+    return ("-device", words[words.index("-device") + 1])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

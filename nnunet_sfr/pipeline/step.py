@@ -1,0 +1,112 @@
+"""What every step of a run has in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nnunet_sfr.paths import nnunet_root
+from nnunet_sfr.pipeline.digests import Files, Parts
+from nnunet_sfr.pipeline.options import DEFAULT_PLANS, RunOptions
+from nnunet_sfr.pipeline.project import Project
+
+Command = tuple[str, ...]
+
+
+class Step:
+    """One public command, what it reads and what it writes.
+
+    Args:
+        project: finds the files.
+        round_index: 0 for SFR, from 1 for the rounds of SFR+.
+    """
+
+    kind: str
+    """The last part of its name."""
+    title: str
+    """What it does, for people."""
+    proves_itself = True
+    """Whether a result is complete once its files are there, given that older ones have been discarded."""
+    files_tell = False
+    """Whether :meth:`found_complete` knows more than any record."""
+
+    def __init__(self, project: Project, round_index: int = 0) -> None:
+        self.project = project
+        self.round_index = round_index
+
+    @property
+    def options(self) -> RunOptions:
+        return self.project.options
+
+    @property
+    def plans_options(self) -> Command:
+        """``-p``, where it is not nnU-Net's default."""
+        plans = self.options.plans
+        return () if plans == DEFAULT_PLANS else ("-p", plans)
+
+    @property
+    def case_options(self) -> Command:
+        """``-d``, ``-c``, ``-f`` and ``-p``."""
+        options = self.options
+        return ("-d", options.dataset, "-c", options.configuration, "-f", str(options.fold), *self.plans_options)
+
+    @property
+    def name(self) -> str:
+        """Its key in the state, and the name of its log."""
+        return self.kind if self.round_index == 0 else f"round-{self.round_index}-{self.kind}"
+
+    @property
+    def result_name(self) -> str:
+        """:attr:`result` in words that survive a move of nnU-Net's folders."""
+        for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+            if self.result.is_relative_to(nnunet_root(variable)):
+                return f"{variable}/{self.result.relative_to(nnunet_root(variable)).as_posix()}"
+        return str(self.result)
+
+    @property
+    def command(self) -> Command:
+        """As a user types it, from the beginning."""
+        raise NotImplementedError
+
+    @property
+    def result(self) -> Path:
+        """What it writes: two steps that write the same are one, whatever run they belong to."""
+        raise NotImplementedError
+
+    def inputs(self) -> Parts:
+        """Everything that the result depends on; called when the steps before are done."""
+        raise NotImplementedError
+
+    def outputs(self) -> dict[str, Files]:
+        """The files of the result, all there when it is complete; nothing where none can be named yet."""
+        raise NotImplementedError
+
+    def after_kill(self) -> None:
+        """Clear away what keeps the command from going on, when it did not come to its end the last time."""
+
+    def prepare(self) -> None:
+        """Make sure that :meth:`inputs` can be asked."""
+
+    @property
+    def command_anew(self) -> Command:
+        """To start again when the inputs changed."""
+        return self.command
+
+    @property
+    def command_going_on(self) -> Command:
+        """To go on with what there is."""
+        return self.command
+
+    def discard(self) -> None:
+        """Remove a result of other inputs.
+
+        This comes before the command, although some can overwrite: killed before it has done so, the next one would
+        take the old result for its own.
+        """
+
+    def found_complete(self) -> bool:
+        """Whether a result that no record vouches for can be taken as it is, without running the command.
+
+        Raises:
+            UserError: it can neither be taken nor gone on with.
+        """
+        return False

@@ -1,0 +1,97 @@
+"""Takes the place of the commands of a run: writes the files that each of them would, in no time."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.pipeline.options import RunOptions
+from nnunet_sfr.pipeline.project import Project
+from tests.tiny_dataset import NAME
+from tests.tiny_project import PLANS
+
+
+def run_options(**changes: Any) -> RunOptions:
+    """A run on the tiny project, on the CPU."""
+    return RunOptions(**{"dataset": "42", "dataset_name": NAME, "plans": PLANS, "device": "cpu", **changes})
+
+
+class FakeCommands:
+    """A runner for :func:`nnunet_sfr.pipeline.walk.walk`.
+
+    Args:
+        dataset: planned.
+        options: of the run.
+    """
+
+    def __init__(self, dataset: SFRDataset, options: RunOptions) -> None:
+        self.dataset = dataset
+        self.project = Project(options)
+        self.lines: list[str] = []
+        self.failing: dict[str, int] = {}
+        """Exit code by the first word of a command that is to fail after it has written half of its result."""
+        self.raising: dict[str, BaseException] = {}
+        """What to raise in its place, by the same word."""
+        self.content = "first"
+        """What the results are made of: with another word they are others."""
+
+    def __call__(self, command: Sequence[str], log: Path, lock: Path) -> int:
+        name = command[0]
+        self.lines.append(shlex.join(command))
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as stream:
+            stream.write(self.lines[-1] + "\n")
+        files = self._files(name, command)
+        if name in self.failing or name in self.raising:
+            _write(files[: len(files) // 2], self.content)
+            if name in self.raising:
+                raise self.raising[name]
+            return self.failing[name]
+        _write(files, self.content)
+        return 0
+
+    def taken(self) -> list[str]:
+        """The first words of the commands since the last call of this."""
+        words = [
+            " ".join(line.split()[:1] + [word for word in line.split() if word.startswith("--")]) for line in self.lines
+        ]
+        self.lines.clear()
+        return words
+
+    def _files(self, name: str, command: Sequence[str]) -> list[Path]:
+        project = self.project
+        round_index = int(command[command.index("--round") + 1]) if "--round" in command else 0
+        trainer = command[command.index("-tr") + 1] if "-tr" in command else ""
+        if name == "sfr_finetune":
+            return [project.optimizer(round_index), project.adapter(round_index)]
+        if name == "sfr_pseudolabel":
+            return project.store_files(project.store(round_index, of_model=bool(trainer)))
+        if name == "sfr_select":
+            return [project.selection(round_index)]
+        if name == "nnUNetv2_train":
+            folder = project.training(trainer)
+            return self._training(folder, command)
+        if name == "nnUNetv2_predict":
+            return project.predicted_files()
+        return []
+
+    def _training(self, folder: Path, command: Sequence[str]) -> list[Path]:
+        summary = folder / "validation" / "summary.json"
+        if "--val" in command:
+            return [summary]
+        latest, *final = (folder / f"checkpoint_{name}.pth" for name in ("latest", "final", "teacher"))
+        return [latest, folder.parent / "plans.json", *final, summary]
+
+
+def _write(files: Sequence[Path], content: str) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f'{{"made_by": "{content} {file.name}"}}')
+
+
+def set_time(file: Path, seconds: float) -> None:
+    os.utime(file, (seconds, seconds))

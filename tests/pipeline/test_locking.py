@@ -1,0 +1,62 @@
+"""One sfr_run at a time on a data set."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.pipeline import locking
+from nnunet_sfr.pipeline.locking import Holder, locked, read_holder
+from nnunet_sfr.pipeline.run_folder import RunFolder
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    return RunFolder("Dataset042_Tiny", "nnUNetPlans", "3d_fullres", "all", "SFR_MT")
+
+
+def test_the_second_is_told_who_the_first_is(run: RunFolder) -> None:
+    other_fold = replace(run, fold=1, name="SFR_ACMT")
+    with locked(run, "sfr_run -d 42"):
+        written = json.loads(run.lock_holder.read_text())
+        assert (written["user"], written["host"], written["pid"]) == (
+            getpass.getuser(),
+            socket.gethostname(),
+            os.getpid(),
+        )
+        said = (
+            rf"Dataset042_Tiny: another sfr_run is at work on this data set \(.*process {os.getpid()}.*sfr_run -d 42\)"
+        )
+        with pytest.raises(UserError, match=said), locked(other_fold, "sfr_run -d 42 -f 1"):
+            pass
+        holder = read_holder(run)
+        assert holder is not None
+        assert holder.is_alive
+    assert read_holder(run) is None
+    with locked(other_fold, "sfr_run -d 42 -f 1"):
+        pass
+
+
+def test_who_was_killed_is_not_alive(run: RunFolder) -> None:
+    holder = Holder("me", socket.gethostname(), 2**22 + 1, "2026-01-01", "sfr_run")  # above Linux's highest id
+    assert not holder.is_alive
+    assert replace(holder, host="elsewhere").is_alive, "which cannot be seen from here"
+
+
+def test_a_step_that_has_not_ended_yet(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locking, "LOCK_TIMEOUT", 0.1)
+    run.lock.parent.mkdir()
+    said = "processes of an earlier sfr_run still live"
+    with FileLock(run.step_lock), pytest.raises(UserError, match=said), locked(run, "sfr_run"):
+        pass
+    with locked(run, "sfr_run"):
+        pass

@@ -1,0 +1,363 @@
+"""The walk through the steps: what is skipped, gone on with and started anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.pipeline.processes import InterruptedRunError
+from nnunet_sfr.pipeline.walk import StepError, walk
+from tests.pipeline.fake_commands import FakeCommands, run_options, set_time
+from tests.tiny_dataset import write_image
+from tests.tiny_project import change_settings
+
+TRAIN = "nnUNetv2_train"
+SFR_STEPS = ["sfr_finetune", "sfr_pseudolabel", TRAIN]
+ROUND = ["sfr_pseudolabel --round", "sfr_select --round", "sfr_finetune --round", "sfr_pseudolabel --round", TRAIN]
+
+
+@pytest.fixture
+def planned(project: SFRDataset) -> SFRDataset:
+    """A planned project with nothing trained and nothing labelled."""
+    shutil.rmtree(project.paths.preprocessed / "pseudo_labels")
+    return project
+
+
+def go(fake: FakeCommands) -> list[str]:
+    """One call of sfr_run; what it ran."""
+    walk(fake.project.options, "sfr_run", fake)
+    return fake.taken()
+
+
+def state(fake: FakeCommands) -> dict[str, dict[str, object]]:
+    content: dict[str, dict[str, object]] = json.loads(fake.project.options.run_folder.state.read_text())["steps"]
+    return content
+
+
+def test_a_run_takes_every_step_once(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    walk(fake.project.options, "sfr_run", fake)
+    case = "-d 42 -c 3d_fullres -f all -p nnUNetPlansCPU -device cpu"
+    assert fake.lines == [
+        # planned by hand, and nothing has changed since
+        f"sfr_finetune {case}",
+        f"sfr_pseudolabel {case}",
+        "nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p nnUNetPlansCPU -device cpu",
+    ]
+    fake.taken()
+    assert go(fake) == []
+    steps = state(fake)
+    assert {name: step["status"] for name, step in steps.items()} == dict.fromkeys(
+        ("plan", "fine-tune", "pseudo-label", "train", "validate"), "done"
+    )
+    assert steps["train"]["exit_code"] == 0
+    log = fake.project.options.run_folder.folder / str(steps["train"]["log"])
+    assert log.read_text().startswith("nnUNetv2_train 42")
+
+
+def test_a_failing_step_is_gone_on_with(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    fake.failing = {TRAIN: 3}
+    with pytest.raises(StepError, match=r"step train failed \(exit code 3\); its log is .*train\.log") as failed:
+        go(fake)
+    assert failed.value.exit_code == 3
+    assert state(fake)["train"]["status"] == "failed"
+    assert fake.taken() == SFR_STEPS
+    fake.failing = {}
+    assert go(fake) == [f"{TRAIN} --c"], "there is a checkpoint to go on from"
+    train = state(fake)["train"]
+    assert (train["status"], train["attempts"], train["exit_code"]) == ("done", 2, 0)
+
+
+def test_an_interrupted_step_is_gone_on_with(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    fake.raising = {"sfr_finetune": InterruptedRunError(15)}
+    with pytest.raises(InterruptedRunError):
+        go(fake)
+    assert state(fake)["fine-tune"]["status"] == "interrupted"
+    fake.raising = {}
+    fake.taken()
+    assert go(fake) == SFR_STEPS, "without --overwrite: the command goes on where it was"
+
+
+def test_a_command_that_ends_without_its_result_has_failed(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    fake.failing = {"sfr_pseudolabel": 0}
+    with pytest.raises(StepError, match="pseudo-label ended without an error, but its result is not there"):
+        go(fake)
+    assert state(fake)["pseudo-label"]["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "anew"),
+    [
+        ("fine_tuning", {"seed": 7}, ["sfr_finetune --overwrite"]),
+        ("pseudo_labels", {"tile_step_size": 0.6}, ["sfr_pseudolabel --overwrite", TRAIN]),
+        ("retraining", {"seed": 7}, [TRAIN]),
+        ("rounds", {"fine_tuning_fraction": 0.3}, []),
+    ],
+)
+def test_changed_settings_start_anew_what_depends_on_them(
+    section: str, setting: dict[str, float], anew: list[str], planned: SFRDataset
+) -> None:
+    fake = FakeCommands(planned, run_options())
+    go(fake)
+    change_settings(planned, {section: setting})
+    # results of the same bytes, so that nothing follows from another result
+    assert go(fake) == anew
+
+
+def test_another_result_starts_anew_what_was_made_from_it(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    go(fake)
+    fake.content = "second"
+    change_settings(planned, {"fine_tuning": {"seed": 7}})
+    assert go(fake) == ["sfr_finetune --overwrite", "sfr_pseudolabel --overwrite", TRAIN]
+    assert go(fake) == []
+
+
+def test_what_is_started_anew_is_gone_before_the_command_runs(planned: SFRDataset) -> None:
+    """Killed before it has overwritten anything, the next run must not take the old result for the new one."""
+    fake = FakeCommands(planned, run_options())
+    go(fake)
+    change_settings(planned, {"fine_tuning": {"seed": 7}, "retraining": {"seed": 7}})
+    project, training = fake.project, fake.project.training("nnUNetTrainerSFR_MT")
+
+    for name, results in (
+        ("sfr_finetune", [project.adapter(0)]),
+        (TRAIN, [training / "checkpoint_final.pth", training / "checkpoint_teacher.pth", training / "validation"]),
+    ):
+
+        def killed(command: Sequence[str], log: Path, lock: Path, *, name: str = name) -> int:
+            if command[0] != name:
+                return fake(command, log, lock)
+            raise InterruptedRunError(9)
+
+        assert all(result.exists() for result in results)
+        with pytest.raises(InterruptedRunError):
+            walk(project.options, "sfr_run", killed)
+        assert not any(result.exists() for result in results)
+    fake.taken()
+    assert go(fake) == [TRAIN]
+
+
+def test_a_new_image_is_planned_for(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    go(fake)
+    new = planned.paths.raw_unlabelled / "unlabelled_07_0000.nii.gz"
+    write_image(new, np.random.default_rng(0).normal(100, 10, (18, 22, 20)).astype(np.float32))
+    # the fake planner preprocesses nothing, so nothing follows
+    assert go(fake) == ["sfr_plan_and_preprocess"]
+    touched = planned.paths.raw_unlabelled / "unlabelled_00_0000.nii.gz"
+    set_time(touched, time.time() - 1000)
+    assert go(fake) == [], "the content counts, not the time"
+
+
+def test_an_image_that_was_preprocessed_anew_is_labelled_and_trained_on_anew(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    go(fake)
+    properties = planned.paths.unlabelled / "unlabelled_00.pkl"
+    properties.write_bytes(properties.read_bytes() + b"changed")
+    assert go(fake) == ["sfr_pseudolabel --overwrite", TRAIN]
+    properties.unlink()
+    assert go(fake)[0] == "sfr_plan_and_preprocess"
+
+
+def test_an_edited_network_plan_stays_and_is_trained(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    go(fake)
+    plans = json.loads(planned.paths.plans_file.read_text())
+    plans["configurations"]["3d_fullres"]["batch_size"] = 1
+    planned.paths.plans_file.write_text(json.dumps(plans))
+    assert go(fake) == [TRAIN], "SAM does not care"
+    plans["configurations"]["2d"]["batch_size"] = 1
+    planned.paths.plans_file.write_text(json.dumps(plans))
+    assert go(fake) == [], "nor anybody about other configurations"
+
+
+def test_options_that_are_left_out_change_nothing(planned: SFRDataset) -> None:
+    """Who goes on with a run, or asks for its status, does not type everything again."""
+    full = run_options(
+        rounds=1, target_spacing=(1.0, 1.0, 1.0), planner="ExperimentPlannerCPU", selection=("--quantile", "0.3")
+    )
+    fake = FakeCommands(planned, full)
+    assert go(fake)[0] == "sfr_plan_and_preprocess", "nobody knows which options the plan by hand was made with"
+    short = FakeCommands(planned, run_options(rounds=1))
+    assert go(short) == []
+    other = FakeCommands(
+        planned, run_options(rounds=1, target_spacing=(2.0, 1.0, 1.0), selection=("--quantile", "0.4"))
+    )
+    assert go(other) == ["sfr_plan_and_preprocess", "sfr_select --round --quantile"]
+
+
+def test_a_plan_that_was_cut_short_is_made_again(planned: SFRDataset) -> None:
+    """nnU-Net writes its plan in place, and its planner reads the one that is there."""
+    fake = FakeCommands(planned, run_options(target_spacing=(1.0, 1.0, 1.0)))
+    whole = planned.paths.plans_file.read_text()
+    fake.raising = {"sfr_plan_and_preprocess": InterruptedRunError(9)}
+    with pytest.raises(InterruptedRunError):
+        go(fake)
+    planned.paths.plans_file.write_text(whole[:100])
+    with pytest.raises(InterruptedRunError):
+        go(fake)
+    assert not planned.paths.plans_file.exists()
+    planned.paths.plans_file.write_text(whole)
+    fake.raising = {}
+    fake.taken()
+    assert go(fake)[0] == "sfr_plan_and_preprocess"
+    planned.paths.plans_file.write_text(whole[:100])
+    with pytest.raises(UserError, match=r"nnUNetPlansCPU\.json: cannot be read .*mend or delete it"):
+        go(fake)
+    assert planned.paths.plans_file.exists(), "a slip of the user's editor is not ours to delete"
+
+
+def test_a_fold_has_its_own_cases(planned: SFRDataset) -> None:
+    with pytest.raises(UserError, match="fold 1 cannot exist"):
+        go(FakeCommands(planned, run_options(fold=1)))
+    splits = [{"train": ["train_00", "train_01"], "val": ["train_02"]}, {"train": ["train_02"], "val": ["train_00"]}]
+    file = planned.paths.preprocessed / "splits_final.json"
+    file.write_text(json.dumps(splits))
+    fake = FakeCommands(planned, run_options(fold=1))
+    assert go(fake) == SFR_STEPS
+    assert "-f 1" in state(fake)["fine-tune"]["command"]  # type: ignore[operator]
+    splits[0]["val"] = []
+    file.write_text(json.dumps(splits))
+    assert go(fake) == []
+    splits[1]["val"] = []
+    file.write_text(json.dumps(splits))
+    assert go(fake) == ["sfr_finetune --overwrite", TRAIN]
+
+
+def test_rounds_follow_each_other_and_can_be_added(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options(rounds=1, epochs=5))
+    assert go(fake) == [*SFR_STEPS, *ROUND]
+    more = FakeCommands(planned, run_options(rounds=2, epochs=5))
+    walk(more.project.options, "sfr_run", more)
+    case = "-d 42 -c 3d_fullres -f all -p nnUNetPlansCPU --round 2"
+    assert more.lines == [
+        f"sfr_pseudolabel {case} -device cpu -tr nnUNetTrainerSFRPlus_MT_5epochs",
+        f"sfr_select {case}",
+        f"sfr_finetune {case} -device cpu",
+        f"sfr_pseudolabel {case} -device cpu",
+        "nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFRPlus_MT_round2_5epochs -p nnUNetPlansCPU -device cpu",
+    ]
+    assert more.project.options.run_folder == fake.project.options.run_folder
+
+
+def test_a_choice_by_hand_stays(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options(rounds=1))
+    go(fake)
+    manifest = json.loads((fake.project.store(1, of_model=True) / "manifest.json").read_text())
+    by_hand = {"high": [], "low": [], "model": manifest["made_by"], "overruled": {"low": ["unlabelled_00"]}}
+    fake.project.selection(1).write_text(json.dumps(by_hand))
+    assert go(fake) == ["sfr_finetune --round --overwrite", TRAIN]
+    assert json.loads(fake.project.selection(1).read_text()) == by_hand
+
+
+def test_runs_share_their_steps(planned: SFRDataset) -> None:
+    go(FakeCommands(planned, run_options()))
+    assert go(FakeCommands(planned, run_options(method="ACMT"))) == [TRAIN]
+    plus = FakeCommands(planned, run_options(rounds=1))
+    assert go(plus) == ROUND
+    assert state(plus)["train"]["attempts"] == 1, "the training of round 0, taken from the run of SFR"
+
+
+def test_what_another_run_has_changed_is_known(planned: SFRDataset) -> None:
+    """Two runs on one SAM, under two settings: the record of the last attempt counts, whoever made it."""
+    first, second = FakeCommands(planned, run_options()), FakeCommands(planned, run_options(method="ACMT"))
+    go(first)
+    before = planned.paths.sfr_plans_file.read_text()
+    change_settings(planned, {"fine_tuning": {"seed": 7}})
+    second.content = "second"
+    assert go(second) == ["sfr_finetune --overwrite", "sfr_pseudolabel --overwrite", TRAIN]
+    planned.paths.sfr_plans_file.write_text(before)
+    assert go(first) == ["sfr_finetune --overwrite", "sfr_pseudolabel --overwrite"], "the training was of these labels"
+
+
+def test_a_missing_validation_is_made_up_for(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    go(fake)
+    summary = fake.project.training("nnUNetTrainerSFR_MT") / "validation" / "summary.json"
+    summary.unlink()
+    assert go(fake) == [f"{TRAIN} --val"]
+    set_time(summary, time.time() - 1000)
+    assert go(fake) == [f"{TRAIN} --val"], "of an older model"
+
+
+def test_killed_while_it_validated(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    training = fake.project.training("nnUNetTrainerSFR_MT")
+    fake.raising = {TRAIN: InterruptedRunError(15)}
+    with pytest.raises(InterruptedRunError):
+        go(fake)
+    for name in ("final", "teacher"):
+        (training / f"checkpoint_{name}.pth").write_text(name)
+    fake.raising = {}
+    fake.taken()
+    assert go(fake) == [f"{TRAIN} --val"], "the training itself was through"
+
+
+def test_predictions_are_made_from_the_start(planned: SFRDataset, tmp_path: Path) -> None:
+    images = planned.paths.raw / "imagesTs"
+    options = run_options(images=images, predictions=tmp_path / "predictions", processes=2)
+    fake = FakeCommands(planned, options)
+    fake.failing = {"nnUNetv2_predict": 1}
+    with pytest.raises(StepError):
+        go(fake)
+    fake.failing = {}
+    fake.lines.clear()
+    walk(options, "sfr_run", fake)
+    folders = f"-i {images} -o {tmp_path / 'predictions'}"
+    model = "-d 42 -c 3d_fullres -f all -tr nnUNetTrainerSFR_MT -p nnUNetPlansCPU"
+    assert fake.lines == [f"nnUNetv2_predict {folders} {model} -device cpu -npp 2 -nps 2"]
+    fake.taken()
+    assert go(fake) == []
+    (tmp_path / "predictions" / "test_00.nii.gz").write_text("half a file")
+    assert go(fake) == ["nnUNetv2_predict"]
+
+
+# --- trainings that nobody has a record of ---------------------------------------------------------------------------
+
+
+def train_by_hand(fake: FakeCommands, *, began: str = "2100_01_01_00_00_00", **changes: object) -> Path:
+    """What nnUNetv2_train leaves, stopped between two epochs."""
+    dataset, trainer = fake.dataset, "nnUNetTrainerSFR_MT"
+    training = fake.project.training(trainer)
+    training.mkdir(parents=True)
+    (training / "checkpoint_latest.pth").write_text("by hand")
+    (training / f"training_log_{began}.txt").touch()
+    plans = json.loads(dataset.paths.plans_file.read_text())
+    (training.parent / "plans.json").write_text(json.dumps({**plans, "continue_training": False}))
+    settings = {"trainer": trainer, **dataset.settings.to_dict(), **changes}
+    (training / "sfr_settings.json").write_text(json.dumps(settings))
+    return training
+
+
+def test_a_training_by_hand_of_the_same_data_and_settings_is_gone_on_with(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    train_by_hand(fake)
+    assert go(fake) == ["sfr_finetune", "sfr_pseudolabel", f"{TRAIN} --c"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"trainer": "nnUNetTrainerSFR_ACMT"}, "does not say that it is one of nnUNetTrainerSFR_MT"),
+        ({"retraining": {"epochs": 3}}, "retraining in its sfr_settings.json is not"),
+        ({"began": "2020_01_01_00_00_00"}, "has changed since it began"),
+    ],
+)
+def test_any_other_training_by_hand_is_left_alone(changes: dict[str, str], reason: str, planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    training = train_by_hand(fake, **changes)
+    with pytest.raises(UserError, match=f"no record of, and .*{reason}"):
+        go(fake)
+    assert (training / "checkpoint_latest.pth").read_text() == "by hand"
