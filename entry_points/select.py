@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--confidence",
         choices=(PAPER, *CONFIDENCE_MEASURES),
         help="what to tell the cases apart by (paper: mean_max_probability with a threshold of 0.985); default: what "
-        "the SFR plan says, estimated_dice in a new one",
+        "the SFR plan says, agreement in a new one",
     )
     parser.add_argument(
         "--confidence-of",

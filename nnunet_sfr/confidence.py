@@ -14,6 +14,10 @@ from torch.nn import functional as F
 BOUNDARY_WIDTH = 2
 """Voxels on either side of a boundary that count as near it."""
 
+OTHERS = ("previous_round_agreement", "sam_agreement")
+"""Entries that compare a label map with another one of the same case."""
+NOBODY: Mapping[str, torch.Tensor | None] = dict.fromkeys(OTHERS)
+
 PAPER_MEASURE = "mean_max_probability"
 """Eq. 8."""
 PAPER_THRESHOLD = 0.985
@@ -48,15 +52,23 @@ def _least_sure_class(record: Mapping[str, Any]) -> float | None:
     return min(values, default=None)
 
 
-def _estimated_dice(record: Mapping[str, Any]) -> float | None:
-    """Both of its factors fall when the model is wrong, for reasons of their own."""
-    agreed, expected = record.get("flip_agreement"), record.get("expected_dice")
-    return None if agreed is None or expected is None else agreed * expected
+def _product(*keys: str) -> Callable[[Mapping[str, Any]], float | None]:
+    """Of entries that all fall when the model is wrong, for reasons of their own; None if one is missing."""
+
+    def value(record: Mapping[str, Any]) -> float | None:
+        factors = [record.get(key) for key in keys]
+        return None if None in factors else math.prod(factor for factor in factors if factor is not None)
+
+    return value
 
 
 MEASURES: dict[str, Measure] = {
-    "estimated_dice": Measure(_estimated_dice, "agreement under flips times expected Dice"),
+    "agreement": Measure(
+        _product("flip_agreement", "sam_agreement"), "agreement under flips times that with SAM's first labels"
+    ),
+    "estimated_dice": Measure(_product("flip_agreement", "expected_dice"), "agreement under flips times expected Dice"),
     "flip_agreement": Measure(_entry("flip_agreement"), "Dice with what it says of the mirrored image"),
+    "sam_agreement": Measure(_entry("sam_agreement"), "Dice with SAM's first labels"),
     "expected_dice": Measure(_entry("expected_dice"), "Dice that its probabilities promise"),
     "foreground_mean_max_probability": Measure(
         _entry("foreground_mean_max_probability"), "mean probability of its decision, over predicted foreground"
@@ -96,7 +108,7 @@ def confidence_record(
     num_classes: int,
     regions: bool,
     mirrored: Iterable[torch.Tensor] = (),
-    previous: torch.Tensor | None = None,
+    others: Mapping[str, torch.Tensor | None] = NOBODY,
 ) -> dict[str, Any]:
     """Confidence of one case.
 
@@ -106,7 +118,7 @@ def confidence_record(
         num_classes: number of label values, background included.
         regions: whether ``probabilities`` are those of regions.
         mirrored: label maps (D, H, W) of the mirrored image, mirrored back.
-        previous: label map (D, H, W) of the previous round.
+        others: label maps (D, H, W) to compare with, by the entry of ``OTHERS`` that they give.
 
     Returns:
         None stands for a number that does not exist, as nothing can be said of foreground that was not found.
@@ -118,7 +130,9 @@ def confidence_record(
         ``expected_dice``: :func:`expected_dice`.
         ``boundary_entropy``: mean normalised entropy within ``BOUNDARY_WIDTH`` voxels of a predicted boundary.
         ``flip_agreement``: mean of :func:`agreement` with the label maps in ``mirrored``.
-        ``previous_round_agreement``: :func:`agreement` with ``previous``.
+        ``previous_round_agreement``: :func:`agreement` with the label map of the previous round.
+        ``sam_agreement``: of the re-trained model's labels with those of round 0, SAM's usually, which were made before
+        SAM learned anything from the model.
     """
     sure = decision_probability(probabilities, regions=regions)
     masks = {str(label): labels == label for label in range(num_classes)}
@@ -128,12 +142,12 @@ def confidence_record(
         "class_mean_max_probability": {label: _mean_over(sure, mask) for label, mask in masks.items()},
         "expected_dice": expected_dice(probabilities, labels, regions=regions),
         "boundary_entropy": _mean_over(normalised_entropy(probabilities, regions=regions), near_boundary(labels)),
-        **agreements(labels, num_classes=num_classes, mirrored=mirrored, previous=previous),
+        **agreements(labels, num_classes=num_classes, mirrored=mirrored, others=others),
         "class_voxels": {label: int(mask.sum()) for label, mask in masks.items()},
     }
 
 
-def no_confidence(labels: torch.Tensor, *, num_classes: int, previous: torch.Tensor | None = None) -> dict[str, Any]:
+def no_confidence(labels: torch.Tensor, *, num_classes: int) -> dict[str, Any]:
     """The record of a label map that came without probabilities: the same keys, voxels counted, the rest None."""
     voxels = {str(label): int((labels == label).sum()) for label in range(num_classes)}
     return {
@@ -142,7 +156,7 @@ def no_confidence(labels: torch.Tensor, *, num_classes: int, previous: torch.Ten
         "class_mean_max_probability": dict.fromkeys(voxels),
         "expected_dice": None,
         "boundary_entropy": None,
-        **agreements(labels, num_classes=num_classes, previous=previous),
+        **agreements(labels, num_classes=num_classes),
         "class_voxels": voxels,
     }
 
@@ -152,7 +166,7 @@ def agreements(
     *,
     num_classes: int,
     mirrored: Iterable[torch.Tensor] = (),
-    previous: torch.Tensor | None = None,
+    others: Mapping[str, torch.Tensor | None] = NOBODY,
 ) -> dict[str, float | None]:
     """The part of the record that compares the label map (D, H, W) with others of the same case."""
     dices = [agreement(labels, other, num_classes=num_classes) for other in mirrored]
@@ -160,7 +174,10 @@ def agreements(
     return {
         # where one view finds something and the other nothing, the Dice is 0; where neither does, there is none
         "flip_agreement": float(np.mean(known)) if known else None,
-        "previous_round_agreement": None if previous is None else agreement(labels, previous, num_classes=num_classes),
+        **{
+            entry: None if other is None else agreement(labels, other, num_classes=num_classes)
+            for entry, other in {**NOBODY, **others}.items()
+        },
     }
 
 

@@ -170,7 +170,9 @@ def _require_values(values: Mapping[str, float | None], rule: Rule, judge: Pseud
     if any(value is not None for value in values.values()):
         return
     remedy = "choose another --confidence"
-    if rule.confidence in ("flip_agreement", "estimated_dice"):
+    if rule.confidence_of == "sam" and rule.confidence in ("agreement", "sam_agreement"):
+        remedy += " (SAM is not compared with itself), flip_agreement for example"
+    elif rule.confidence in ("agreement", "flip_agreement", "estimated_dice"):
         remedy += ", or set pseudo_labels.measure_flip_agreement in the SFR plan and run sfr_pseudolabel --overwrite"
     raise UserError(f"{judge.folder}: no case has a {rule.confidence}; {remedy}")
 

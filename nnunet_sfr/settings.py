@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 SAM_MODELS = ("vit_tiny", "vit_b", "vit_l", "vit_h")
 ADAPTATIONS = ("lora", "decoder", "full")
 CONFIDENCE_MEASURES = (
+    "agreement",
     "estimated_dice",
     "flip_agreement",
+    "sam_agreement",
     "expected_dice",
     "foreground_mean_max_probability",
     "class_mean_max_probability",
@@ -250,12 +252,13 @@ class RetrainingSettings:
 class RoundSettings:
     """SFR+: the rounds in which SAM and the re-training take turns (paper, section III-C)."""
 
-    confidence: str = "estimated_dice"
-    """What tells sure cases from unsure ones: estimated_dice (flip_agreement * expected_dice), flip_agreement,
-    expected_dice, foreground_mean_max_probability, class_mean_max_probability, boundary_entropy,
-    previous_round_agreement or mean_max_probability (eq. 8). docs/results.md compares them."""
+    confidence: str = "agreement"
+    """What tells sure cases from unsure ones: agreement (flip_agreement * sam_agreement), estimated_dice
+    (flip_agreement * expected_dice), flip_agreement, sam_agreement, expected_dice, foreground_mean_max_probability,
+    class_mean_max_probability, boundary_entropy, previous_round_agreement or mean_max_probability (eq. 8).
+    docs/results.md compares them."""
     confidence_of: str = "model"
-    """Whose confidence counts: model (the re-trained one) or sam."""
+    """Whose confidence counts: model (the re-trained one) or sam (which has no sam_agreement, and so no agreement)."""
     threshold: float | None = None
     """Cases with at least this confidence are high (paper: 0.985 for eq. 8); null takes high_fraction."""
     high_fraction: float = 0.5

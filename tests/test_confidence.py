@@ -154,7 +154,7 @@ def test_every_measure_rises_with_confidence() -> None:
             num_classes=2,
             regions=False,
             mirrored=[views, labels],
-            previous=views,
+            others={"previous_round_agreement": views, "sam_agreement": views.roll(1, 1)},
         )
         values.append({name: measure.value(record) for name, measure in MEASURES.items()})
     for name in MEASURES:
@@ -167,6 +167,8 @@ def test_every_measure_rises_with_confidence() -> None:
     assert values[0]["expected_dice"] == pytest.approx(promised)
     assert values[0]["estimated_dice"] == pytest.approx(0.75 * promised)
     assert values[0]["previous_round_agreement"] == pytest.approx(0.5)
+    assert values[0]["sam_agreement"] == pytest.approx(0.5 * 0.75)
+    assert values[0]["agreement"] == pytest.approx(0.75 * 0.5 * 0.75)
     assert values[0]["boundary_entropy"] == pytest.approx(1 - 0.971, abs=1e-3), "0.6 and 0.4: 0.971 bits"
 
 

@@ -43,6 +43,10 @@ class Share:
 EVERYTHING = Share()
 
 
+Others = Mapping[str, PseudoLabelStore | None]
+NO_OTHERS: Others = {}
+
+
 class Labeller(Protocol):
     """Something that predicts whole cases on the preprocessed grid."""
 
@@ -82,7 +86,7 @@ def fill_store(
     made_by: Mapping[str, Any],
     *,
     share: Share = EVERYTHING,
-    previous: PseudoLabelStore | None = None,
+    others: Others = NO_OTHERS,
 ) -> PseudoLabelStore:
     """Label the unlabelled cases that a store does not have yet, and say how it went.
 
@@ -92,7 +96,7 @@ def fill_store(
         labeller: predicts the cases.
         made_by: source, hashes and settings, for the manifest.
         share: what this call takes of the work.
-        previous: store of the previous round, to compare with.
+        others: stores to compare with, by the entry of the record that they give.
 
     Raises:
         UserError: no unlabelled cases, cases of another grid, or a store of another maker.
@@ -103,7 +107,7 @@ def fill_store(
     todo = [identifier for identifier in mine if not is_done(store, cases, identifier)]
     report_progress(mine, todo)
     mirrored = dataset.settings.pseudo_labels.measure_flip_agreement
-    label_pool(store, dataset, labeller, todo, progress="Pseudo-labelling", mirrored=mirrored, previous=previous)
+    label_pool(store, dataset, labeller, todo, progress="Pseudo-labelling", mirrored=mirrored, others=others)
     summarise(store, mine)
     return store
 
@@ -116,7 +120,7 @@ def label_pool(
     *,
     progress: str | None = None,
     mirrored: bool = False,
-    previous: PseudoLabelStore | None = None,
+    others: Others = NO_OTHERS,
 ) -> None:
     """Label the given cases that the store does not have yet; interrupted, the next call goes on where it was.
 
@@ -127,7 +131,7 @@ def label_pool(
         identifiers: unlabelled cases, with DDP the share of this rank.
         progress: what the progress bar says; None for no bar.
         mirrored: whether to predict the mirrored images too, for the confidence.
-        previous: store of the previous round, to compare with.
+        others: stores to compare with, by the entry of the record that they give.
 
     Raises:
         UserError: no unlabelled cases, or one of another grid.
@@ -138,7 +142,7 @@ def label_pool(
         image, _, _, properties = cases.load_case(identifier)
         check_grid(properties, image.shape, dataset.plans_manager, dataset.configuration_manager, identifier)
         predictions = labeller.case_probabilities(identifier, image, properties, mirrored=mirrored)
-        store_prediction(store, cases, identifier, predictions, dataset, regions=labeller.regions, previous=previous)
+        store_prediction(store, cases, identifier, predictions, dataset, regions=labeller.regions, others=others)
 
 
 def store_prediction(
@@ -149,7 +153,7 @@ def store_prediction(
     dataset: SFRDataset,
     *,
     regions: bool,
-    previous: PseudoLabelStore | None = None,
+    others: Others = NO_OTHERS,
 ) -> None:
     """Decide on a label for every voxel and store it with its confidence.
 
@@ -162,7 +166,7 @@ def store_prediction(
         dataset: gives labels and regions.
         regions: whether the heads are nnU-Net's regions (sigmoid) or label values (softmax). SAM predicts label values
             even where nnU-Net trains regions.
-        previous: store of the previous round, to compare with.
+        others: stores to compare with, by the entry of the record that they give.
 
     Raises:
         UserError: a probability is not finite (an argmax over NaN would pass for a label).
@@ -171,18 +175,24 @@ def store_prediction(
     _, mask, _, properties = cases.load_case(identifier)
     labels = decide(probabilities, dataset.label_manager, regions=regions)
     mirrored = (decide(_finite(identifier, other), dataset.label_manager, regions=regions) for other in predictions)
-    before = previous is not None and previous.has(identifier)
     confidence = confidence_record(
         probabilities,
         labels,
         num_classes=dataset.num_classes,
         regions=regions,
         mirrored=mirrored,
-        previous=torch.from_numpy(previous.read_labels(identifier)[0]) if previous is not None and before else None,
+        others={entry: _labels_in(other, identifier) for entry, other in others.items()},
     )
     # nnU-Net marks background outside the image's non-zero mask by -1; its masked augmentation relies on that
     stored = np.where((mask[:] < 0) & (labels.numpy()[None] == 0), -1, labels.numpy()[None])
     write_case(store, identifier, stored, {**confidence, "input": image_hash(properties)}, dataset)
+
+
+def _labels_in(store: PseudoLabelStore | None, identifier: str) -> torch.Tensor | None:
+    """Label map (D, H, W) of a case, if there is a store and it has the case."""
+    if store is None or not store.has(identifier):
+        return None
+    return torch.from_numpy(store.read_labels(identifier)[0])
 
 
 def _finite(identifier: str, probabilities: torch.Tensor) -> torch.Tensor:

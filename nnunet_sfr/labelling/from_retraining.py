@@ -68,7 +68,7 @@ def label_from_retraining(
         labeller,
         _made_by(dataset, fold, round_index, model),
         share=share,
-        previous=_previous(dataset, fold, round_index),
+        others=_others(dataset, fold, round_index),
     )
 
 
@@ -83,12 +83,15 @@ def _check_grid(model: TrainedModel, dataset: SFRDataset) -> None:
             )
 
 
-def _previous(dataset: SFRDataset, fold: Fold, round_index: int) -> PseudoLabelStore | None:
-    """What the model said a round ago; before the first round, what SAM said."""
+def _others(dataset: SFRDataset, fold: Fold, round_index: int) -> dict[str, PseudoLabelStore | None]:
+    """What to compare with: what the model said a round ago (before the first round: what SAM said), and round 0.
+
+    The labels of round 0 are an opinion of their own: who made them has learned nothing from the model.
+    """
     paths = dataset.paths
-    if round_index == 1:
-        return open_if_there(paths.pseudo_labels(fold), dataset)
-    return open_if_there(paths.model_pseudo_labels(fold, round_index - 1), dataset)
+    first = open_if_there(paths.pseudo_labels(fold), dataset)
+    previous = open_if_there(paths.model_pseudo_labels(fold, round_index - 1), dataset) if round_index > 1 else first
+    return {"previous_round_agreement": previous, "sam_agreement": first}
 
 
 def _made_by(dataset: SFRDataset, fold: Fold, round_index: int, model: TrainedModel) -> dict[str, Any]:

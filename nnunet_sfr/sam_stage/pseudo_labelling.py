@@ -64,7 +64,7 @@ def pseudo_label(
         labeller,
         _made_by(dataset, fold, round_index, adapter_file),
         share=share,
-        previous=before,
+        others={"previous_round_agreement": before},
     )
 
 

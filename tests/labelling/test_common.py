@@ -124,7 +124,7 @@ def test_the_record_compares_with_mirror_images_and_with_the_previous_round(
     project: SFRDataset, tmp_path: Path
 ) -> None:
     before, store = empty_store(project, tmp_path / "before"), empty_store(project, tmp_path / "store")
-    label_pool(store, project, HalfAndHalf(), [CASE], mirrored=True, previous=before)
+    label_pool(store, project, HalfAndHalf(), [CASE], mirrored=True, others={"previous_round_agreement": before})
     record = store.read_confidence(CASE)
     assert record["previous_round_agreement"] is None, "the store before does not have this case"
     # 9 of 18 slices are foreground: mirrored along D they are the other 9, along H the same
@@ -132,9 +132,10 @@ def test_the_record_compares_with_mirror_images_and_with_the_previous_round(
 
     label_pool(before, project, HalfAndHalf(), [CASE])
     (store.folder / f"{CASE}.json").unlink()
-    label_pool(store, project, HalfAndHalf(), [CASE], previous=before)
+    label_pool(store, project, HalfAndHalf(), [CASE], others={"sam_agreement": before})
     record = store.read_confidence(CASE)
-    assert record["previous_round_agreement"] == 1.0
+    assert record["sam_agreement"] == 1.0
+    assert record["previous_round_agreement"] is None
     assert record["flip_agreement"] is None
 
 

@@ -66,6 +66,10 @@ def test_it_is_compared_with_sam_first_and_with_itself_later(project: SFRDataset
         before = before or PseudoLabelStore.open(project.paths.model_pseudo_labels("all", 1), grid=project.grid)
         dice = agreement(*(torch.from_numpy(labels.read_labels(CASES[1])) for labels in (store, before)), num_classes=2)
         assert store.read_confidence(CASES[1])["previous_round_agreement"] == pytest.approx(dice)
+        with_sam = agreement(
+            *(torch.from_numpy(labels.read_labels(CASES[1])) for labels in (store, of_sam)), num_classes=2
+        )
+        assert store.read_confidence(CASES[1])["sam_agreement"] == pytest.approx(with_sam), "of round 0, in any round"
     assert store.read_confidence(CASES[1])["previous_round_agreement"] == 1.0, "the same model a round later"
 
 
