@@ -1,7 +1,8 @@
 """SFR from end to end on a CPU: ``python demo/run.py``, or with volumes of your own ``--data FOLDER``.
 
-Runs the public commands one by one on synthetic volumes (see ``synthetic.py``), shows each as it would be typed, and
-ends with the Dice of pseudo-labels and predictions and a picture of them, in the output folder.
+Plans synthetic volumes (see ``synthetic.py``), shortens the schedules, and lets ``sfr_run`` go the rest of the way.
+Every command is shown as it would be typed; the end is the Dice of pseudo-labels and predictions and a picture of them,
+in the output folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The way from volumes to a table and a picture, by the commands that a user would type."""
+"""The way from volumes to a table and a picture, by the commands that a user would type: ``sfr_run`` above all."""
 
 from __future__ import annotations
 
@@ -46,10 +46,6 @@ class Options:
     iterations: int = 300
     epochs: int = 5
     iterations_per_epoch: int = 30
-
-    @property
-    def trainer(self) -> str:
-        return f"nnUNetTrainerSFR_MT_{self.epochs}epochs"
 
     @property
     def schedules(self) -> dict[str, dict[str, int]]:
@@ -124,33 +120,19 @@ def process_environment(workspace: Workspace) -> dict[str, str]:
 
 def command_lines(workspace: Workspace, options: Options) -> dict[str, list[str]]:
     """The public commands in their order, by the title of their step."""
-    case = ["-d", DATASET_ID, "-c", CONFIGURATION, "-p", PLANS]
-    device = ["-device", options.device]
     plan = ["sfr_plan_and_preprocess", "-d", DATASET_ID, "-c", CONFIGURATION, "-pl", PLANNER]
     if options.spacing is not None:
         plan += ["-overwrite_target_spacing", *[f"{options.spacing:g}"] * 3]
-    trainer = ["-tr", options.trainer, "-p", PLANS]
-    test_images = ["-i", str(workspace.raw_data / "imagesTs"), "-o", str(workspace.predictions)]
-    predict = ["nnUNetv2_predict", *test_images, "-d", DATASET_ID, "-c", CONFIGURATION, "-f", "all", *trainer, *device]
+    case = ["-d", DATASET_ID, "-c", CONFIGURATION, "-p", PLANS]
+    device = ["-device", options.device]
+    folders = ["-i", str(workspace.raw_data / "imagesTs"), "-o", str(workspace.predictions)]
+    run = ["sfr_run", *case, *device, "--epochs", str(options.epochs), *folders]
+    export = ["sfr_pseudolabel", *case, *device, "--export", str(workspace.pseudo_labels)]
     return {
         "Plan and preprocess labelled and unlabelled cases": plan,
-        "Fine-tune SAM on stitched labelled cases": ["sfr_finetune", *case, *device],
-        "Let SAM label the unlabelled cases": [
-            "sfr_pseudolabel",
-            *case,
-            *device,
-            "--export",
-            str(workspace.pseudo_labels),
-        ],
-        "Train nnU-Net on labels and pseudo-labels": [
-            "nnUNetv2_train",
-            DATASET_ID,
-            CONFIGURATION,
-            "all",
-            *trainer,
-            *device,
-        ],
-        "Predict the test cases with nnU-Net": predict,
+        "Fine-tune SAM, let it label, train nnU-Net on labels and pseudo-labels, predict": run,
+        "Write SAM's pseudo-labels as images, to score them": export,
+        "How long each step of the run took, and how to use the model": [*run, "--status"],
     }
 
 
@@ -176,8 +158,7 @@ def walk(volumes: Volumes, workspace: Workspace, options: Options, run: Runner =
             _say(f"\nShort schedules, in {workspace.sfr_plan}:")
             _say("\n".join(f"  {change}" for change in shorten_schedules(workspace.sfr_plan, options.schedules)))
     _report(volumes, workspace)
-    _say("\n" + as_text([["step", "time"], *([title, _minutes(seconds)] for title, seconds in times.items())]))
-    _say(f"together {_minutes(sum(times.values()))}")
+    _say(f"\nTogether {_minutes(sum(times.values()))}.")
 
 
 def shorten_schedules(sfr_plan: Path, schedules: Mapping[str, Mapping[str, int]]) -> list[str]:

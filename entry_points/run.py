@@ -13,7 +13,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES, SAM_MODELS
 
 from .command_line import add_configuration, add_device, add_fold, argument_parser, run
-from .select import PAPER, _fraction
+from .select import PAPER, fraction
 
 if TYPE_CHECKING:
     from nnunet_sfr.pipeline.options import RunOptions
@@ -131,9 +131,9 @@ def _add_rounds(parser: argparse.ArgumentParser) -> None:
     rounds.add_argument("--confidence-of", choices=CONFIDENCE_SOURCES, help="with --plus: whose confidence counts")
     sides = rounds.add_mutually_exclusive_group()
     sides.add_argument(
-        "--threshold", type=_fraction, metavar="T", help="with --plus: cases with at least this confidence teach SAM"
+        "--threshold", type=fraction, metavar="T", help="with --plus: cases with at least this confidence teach SAM"
     )
-    sides.add_argument("--quantile", type=_fraction, metavar="SHARE", help="with --plus: this share of them does")
+    sides.add_argument("--quantile", type=fraction, metavar="SHARE", help="with --plus: this share of them does")
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

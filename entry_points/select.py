@@ -80,11 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     sides = parser.add_mutually_exclusive_group()
     sides.add_argument(
-        "--threshold", type=_fraction, metavar="T", help="cases with at least this confidence (0 to 1) are high"
+        "--threshold", type=fraction, metavar="T", help="cases with at least this confidence (0 to 1) are high"
     )
     sides.add_argument(
         "--quantile",
-        type=_fraction,
+        type=fraction,
         metavar="SHARE",
         help="this share of the cases is high (0 to 1); default: what the SFR plan says, 0.5 in a new one",
     )
@@ -98,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fraction(text: str) -> float:
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
     try:
         value = float(text)
     except ValueError:

@@ -274,12 +274,11 @@ class FakeCommands:
         if name == "sfr_plan_and_preprocess":
             self.workspace.sfr_plan.parent.mkdir(parents=True)
             self.workspace.sfr_plan.write_text(json.dumps(SFR_PLAN))
-        if name == "sfr_finetune":
+        if name == "sfr_run" and "--status" not in command:
             self.plan = json.loads(self.workspace.sfr_plan.read_text())
+            self._copy(("d", "e"), self.workspace.predictions)
         if name == "sfr_pseudolabel":
             self._copy(("b", "c"), self.workspace.pseudo_labels)
-        if name == "nnUNetv2_predict":
-            self._copy(("d", "e"), self.workspace.predictions)
         return 0
 
     def _copy(self, cases: Sequence[str], target: Path) -> None:
@@ -295,14 +294,13 @@ def test_whole_walk_runs_the_public_commands_in_order(
     commands = FakeCommands(folder, output)
     arguments = ["--data", str(folder), "--labelled", "1", "--spacing", "2", "--output", str(output)]
     assert main([*arguments, "--iterations", "20", "--epochs", "2", "--iterations-per-epoch", "5"], commands) == 0
-    case, raw = "-d 900 -c 3d_fullres -p nnUNetPlansCPU", f"{output}/nnUNet_raw/Dataset900_SFRDemo"
-    trainer = "-tr nnUNetTrainerSFR_MT_2epochs -p nnUNetPlansCPU -device cpu"
+    case, raw = "-d 900 -c 3d_fullres -p nnUNetPlansCPU -device cpu", f"{output}/nnUNet_raw/Dataset900_SFRDemo"
+    run = f"sfr_run {case} --epochs 2 -i {raw}/imagesTs -o {output}/predictions"
     assert commands.lines == [
         "sfr_plan_and_preprocess -d 900 -c 3d_fullres -pl ExperimentPlannerCPU -overwrite_target_spacing 2 2 2",
-        f"sfr_finetune {case} -device cpu",
-        f"sfr_pseudolabel {case} -device cpu --export {output}/pseudo_labels",
-        f"nnUNetv2_train 900 3d_fullres all {trainer}",
-        f"nnUNetv2_predict -i {raw}/imagesTs -o {output}/predictions -d 900 -c 3d_fullres -f all {trainer}",
+        run,
+        f"sfr_pseudolabel {case} --export {output}/pseudo_labels",
+        f"{run} --status",
     ]
     printed = capsys.readouterr().out
     assert all(f"$ {line}\n" in printed for line in commands.lines)
@@ -324,14 +322,11 @@ def test_whole_walk_runs_the_public_commands_in_order(
 
 
 def test_failing_step_ends_with_its_exit_code(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = FakeCommands(folder, tmp_path / "output", failing="sfr_finetune")
+    commands = FakeCommands(folder, tmp_path / "output", failing="sfr_run")
     assert main(["--data", str(folder), "--labelled", "1", "--output", str(tmp_path / "output")], commands) == 3
     assert len(commands.lines) == 2
     printed = capsys.readouterr().err
-    assert (
-        printed
-        == "error: step 2 of 5, sfr_finetune, failed with exit code 3 after 0 min 00 s; its messages are above\n"
-    )
+    assert printed == "error: step 2 of 4, sfr_run, failed with exit code 3 after 0 min 00 s; its messages are above\n"
 
 
 def test_without_a_spacing_the_planner_chooses(tmp_path: Path) -> None:

@@ -253,6 +253,7 @@ class ModelLabels(PseudoLabel):
             **unlabelled_part(project),
             "model": Files.of(model / STUDENT, model.parent / "plans.json"),
             **store_part(project, "labels of the round before", before),
+            **store_part(project, "labels of round 0", project.store(0)),
         }
 
 

@@ -21,10 +21,12 @@ from tests.pipeline.marked_processes import MARK, living, none_survives, wait_un
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 RUN = """
+import signal
 import sys
 from pathlib import Path
 from nnunet_sfr.pipeline.processes import InterruptedRunError, ending_signals_raise, run_command
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which the tests may run, has it ignored
 folder, script = sys.argv[1:]
 try:
     with ending_signals_raise():
