@@ -17,7 +17,7 @@ from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.confidence import MEASURES, PAPER_MEASURE, PAPER_THRESHOLD
 from nnunet_sfr.data.datasets import UnlabelledDataset
-from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.data.pseudo_label_store import MANIFEST, PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, read_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
@@ -132,7 +132,13 @@ def select(
     """
     paths = dataset.paths
     pool = UnlabelledDataset(paths.unlabelled).identifiers
-    model = PseudoLabelStore.open(paths.model_pseudo_labels(fold, round_index), grid=dataset.grid)
+    folder = paths.model_pseudo_labels(fold, round_index)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(
+            f"{folder}: there are no pseudo-labels of the re-trained model; run sfr_pseudolabel --round {round_index} "
+            "-tr <trainer of the round before> first"
+        )
+    model = PseudoLabelStore.open(folder, grid=dataset.grid)
     judge = model
     if rule.confidence_of == "sam":
         judge = PseudoLabelStore.open(paths.pseudo_labels(fold, round_index=round_index - 1), grid=dataset.grid)
