@@ -20,6 +20,7 @@ from nnunet_sfr.entry_points import finetune, plan_and_preprocess, pseudolabel, 
 from nnunet_sfr.pipeline.sequence import shell_commands
 from tests.pipeline.fake_commands import run_options
 from tests.pipeline.marked_processes import MARK, none_survives
+from tests.tiny_project import nnunet_folders
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cluster.md"
 SCRIPTS = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
@@ -49,10 +50,11 @@ def essence(command: str) -> list[str]:
     return [word for word in shlex.split(command) if word not in said_or_not]
 
 
-def test_the_jobs_are_the_commands_that_are_printed(commands: list[str]) -> None:
+def test_the_jobs_are_the_commands_that_are_printed(commands: list[str], tmp_path: Path) -> None:
     folders = {"images": Path("new_images"), "predictions": Path("predictions")}
     options = run_options(method="ACMT", plans="nnUNetPlans", rounds=2, device="auto", **folders)
-    printed = [line for line in shell_commands(options).splitlines() if not line.startswith("#")]
+    with nnunet_folders(tmp_path):
+        printed = [line for line in shell_commands(options).splitlines() if not line.startswith("#")]
     folds = len(printed)
     assert list(map(essence, commands[:folds])) == list(map(essence, printed))
     assert [command.split()[0] for command in commands[folds:]] == ["sfr_finetune", "sfr_pseudolabel", "nnUNetv2_train"]
