@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import nn
+if TYPE_CHECKING:  # sfr_run hashes files, and does not wait for torch
+    from torch import nn
 
 
 def file_hash(file: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_sfr.atomic import write_json
+from nnunet_sfr.hashing import file_hash
 
 Digests = Mapping[str, str]
 """Digests by the name of what they stand for."""
@@ -84,14 +85,11 @@ class HashCache:
         known = self._known.get(str(file))
         if known is not None and known[:2] == stamp:
             return str(known[2])
-        value = hashlib.sha256()
-        with file.open("rb") as stream:
-            while block := stream.read(2**20):
-                value.update(block)
+        value = file_hash(file)
         if abs(time.time() - status.st_mtime) > _CLOCK_STEP:
-            self._known[str(file)] = [*stamp, value.hexdigest()]
+            self._known[str(file)] = [*stamp, value]
             self._changed = True
-        return value.hexdigest()
+        return value
 
     def save(self) -> None:
         if self._changed:

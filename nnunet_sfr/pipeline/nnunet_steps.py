@@ -36,9 +36,13 @@ class NNUNetStep(Step):
 
     @property
     def model_options(self) -> Command:
-        """``-tr``, ``-p`` and ``-device``; auto is left out, since nnU-Net does not know it."""
-        device = ("-device", self.options.device) if self.options.device != "auto" else ()
-        return ("-tr", self.trainer, *self.plans_options, *device)
+        """``-tr``, ``-p`` and ``-device``."""
+        return ("-tr", self.trainer, *self.plans_options, *self.device_options)
+
+    @property
+    def training_command(self) -> Command:
+        options = self.options
+        return ("nnUNetv2_train", options.dataset, options.configuration, str(options.fold), *self.model_options)
 
 
 class Train(NNUNetStep):
@@ -49,10 +53,8 @@ class Train(NNUNetStep):
 
     @property
     def command(self) -> Command:
-        options = self.options
-        case = (options.dataset, options.configuration, str(options.fold))
-        gpus = ("-num_gpus", str(options.num_gpus)) if options.num_gpus > 1 else ()
-        return ("nnUNetv2_train", *case, *self.model_options, *gpus)
+        gpus = self.options.num_gpus
+        return (*self.training_command, *(("-num_gpus", str(gpus)) if gpus > 1 else ()))
 
     @property
     def command_going_on(self) -> Command:
@@ -115,9 +117,7 @@ class Validate(NNUNetStep):
 
     @property
     def command(self) -> Command:
-        options = self.options
-        case = (options.dataset, options.configuration, str(options.fold))
-        return ("nnUNetv2_train", *case, *self.model_options, "--val")
+        return (*self.training_command, "--val")
 
     @property
     def result(self) -> Path:

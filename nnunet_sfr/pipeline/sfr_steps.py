@@ -137,7 +137,18 @@ class Plan(Step):
         return True
 
 
-class FineTune(Step):
+class Overwritable(Step):
+    """A step that fills a folder, by a command that knows ``--overwrite``."""
+
+    @property
+    def command_anew(self) -> Command:
+        return (*self.command, "--overwrite")
+
+    def discard(self) -> None:
+        shutil.rmtree(self.result, ignore_errors=True)
+
+
+class FineTune(Overwritable):
     """Fine-tune SAM."""
 
     title = "fine-tune SAM"
@@ -145,11 +156,7 @@ class FineTune(Step):
 
     @property
     def command(self) -> Command:
-        return ("sfr_finetune", *self.case_options, *round_options(self.round_index), *device_options(self))
-
-    @property
-    def command_anew(self) -> Command:
-        return (*self.command, "--overwrite")
+        return ("sfr_finetune", *self.case_options, *round_options(self.round_index), *self.device_options)
 
     @property
     def result(self) -> Path:
@@ -181,11 +188,8 @@ class FineTune(Step):
     def outputs(self) -> dict[str, Files]:
         return {"adapter": Files.of(self.project.adapter(self.round_index), self.project.optimizer(self.round_index))}
 
-    def discard(self) -> None:
-        shutil.rmtree(self.result, ignore_errors=True)
 
-
-class PseudoLabel(Step):
+class PseudoLabel(Overwritable):
     """Let SAM label the pool."""
 
     title = "label the unlabelled cases with SAM"
@@ -193,12 +197,8 @@ class PseudoLabel(Step):
 
     @property
     def command(self) -> Command:
-        options = (*self.case_options, *round_options(self.round_index), *device_options(self))
+        options = (*self.case_options, *round_options(self.round_index), *self.device_options)
         return ("sfr_pseudolabel", *options)
-
-    @property
-    def command_anew(self) -> Command:
-        return (*self.command, "--overwrite")
 
     @property
     def result(self) -> Path:
@@ -219,9 +219,6 @@ class PseudoLabel(Step):
 
     def outputs(self) -> dict[str, Files]:
         return store_part(self.project, "store", self.result) if self.project.is_planned() else {}
-
-    def discard(self) -> None:
-        shutil.rmtree(self.result, ignore_errors=True)
 
 
 class ModelLabels(PseudoLabel):
@@ -297,8 +294,3 @@ class Select(Step):
 
 def round_options(round_index: int) -> Command:
     return ("--round", str(round_index)) if round_index else ()
-
-
-def device_options(step: Step) -> Command:
-    """``-device`` for our commands, which know ``auto``."""
-    return ("-device", step.options.device) if step.options.device != "auto" else ()

@@ -50,6 +50,11 @@ class Step:
         return ("-d", options.dataset, "-c", options.configuration, "-f", str(options.fold), *self.plans_options)
 
     @property
+    def device_options(self) -> Command:
+        """``-device``; auto is left out: our commands take it as it is meant, and nnU-Net's do not know it."""
+        return ("-device", self.options.device) if self.options.device != "auto" else ()
+
+    @property
     def name(self) -> str:
         """Its key in the state, and the name of its log."""
         return self.kind if self.round_index == 0 else f"round-{self.round_index}-{self.kind}"

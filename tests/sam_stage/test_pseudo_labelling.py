@@ -33,6 +33,16 @@ class Thresholding(torch.nn.Module):
         return torch.cat([torch.ones_like(patches), patches], dim=1) * 4
 
 
+class CornerOnly(torch.nn.Module):
+    """Says foreground in the first voxel of every patch, background elsewhere."""
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(1, 2, *patches.shape[2:])
+        logits[:, 0] = 50
+        logits[:, 1, 0, 0, 0] = 100
+        return logits
+
+
 @pytest.fixture
 def fine_tuned(project: SFRDataset) -> SFRDataset:
     """A project whose SAM is there (hardly trained), and whose store is empty."""
@@ -80,13 +90,6 @@ def test_patches_overlap_and_the_gaussian_prefers_centres() -> None:
 
 
 def test_mirroring_averages_over_all_eight() -> None:
-    class CornerOnly(torch.nn.Module):
-        def forward(self, patches: torch.Tensor) -> torch.Tensor:
-            logits = torch.zeros(1, 2, *patches.shape[2:])
-            logits[:, 0] = 50
-            logits[:, 1, 0, 0, 0] = 100
-            return logits
-
     model = VolumePredictor(CornerOnly(), (20, 24, 22), PseudoLabelSettings(use_mirroring=True), CPU)
     foreground = model.probabilities(torch.zeros(1, 20, 24, 22))[1]
     corners = foreground[::19, ::23, ::21]
@@ -95,13 +98,6 @@ def test_mirroring_averages_over_all_eight() -> None:
 
 
 def test_mirror_images_are_mirrored_back_and_not_averaged() -> None:
-    class CornerOnly(torch.nn.Module):
-        def forward(self, patches: torch.Tensor) -> torch.Tensor:
-            logits = torch.zeros(1, 2, *patches.shape[2:])
-            logits[:, 0] = 50
-            logits[:, 1, 0, 0, 0] = 100
-            return logits
-
     averaged, plain = (
         VolumePredictor(CornerOnly(), (20, 24, 1), PseudoLabelSettings(use_mirroring=mirroring), CPU)
         for mirroring in (True, False)
