@@ -94,14 +94,20 @@ def fold(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor all") from None
 
 
-def run(command: Callable[[], None]) -> int:
-    """Call a command; a user's mistake becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
+def run(command: Callable[[], None], *, goes_on: bool = True) -> int:
+    """Call a command; a user's mistake becomes one line on stderr and exit code 1, Ctrl-C exit code 130.
+
+    Args:
+        command: without arguments.
+        goes_on: whether the same command, run again after Ctrl-C, goes on from what was saved.
+    """
     try:
         command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; run it again, without --overwrite, to go on from what was saved last", file=sys.stderr)
+        remedy = "run it again, without --overwrite, to go on from what was saved last"
+        print(f"interrupted; {remedy if goes_on else 'nothing was written'}", file=sys.stderr)
         return 130
     return 0

@@ -1,0 +1,127 @@
+"""``sfr_evaluate``: predictions against their truths, and against other predictions."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from nnunet_sfr.evaluation.rules import NSD_TOLERANCE_MM, RULES
+
+from .command_line import argument_parser, run
+
+OUTPUT = "sfr_metrics.json"
+
+
+def main() -> int:
+    """Parse the command line, measure and report; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.dataset is not None and arguments.dataset_json is not None:
+        parser.error("-d and -djfile both name a dataset.json; give one of them")
+    output: Path = arguments.output or arguments.pred_folder / OUTPUT
+    if output.suffix != ".json":
+        parser.error(f"-o must end in .json, got {output}; the CSV file is written beside it")
+
+    def command() -> None:
+        # importing torch takes seconds, which -h should not
+        from nnunetv2.configuration import default_num_processes
+
+        from nnunet_sfr.evaluation.comparison import compare
+        from nnunet_sfr.evaluation.folders import Evaluation, evaluate_folder
+        from nnunet_sfr.evaluation.output import check_output, csv_beside, write
+        from nnunet_sfr.evaluation.printing import comparison_table, table, warning_lines
+        from nnunet_sfr.evaluation.sources import find_source
+
+        check_output(output)
+        source = find_source(
+            arguments.pred_folder,
+            dataset=arguments.dataset,
+            plans_name=arguments.plans,
+            dataset_json_file=arguments.dataset_json,
+            plans_file=arguments.plans_file,
+        )
+
+        def evaluate(folder: Path) -> Evaluation:
+            return evaluate_folder(
+                arguments.gt_folder,
+                folder,
+                source.dataset_json,
+                reader_writer=source.reader,
+                processes=arguments.processes or default_num_processes,
+                nsd_tolerance_mm=arguments.nsd_tolerance,
+                allow_missing=arguments.chill,
+            )
+
+        evaluation = evaluate(arguments.pred_folder)
+        other = evaluate(arguments.compare) if arguments.compare else None
+        comparison = compare(evaluation, other) if other else None
+        write(evaluation, comparison, output)
+        for warning in warning_lines([*evaluation.warnings, *(other.warnings if other else ())], output.name):
+            print(f"warning: {warning}", file=sys.stderr)
+        print("\n".join(table(evaluation)))
+        if comparison:
+            print("\n" + "\n".join(comparison_table(evaluation, comparison)))
+        print(f"\neverything is in {output}, every case and class in {csv_beside(output).name}")
+
+    return run(command, goes_on=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argument_parser(
+        "sfr_evaluate",
+        "Measure predictions against their truths, files of one name: Dice, Jaccard, 95HD, ASD, ASSD (in mm), "
+        "normalised surface Dice, volumes and voxel counts of every case and class or region. Takes what "
+        "nnUNetv2_evaluate_folder takes. Labels come from -djfile, else from -d, else from the dataset.json that "
+        "nnU-Net puts beside its predictions.",
+        needs_dataset=False,
+    )
+    parser.epilog = " ".join(RULES.values())
+    add = parser.add_argument
+    add("gt_folder", type=Path, help="folder with the truths, <case><file ending>")
+    add("pred_folder", type=Path, help="folder with the predictions, named like the truths")
+    add("-djfile", dest="dataset_json", type=Path, metavar="FILE", help="dataset.json")
+    add("-pfile", dest="plans_file", type=Path, metavar="FILE", help="plans.json; only the reader is taken from it")
+    add(
+        "-o",
+        dest="output",
+        type=Path,
+        metavar="FILE.json",
+        help=f"default: {OUTPUT} in pred_folder; the CSV lies beside",
+    )
+    add(
+        "-np",
+        dest="processes",
+        type=positive_count,
+        metavar="N",
+        help="cases to measure at a time; default: nnU-Net's, nnUNet_def_n_proc or 8",
+    )
+    add("--chill", action="store_true", help="leave out truths without a prediction, which are an error otherwise")
+    add("--compare", type=Path, metavar="FOLDER", help="other predictions of the same cases, to show the difference to")
+    add(
+        "--nsd-tolerance",
+        type=millimetres,
+        default=NSD_TOLERANCE_MM,
+        metavar="MM",
+        help="how far apart surfaces may be to agree, in the normalised surface Dice",
+    )
+    return parser
+
+
+def positive_count(text: str) -> int:
+    """1, 2, 3, ..."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be 1, 2, 3, ..., got {text!r}")
+    return int(text)
+
+
+def millimetres(text: str) -> float:
+    """A length, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a length in mm, got {text!r}")
+    return value

@@ -1,0 +1,73 @@
+"""Whether a label map lies on the grid of its image, as far as nnU-Net's readers tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_sfr.errors import UserError
+
+_REMEDY = "a label map has to lie on the grid of the original image"
+
+
+def require_same_grid(
+    file: Path,
+    label: tuple[Sequence[int], Mapping[str, Any]],
+    image: tuple[Sequence[int], Mapping[str, Any]],
+    case: str,
+) -> None:
+    """Compare size, spacing and, where the reader tells them, origin and direction.
+
+    Args:
+        file: with the label map, for the message.
+        label: three lengths in voxels and the reader's properties of the label map.
+        image: the same of its image.
+        case: identifier of both.
+
+    Raises:
+        UserError: they differ.
+    """
+    (label_shape, found), (image_shape, wanted) = label, image
+    if tuple(label_shape) != tuple(image_shape):
+        raise UserError(
+            f"{file}: {_size(label_shape)} voxels, but the image of case {case} has {_size(image_shape)}; {_REMEDY}"
+        )
+    for name, tolerance in _tolerances(wanted).items():
+        is_, should = _geometry(found)[name], _geometry(wanted)[name]
+        if not np.allclose(is_, should, atol=tolerance):
+            raise UserError(
+                f"{file}: {name} {_numbers(is_)}, but the image of case {case} has {_numbers(should)}; {_REMEDY}"
+            )
+
+
+def _geometry(properties: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What nnU-Net's readers tell of where an image lies: spacing always, the rest depends on the reader."""
+    geometry = {"spacing": np.asarray(properties["spacing"], float)}
+    if "sitk_stuff" in properties:
+        itk = properties["sitk_stuff"]
+        geometry |= {"origin": np.asarray(itk["origin"]), "direction": np.asarray(itk["direction"])}
+    if "nibabel_stuff" in properties:
+        affines = properties["nibabel_stuff"]
+        affine = np.asarray(affines.get("reoriented_affine", affines["original_affine"]))
+        geometry |= {"origin": affine[:3, 3], "direction": affine[:3, :3]}
+    return geometry
+
+
+def _tolerances(properties: Mapping[str, Any]) -> dict[str, float]:
+    """How far a number may be off besides nnU-Net's relative 1e-5 (numpy's), which allows nothing around 0.
+
+    Headers in single precision put 1e-7 in the place of a 0.
+    """
+    smallest = float(np.min(properties["spacing"]))
+    return {name: {"origin": 1e-3 * smallest, "direction": 1e-5}.get(name, 1e-8) for name in _geometry(properties)}
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:g}" for value in np.ravel(np.asarray(values)))
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
