@@ -1,64 +1,26 @@
-"""From a folder of volumes to nnU-Net's raw data set.
-
-The folder holds ``images/CASE.nii.gz``, ``labels/CASE.nii.gz`` and ``splits.json``, which names all cases (``order``),
-the labelled ones (``labeled_N`` for one or more numbers N) and those to test on (``development_test``). Every other
-case is unlabelled: its label, if there is one, is kept from training and used for scoring alone.
-"""
+"""From a folder of volumes (see ``nnunet_sfr/conversion/volume_folder.py``) to nnU-Net's raw data set."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_sfr.dataset import read_json
+from nnunet_sfr.conversion import volume_folder
+from nnunet_sfr.conversion.raw_dataset import Content, Split, write_images_and_labels
+from nnunet_sfr.conversion.volume_folder import Volumes
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import UNLABELLED_IMAGES
-
-ENDING = ".nii.gz"
-TEST_KEY = "development_test"
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which case serves for what; the three share no case."""
-
-    labelled: tuple[str, ...]
-    unlabelled: tuple[str, ...]
-    test: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Volumes:
-    """A checked folder of volumes and its split."""
-
-    folder: Path
-    split: Split
-
-    def image(self, case: str) -> Path:
-        return self.folder / "images" / f"{case}{ENDING}"
-
-    def label(self, case: str) -> Path:
-        return self.folder / "labels" / f"{case}{ENDING}"
-
-    def with_truth(self, cases: Iterable[str]) -> tuple[str, ...]:
-        """The cases that can be scored."""
-        return tuple(case for case in cases if self.label(case).is_file())
 
 
 def open_volumes(
     folder: Path, *, labelled: int, limit_unlabelled: int | None = None, limit_test: int | None = None
 ) -> Volumes:
-    """Read the split and check that every file it needs is there and that labels fit their images.
+    """Read and check a folder of volumes.
 
     Args:
-        folder: as the module describes it.
+        folder: of volumes.
         labelled: chooses ``labeled_<N>`` in ``splits.json``.
         limit_unlabelled: take only that many unlabelled cases, the first ones.
         limit_test: the same for test cases.
@@ -66,19 +28,10 @@ def open_volumes(
     Raises:
         UserError: naming the file or the case, and the remedy.
     """
-    for name in ("images", "labels"):
-        if not (folder / name).is_dir():
-            raise UserError(f"{folder / name}: no such folder; --data needs images/, labels/ and splits.json")
-    split = _read_split(folder / "splits.json", labelled)
-    split = Split(split.labelled, split.unlabelled[:limit_unlabelled], split.test[:limit_test])
-    volumes = Volumes(folder, split)
-    for case in split.labelled + split.unlabelled + split.test:
-        _require_file(volumes.image(case), case)
-    for case in split.labelled:
-        _require_file(volumes.label(case), case)
-    for case in volumes.with_truth(split.labelled + split.unlabelled + split.test):
-        _check_geometry(volumes, case)
-    return volumes
+    volumes = volume_folder.open_volumes(folder, labelled=labelled)
+    split = volumes.split
+    limited = Split(split.labelled, split.unlabelled[:limit_unlabelled], split.test[:limit_test])
+    return replace(volumes, split=limited)
 
 
 def build_raw_data(volumes: Volumes, dataset: Path) -> None:
@@ -91,82 +44,8 @@ def build_raw_data(volumes: Volumes, dataset: Path) -> None:
     Raises:
         UserError: the labels are not numbered 0, 1, 2 ... as nnU-Net needs them.
     """
-    label_values = _label_values(volumes)
-    split = volumes.split
-    for name, cases in (("imagesTr", split.labelled), (UNLABELLED_IMAGES, split.unlabelled), ("imagesTs", split.test)):
-        (dataset / name).mkdir(parents=True)
-        for case in cases:
-            shutil.copy(volumes.image(case), dataset / name / f"{case}_0000{ENDING}")
-    (dataset / "labelsTr").mkdir()
-    for case in split.labelled:
-        shutil.copy(volumes.label(case), dataset / "labelsTr")
-    content = {
-        "channel_names": {"0": "MRI"},
-        "labels": {"background": 0, **{f"label_{value}": value for value in label_values if value > 0}},
-        "numTraining": len(split.labelled),
-        "file_ending": ENDING,
-    }
-    (dataset / "dataset.json").write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _read_split(file: Path, labelled: int) -> Split:
-    content = read_json(file, "--data needs a splits.json with the keys order, labeled_N and development_test")
-    order, key = _case_list(file, content, "order"), f"labeled_{labelled}"
-    if key not in content:
-        known = ", ".join(name.removeprefix("labeled_") for name in content if name.startswith("labeled_"))
-        raise UserError(f"{file}: has no {key}; choose --labelled from: {known or 'nothing, no labeled_N is there'}")
-    chosen, test = _case_list(file, content, key), _case_list(file, content, TEST_KEY)
-    for name, cases in ((key, chosen), (TEST_KEY, test)):
-        _refuse(file, sorted(set(cases) - set(order)), f"in {name} but not in order; add to order")
-    _refuse(file, sorted(set(chosen) & set(test)), f"both in {key} and in {TEST_KEY}; keep in one")
-    unlabelled = tuple(case for case in order if case not in {*chosen, *test})
-    if not unlabelled:
-        raise UserError(f"{file}: leaves no unlabelled case; SFR needs cases outside {key} and {TEST_KEY}")
-    return Split(chosen, unlabelled, test)
-
-
-def _case_list(file: Path, content: dict[str, Any], key: str) -> tuple[str, ...]:
-    cases = content.get(key)
-    if not isinstance(cases, list) or not cases or not all(isinstance(case, str) for case in cases):
-        raise UserError(f"{file}: {key} must be a list of case names that is not empty, got {cases!r}")
-    _refuse(
-        file, sorted({case for case in cases if cases.count(case) > 1}), f"more than once in {key}; keep one of each"
-    )
-    return tuple(cases)
-
-
-def _refuse(file: Path, cases: Sequence[str], why: str) -> None:
-    if cases:
-        raise UserError(f"{file}: {', '.join(cases)}: {why}")
-
-
-def _require_file(file: Path, case: str) -> None:
-    if not file.is_file():
-        raise UserError(f"{file}: not found; add it or take {case} out of splits.json")
-
-
-def _check_geometry(volumes: Volumes, case: str) -> None:
-    """Headers only: a label on another grid than its image would be scored or trained on shifted."""
-    image, label = _header(volumes.image(case)), _header(volumes.label(case))
-    for name in ("Size", "Spacing", "Origin", "Direction"):
-        of_image, of_label = getattr(image, f"Get{name}")(), getattr(label, f"Get{name}")()
-        if not np.allclose(of_image, of_label, atol=1e-3):
-            raise UserError(
-                f"{volumes.label(case)}: has {name.lower()} {of_label}, but its image has {of_image}; "
-                "resample the label onto its image"
-            )
-
-
-def _header(file: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        raise UserError(f"{file}: cannot be read as NIfTI; replace it") from None
-    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
-        raise UserError(f"{file}: is not a 3D volume with one channel, the only kind that this demonstration takes")
-    return reader
+    names = {f"label_{value}": value for value in _label_values(volumes) if value > 0}
+    write_images_and_labels(volumes, Content(channel="MRI", labels={"background": 0, **names}), dataset, bar=False)
 
 
 def _label_values(volumes: Volumes) -> list[int]:

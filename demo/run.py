@@ -16,9 +16,10 @@ from pathlib import Path
 # Python puts the folder of a script on its path, and this script needs the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from demo.raw_data import Volumes, open_volumes
+from demo.raw_data import open_volumes
 from demo.steps import Options, Runner, StepError, Workspace, run_command, walk
 from demo.synthetic import write_volumes
+from nnunet_sfr.conversion.volume_folder import Volumes
 from nnunet_sfr.errors import UserError
 
 MARKER = ".nnunet_sfr_demo"

@@ -11,7 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from demo.raw_data import ENDING, Volumes
+from nnunet_sfr.conversion.raw_dataset import ENDING
+from nnunet_sfr.conversion.volume_folder import Volumes
 from nnunet_sfr.errors import UserError
 
 Labels = NDArray[np.integer]

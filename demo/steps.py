@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from demo.figure import Picture, draw, read_picture
-from demo.raw_data import ENDING, Volumes, build_raw_data
+from demo.raw_data import build_raw_data
 from demo.scoring import Score, as_text, score_folder, table_rows, write_table
 from nnunet_sfr.atomic import write_json
+from nnunet_sfr.conversion.raw_dataset import ENDING
+from nnunet_sfr.conversion.volume_folder import Volumes
 from nnunet_sfr.dataset import read_json
 from nnunet_sfr.errors import UserError
 

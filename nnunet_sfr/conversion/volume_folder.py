@@ -1,0 +1,136 @@
+"""A folder of volumes with its split.
+
+It holds ``images/CASE.nii.gz``, ``labels/CASE.nii.gz`` and ``splits.json``, which names all cases (``order``), the
+labelled ones (``labeled_N`` for one or more numbers N) and those to test on (``development_test``). Every other case is
+unlabelled: its label, if there is one, is kept from training and used for scoring alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_sfr.conversion.raw_dataset import ENDING, Split
+from nnunet_sfr.dataset import read_json
+from nnunet_sfr.errors import UserError
+
+SPLITS = "splits.json"
+TEST_KEY = "development_test"
+LAYOUT = f"images/, labels/ and {SPLITS}"
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """A checked folder of volumes and its split: a :class:`nnunet_sfr.conversion.raw_dataset.Source`."""
+
+    folder: Path
+    split: Split
+
+    def image(self, case: str) -> Path:
+        return self.folder / "images" / f"{case}{ENDING}"
+
+    def label(self, case: str) -> Path:
+        return self.folder / "labels" / f"{case}{ENDING}"
+
+    def has_label(self, case: str) -> bool:
+        return self.label(case).is_file()
+
+    def with_truth(self, cases: Iterable[str]) -> tuple[str, ...]:
+        """The cases that can be scored."""
+        return tuple(case for case in cases if self.has_label(case))
+
+    def write_image(self, case: str, file: Path) -> None:
+        shutil.copyfile(self.image(case), file)
+
+    def write_label(self, case: str, file: Path) -> None:
+        shutil.copyfile(self.label(case), file)
+
+
+def open_volumes(folder: Path, *, labelled: int) -> Volumes:
+    """Read the split and check that every file it needs is there and that labels fit their images.
+
+    Args:
+        folder: as the module describes it.
+        labelled: chooses ``labeled_<N>`` in ``splits.json``.
+
+    Raises:
+        UserError: naming the file or the case, and the remedy.
+    """
+    for name in ("images", "labels"):
+        if not (folder / name).is_dir():
+            raise UserError(f"{folder / name}: no such folder; a folder of volumes has {LAYOUT}")
+    split = _read_split(folder / SPLITS, labelled)
+    volumes = Volumes(folder, split)
+    for case in split.labelled + split.unlabelled + split.test:
+        _require_file(volumes.image(case), case)
+    for case in split.labelled:
+        _require_file(volumes.label(case), case)
+    for case in volumes.with_truth(split.labelled + split.unlabelled + split.test):
+        _check_geometry(volumes, case)
+    return volumes
+
+
+def _read_split(file: Path, labelled: int) -> Split:
+    content = read_json(file, f"it needs the keys order, labeled_N and {TEST_KEY}")
+    order, key = _case_list(file, content, "order"), f"labeled_{labelled}"
+    if key not in content:
+        known = ", ".join(name.removeprefix("labeled_") for name in content if name.startswith("labeled_"))
+        raise UserError(f"{file}: has no {key}; choose --labelled from: {known or 'nothing, no labeled_N is there'}")
+    chosen, test = _case_list(file, content, key), _case_list(file, content, TEST_KEY)
+    for name, cases in ((key, chosen), (TEST_KEY, test)):
+        _refuse(file, sorted(set(cases) - set(order)), f"in {name} but not in order; add to order")
+    _refuse(file, sorted(set(chosen) & set(test)), f"both in {key} and in {TEST_KEY}; keep in one")
+    unlabelled = tuple(case for case in order if case not in {*chosen, *test})
+    if not unlabelled:
+        raise UserError(f"{file}: leaves no unlabelled case; SFR needs cases outside {key} and {TEST_KEY}")
+    return Split(chosen, unlabelled, test)
+
+
+def _case_list(file: Path, content: dict[str, Any], key: str) -> tuple[str, ...]:
+    cases = content.get(key)
+    if not isinstance(cases, list) or not cases or not all(isinstance(case, str) for case in cases):
+        raise UserError(f"{file}: {key} must be a list of case names that is not empty, got {cases!r}")
+    _refuse(
+        file, sorted({case for case in cases if cases.count(case) > 1}), f"more than once in {key}; keep one of each"
+    )
+    return tuple(cases)
+
+
+def _refuse(file: Path, cases: Sequence[str], why: str) -> None:
+    if cases:
+        raise UserError(f"{file}: {', '.join(cases)}: {why}")
+
+
+def _require_file(file: Path, case: str) -> None:
+    if not file.is_file():
+        raise UserError(f"{file}: not found; add it or take {case} out of {SPLITS}")
+
+
+def _check_geometry(volumes: Volumes, case: str) -> None:
+    """Headers only: a label on another grid than its image would be scored or trained on shifted."""
+    image, label = _header(volumes.image(case)), _header(volumes.label(case))
+    for name in ("Size", "Spacing", "Origin", "Direction"):
+        of_image, of_label = getattr(image, f"Get{name}")(), getattr(label, f"Get{name}")()
+        if not np.allclose(of_image, of_label, atol=1e-3):
+            raise UserError(
+                f"{volumes.label(case)}: has {name.lower()} {of_label}, but its image has {of_image}; "
+                "resample the label onto its image"
+            )
+
+
+def _header(file: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        raise UserError(f"{file}: cannot be read as NIfTI; replace it") from None
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+        raise UserError(f"{file}: is not a 3D volume with one channel, the only kind that can be converted")
+    return reader
