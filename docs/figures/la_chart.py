@@ -1,0 +1,107 @@
+"""Draw the bar chart of the left-atrium benchmark: ``python docs/figures/la_chart.py``.
+
+Bars are means over seeds, whiskers their standard deviation, dots the seeds. The numbers are those that
+``benchmarks/la.py --update-readme`` wrote into ``benchmarks/results/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from nnunet_sfr.atomic import replacing
+from nnunet_sfr.dataset import read_json
+from nnunet_sfr.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+RESULTS = REPOSITORY / "benchmarks" / "results"
+IMAGE = REPOSITORY / "docs" / "images" / "la_benchmark.png"
+PANELS = (("dice", "Dice (higher is better)", "{:.3f}"), ("hd95_mm", "95HD in mm (lower is better)", "{:.1f}"))
+COLOURS = {"SFRPlus": "#B2182B", "SFR": "#E08214", "": "#4393C3"}
+"""By the part of a trainer's name that says where its labels come from; told apart by brightness too."""
+STOCK_COLOUR = "#878787"
+WIDTH, LINE_HEIGHT, MARGIN = 9.0, 0.42, 1.25
+"""In inches."""
+DPI = 160
+ROOM_FOR_NUMBERS = 1.22
+"""The axis ends this much behind the longest bar."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw; the exit code is 1 for a mistake of the user."""
+    options = _parser().parse_args(arguments)
+    try:
+        figure = draw(read_json(options.results, "run benchmarks/la.py --update-readme first"))
+        with replacing(options.output) as temporary:
+            figure.savefig(temporary, dpi=DPI)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(options.output)
+    return 0
+
+
+def draw(results: Mapping[str, Any]) -> Figure:
+    """The chart of one study.
+
+    Args:
+        results: ``study``, and for each trainer, metric and seed the mean over the test cases.
+    """
+    trainers = results["trainers"]
+    figure = Figure(figsize=(WIDTH, MARGIN + LINE_HEIGHT * len(trainers)), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(PANELS), sharey=True)
+    for axes, (metric, title, number) in zip(panels, PANELS, strict=True):
+        _draw_metric(axes, {trainer: list(values[metric].values()) for trainer, values in trainers.items()}, number)
+        axes.set_title(title, fontsize=11)
+    study = results["study"]
+    spacing = "planned spacing" if study["spacing"] is None else f"{study['spacing']:g} mm"
+    figure.suptitle(
+        f"Left atrium, {study['labelled']} labelled, {spacing}, {study['iterations']} iterations each", fontsize=12
+    )
+    return figure
+
+
+def _draw_metric(axes: Axes, values: Mapping[str, Sequence[float]], number: str) -> None:
+    places = range(len(values))
+    means = [statistics.fmean(of_seeds) for of_seeds in values.values()]
+    spreads = [statistics.stdev(of_seeds) if len(of_seeds) > 1 else 0.0 for of_seeds in values.values()]
+    axes.barh(places, means, xerr=spreads, height=0.62, color=[colour_of(name) for name in values], ecolor="#222222")
+    longest = max(mean + spread for mean, spread in zip(means, spreads, strict=True))
+    for place, mean, spread, of_seeds in zip(places, means, spreads, values.values(), strict=True):
+        axes.plot(of_seeds, [place] * len(of_seeds), "o", color="white", markeredgecolor="#222222", markersize=4)
+        end = max(mean + spread, *of_seeds)
+        axes.text(end + 0.02 * longest, place, number.format(mean), va="center", fontsize=10)
+    axes.set_yticks(places, list(values), fontsize=10)
+    axes.set_ylim(len(values) - 0.4, -0.6)  # the first trainer on top
+    axes.set_xlim(0, ROOM_FOR_NUMBERS * longest)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def colour_of(trainer: str) -> str:
+    """By where the trainer's labels come from."""
+    if trainer == "nnUNetTrainer":
+        return STOCK_COLOUR
+    return next(colour for part, colour in COLOURS.items() if part in trainer)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="docs/figures/la_chart.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = RESULTS / "la_4_labelled_2.5mm.json"
+    parser.add_argument("results", type=Path, nargs="?", default=default, help=f"numbers of a study ({default.name})")
+    parser.add_argument("--output", type=Path, default=IMAGE, help=f"PNG to write ({IMAGE.name})")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
