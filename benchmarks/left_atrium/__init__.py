@@ -1,0 +1,1 @@
+"""The left-atrium benchmark: what :mod:`benchmarks.la` is made of."""

@@ -1,0 +1,62 @@
+"""How good the pseudo-labels of a study are: Dice on the unlabelled cases, whose truth no training reads."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.left_atrium.results import TARGET
+from benchmarks.left_atrium.study import CONFIGURATION, DATASET_ID, FOLD, Project, Study, Workspace
+from benchmarks.project import environment
+from nnunet_sfr.atomic import write_json
+from nnunet_sfr.data.export import export_pseudo_labels
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.dataset import open_dataset, read_json
+from nnunet_sfr.evaluation.folders import evaluate_folder
+from nnunet_sfr.trainers import ROUND_TRAINERS
+
+TRUTH = "labelsUl_truth"
+
+
+def measure_pseudo_labels(study: Study, workspace: Workspace) -> dict[str, list[float]]:
+    """Mean Dice of every set of pseudo-labels that finished runs have, by who made it; a value for each seed.
+
+    Returns:
+        nothing where the truth of the unlabelled cases is not at hand.
+    """
+    if not (workspace.base.raw_dataset / TRUTH).is_dir():
+        return {}
+    return {
+        name: [_mean_dice(project, store) for project in projects]
+        for name, store, projects in _stores(study, workspace)
+    }
+
+
+def _stores(study: Study, workspace: Workspace) -> Iterator[tuple[str, str, list[Project]]]:
+    """Name for people, folder of the store, and the projects that have it."""
+    if (workspace.base.folder / "labels.json").is_file():
+        yield "SAM, round 0", "round_0", [workspace.base]
+    for trainer in ROUND_TRAINERS:
+        projects = [workspace.run(trainer, seed) for seed in workspace.seeds(trainer)]
+        for index in range(1, study.rounds + 1) if projects else ():
+            yield f"{trainer}: the network before round {index}", f"round_{index}_model", projects
+            yield f"{trainer}: SAM, round {index}", f"round_{index}", projects
+
+
+def _mean_dice(project: Project, store: str) -> float:
+    """Measured once; kept beside the project."""
+    file = project.folder / f"pseudo_labels_{store}.json"
+    if not file.is_file():
+        write_json({"dice": _measure(project, store)}, file)
+    return float(read_json(file, "delete it to measure again")["dice"])
+
+
+def _measure(project: Project, store: str) -> float:
+    with environment(project.roots), TemporaryDirectory() as exported:
+        dataset = open_dataset(DATASET_ID, CONFIGURATION, project.plans)
+        folder = dataset.paths.pseudo_labels(FOLD).with_name(store)
+        export_pseudo_labels(PseudoLabelStore.open(folder, grid=dataset.grid), dataset, Path(exported))
+        evaluation = evaluate_folder(project.raw_dataset / TRUTH, Path(exported), dataset.dataset_json)
+    return statistics.fmean(classes[TARGET].dice for classes in evaluation.cases.values())

@@ -1,0 +1,151 @@
+"""The table of a study, for benchmarks/README.md, and its numbers as JSON, for the bar chart."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.left_atrium.pseudo_labels import measure_pseudo_labels
+from benchmarks.left_atrium.results import METRICS, TrainerResults, read_results, spread
+from benchmarks.left_atrium.study import STOCK, Study, Workspace
+from benchmarks.report import aligned_table, replace_section, with_facts
+from nnunet_sfr.atomic import write_json
+from nnunet_sfr.dataset import read_json
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.evaluation.bootstrap import paired_bootstrap
+
+BENCHMARKS = Path(__file__).resolve().parent.parent
+HEADING = (
+    "trainer",
+    "Dice",
+    "of each seed",
+    "lowest case",
+    "difference to nnUNetTrainer (95 %)",
+    "95HD (mm)",
+    "ASD (mm)",
+    "time (min)",
+    "step (s)",
+    "peak memory (MiB)",
+)
+LABELS_HEADING = ("pseudo-labels of the unlabelled cases", "Dice", "of each seed")
+
+
+def write_results(study: Study, workspace: Workspace, *, update_readme: bool) -> str:
+    """Evaluate, and write ``results.json`` and ``table.md`` into the study's folder.
+
+    Args:
+        study: what was run.
+        workspace: where.
+        update_readme: put table and numbers into ``benchmarks/`` too.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: no run is finished.
+    """
+    results = read_results(workspace)
+    if not results:
+        raise UserError(f"{workspace.folder}: no run is finished; run without --table-only first")
+    labels = measure_pseudo_labels(study, workspace)
+    tables = [aligned_table([HEADING, *_lines(results)])]
+    if labels:
+        tables.append(aligned_table([LABELS_HEADING, *_label_lines(labels)]))
+    table = with_facts("\n\n".join(tables), _facts(study, workspace, results))
+    numbers = {**_numbers(study, results), "pseudo_labels": labels}
+    write_json(numbers, workspace.folder / "results.json")
+    (workspace.folder / "table.md").write_text(table + "\n")
+    if update_readme:
+        replace_section(BENCHMARKS / "README.md", f"la_{study.name}", table)
+        write_json(numbers, BENCHMARKS / "results" / f"la_{study.name}.json")
+    return table
+
+
+def _lines(results: Sequence[TrainerResults]) -> list[list[str]]:
+    stock = next((result for result in results if result.trainer == STOCK), None)
+    return [
+        [
+            result.trainer,
+            mean_and_spread(list(result.seed_means("dice").values()), 3),
+            ", ".join(f"{value:.3f}" for value in result.seed_means("dice").values()),
+            f"{min(result.case_means('dice', result.cases).values()):.3f}",
+            _difference(result, stock),
+            mean_and_spread(list(result.seed_means("hd95_mm").values()), 1),
+            mean_and_spread(list(result.seed_means("asd_mm").values()), 1),
+            f"{result.mean_record('seconds') / 60:.1f}",
+            f"{statistics.fmean(_last_step(record) for record in result.records.values()):.2f}",
+            f"{result.mean_record('peak_memory_bytes') / 2**20:.0f}",
+        ]
+        for result in results
+    ]
+
+
+def _label_lines(labels: Mapping[str, Sequence[float]]) -> list[list[str]]:
+    return [
+        [name, mean_and_spread(values, 3), ", ".join(f"{value:.3f}" for value in values)]
+        for name, values in labels.items()
+    ]
+
+
+def _last_step(record: Any) -> float:
+    """Median seconds of a step; of SFR+ that of its last round."""
+    steps = record["median_step_seconds"]
+    return float(steps[-1])
+
+
+def mean_and_spread(values: Sequence[float], decimals: int) -> str:
+    """``0.781 ± 0.012``, the spread over seeds; without it for a single seed."""
+    mean, deviation = statistics.fmean(values), spread(values)
+    return f"{mean:.{decimals}f}" + ("" if deviation is None else f" ± {deviation:.{decimals}f}")
+
+
+def _difference(result: TrainerResults, stock: TrainerResults | None) -> str:
+    """Paired over the test cases, each averaged over the seeds that both have."""
+    if stock is None or result is stock:
+        return ""
+    seeds = sorted(set(result.cases) & set(stock.cases))
+    if not seeds:
+        return ""
+    ours, theirs = result.case_means("dice", seeds), stock.case_means("dice", seeds)
+    mean, low, high = paired_bootstrap([ours[case] for case in theirs], list(theirs.values()))
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _facts(study: Study, workspace: Workspace, results: Sequence[TrainerResults]) -> dict[str, str]:
+    records = [record for result in results for record in result.records.values()]
+    case_count = len(next(iter(results[0].cases.values())))
+    facts = {
+        "data": f"left atrium, {study.labelled} labelled, {_unlabelled(workspace)} unlabelled, {case_count} to test, "
+        + ("nnU-Net's spacing" if study.spacing is None else f"target spacing {study.spacing:g} mm"),
+        "training": f"{study.iterations} iterations each ({study.epochs} epochs); SFR+ shares them among "
+        f"{study.rounds + 1} rounds; {study.planner}",
+        "SAM": f"{study.sam}, {study.sam_iterations or 'planned number of'} iterations, the same for all seeds"
+        + _sam_time(workspace),
+        "±": "standard deviation over seeds of the mean over cases; lowest case: of the means over seeds",
+    }
+    for key in ("machine", "device", "software", "nnunet_sfr", "date"):
+        values = sorted({str(record[key]) for record in records if key in record})
+        facts[key] = "; ".join(values) or "not recorded"
+    return facts
+
+
+def _unlabelled(workspace: Workspace) -> int:
+    return len(list((workspace.base.raw_dataset / "imagesUl").iterdir()))
+
+
+def _sam_time(workspace: Workspace) -> str:
+    file = workspace.base.folder / "sam.json"
+    return f"; its fine-tuning took {read_json(file, 'delete it')['seconds'] / 60:.1f} min" if file.is_file() else ""
+
+
+def _numbers(study: Study, results: Sequence[TrainerResults]) -> dict[str, Any]:
+    """Metrics by trainer and seed, means over the test cases; no case names."""
+    settings = {key: value for key, value in asdict(study).items() if key != "source"}
+    trainers = {
+        result.trainer: {metric: {str(seed): v for seed, v in result.seed_means(metric).items()} for metric in METRICS}
+        for result in results
+    }
+    return {"study": settings, "trainers": trainers}

@@ -1,0 +1,344 @@
+"""The left-atrium benchmark: equal iterations, independent seeds, stopping and going on, and the table's arithmetic."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import SimpleITK as sitk
+import torch
+from filelock import FileLock
+
+from benchmarks import la
+from benchmarks.left_atrium import pseudo_labels, results, steps, table, training
+from benchmarks.left_atrium.pseudo_labels import measure_pseudo_labels
+from benchmarks.left_atrium.steps import Steps, change_settings, needs_sam
+from benchmarks.left_atrium.study import CONFIGURATION, Project, Study, Workspace, open_workspace
+from nnunet_sfr.atomic import write_json
+from nnunet_sfr.data.export import export_pseudo_labels
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.trainers import find_trainer
+from tests.tiny_project import change_settings as change_plan
+
+STUDY = Study(
+    source="/nowhere",
+    labelled=4,
+    spacing=2.5,
+    iterations=400,
+    iterations_per_epoch=50,
+    validation_iterations_per_epoch=5,
+    sam="vit_tiny",
+    sam_iterations=80,
+    rounds=2,
+    planner="ExperimentPlannerCPU",
+    device="cpu",
+)
+
+
+class FakeCommands:
+    """Stands in for ``subprocess.run``: writes what the commands would, and can die at one of them.
+
+    Args:
+        die_at: number of the command at which Ctrl-C comes, counted from 0.
+    """
+
+    def __init__(self, die_at: int | None = None) -> None:
+        self.lines: list[str] = []
+        self.die_at = die_at
+
+    def __call__(self, command: Sequence[str], *, env: dict[str, str], **_: Any) -> SimpleNamespace:
+        if len(self.lines) == self.die_at:
+            raise KeyboardInterrupt
+        project = Path(env["nnUNet_results"]).parent
+        if "benchmarks.left_atrium.training" in command:
+            self._train(list(command), project)
+        else:
+            self.lines.append(" ".join(part for part in command if part not in ("-c", CONFIGURATION, "-f", "all")))
+            if command[0] == "sfr_plan_and_preprocess":
+                self._plan(Path(env["nnUNet_preprocessed"]))
+        return SimpleNamespace(returncode=0)
+
+    def _plan(self, preprocessed: Path) -> None:
+        plan = {"configurations": {CONFIGURATION: {"retraining": {"seed": 42}, "fine_tuning": {"iterations": 2000}}}}
+        write_json(plan, preprocessed / "Dataset120_LA" / "nnUNetPlansCPU_SFRPlans.json")
+        (preprocessed.parent / "nnUNet_results").mkdir()
+
+    def _train(self, command: list[str], project: Path) -> None:
+        trainer, record = command[3], Path(command[4])
+        plan = json.loads(next(project.glob("nnUNet_preprocessed/*/*_SFRPlans.json")).read_text())
+        schedule = plan["configurations"][CONFIGURATION]["retraining"]
+        predicts = "--predictions" in command
+        self.lines.append(f"train {trainer} seed {schedule['seed']} x{schedule['iterations_per_epoch']} {predicts}")
+        measured = {"seconds": 60.0, "median_step_seconds": 0.5, "peak_memory_bytes": 2**30, "resumed": False}
+        write_json(measured, record)
+        if predicts:
+            Path(command[-1]).mkdir()
+
+
+def fake_convert(source: Path, dataset: Path, *, labelled: int) -> None:
+    (dataset / "imagesUl").mkdir(parents=True)
+
+
+@pytest.fixture
+def run_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run trainers and seeds of a study with fake commands; returns the commands."""
+    monkeypatch.setattr(steps, "convert", fake_convert)
+
+    def run(trainers: Sequence[str], seeds: Sequence[int], die_at: int | None = None) -> tuple[list[str], Workspace]:
+        commands = FakeCommands(die_at)
+        monkeypatch.setattr(subprocess, "run", commands)
+        workspace = open_workspace(tmp_path, STUDY)
+        work = Steps(STUDY, workspace, threads=1)
+        work.prepare(with_sam=any(needs_sam(trainer) for trainer in trainers))
+        for seed in seeds:
+            for trainer in trainers:
+                work.run(trainer, seed)
+        return commands.lines, workspace
+
+    return run
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4])
+def test_all_rounds_together_have_as_many_epochs_as_a_run_in_one_go(rounds: int) -> None:
+    study = replace(STUDY, rounds=rounds)
+    shares = [study.epochs_of_round(index) for index in range(rounds + 1)]
+    assert sum(shares) == study.epochs == 8
+    assert min(shares) >= 1
+
+
+def test_iterations_that_do_not_come_out_even_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="400 is no multiple of --iterations-per-epoch 60"):
+        open_workspace(tmp_path, replace(STUDY, iterations_per_epoch=60))
+    with pytest.raises(UserError, match="1 epochs, too few for 3 rounds"):
+        open_workspace(tmp_path, replace(STUDY, iterations_per_epoch=400))
+
+
+def test_a_folder_holds_one_study(tmp_path: Path) -> None:
+    open_workspace(tmp_path, STUDY)
+    open_workspace(tmp_path, STUDY)
+    with pytest.raises(UserError, match=r"4_labelled_2\.5mm: was begun with another study \(iterations 400\)"):
+        open_workspace(tmp_path, replace(STUDY, iterations=800))
+
+
+DATA = "-d 120 -p nnUNetPlansCPU"
+SHARED = [
+    "sfr_plan_and_preprocess -d 120 -pl ExperimentPlannerCPU -sam vit_tiny -overwrite_target_spacing 2.5 2.5 2.5",
+    f"sfr_finetune {DATA} -device cpu",
+    f"sfr_pseudolabel {DATA} -device cpu",
+]
+
+
+def in_one_go(trainer: str, seed: int) -> list[str]:
+    return [f"train {trainer} seed {seed} x50 True"]
+
+
+def in_rounds(seed: int) -> list[str]:
+    return [
+        f"train nnUNetTrainerSFR_MT_4epochs seed {seed} x50 False",
+        f"sfr_pseudolabel {DATA} --round 1 -device cpu -tr nnUNetTrainerSFR_MT_4epochs",
+        f"sfr_select {DATA} --round 1",
+        f"sfr_finetune {DATA} --round 1 -device cpu",
+        f"sfr_pseudolabel {DATA} --round 1 -device cpu",
+        f"train nnUNetTrainerSFRPlus_MT_2epochs seed {seed} x50 False",
+        f"sfr_pseudolabel {DATA} --round 2 -device cpu -tr nnUNetTrainerSFRPlus_MT_2epochs",
+        f"sfr_select {DATA} --round 2",
+        f"sfr_finetune {DATA} --round 2 -device cpu",
+        f"sfr_pseudolabel {DATA} --round 2 -device cpu",
+        f"train nnUNetTrainerSFRPlus_MT_round2_2epochs seed {seed} x50 True",
+    ]
+
+
+def test_every_trainer_gets_the_same_number_of_iterations(run_study: Any) -> None:
+    trainers = ("nnUNetTrainer", "nnUNetTrainer_MT", "nnUNetTrainerSFR_MT", "nnUNetTrainerSFRPlus_MT")
+    lines, workspace = run_study(trainers, [1, 2])
+    expected = list(SHARED)
+    for seed in (1, 2):
+        for trainer in ("nnUNetTrainer", "nnUNetTrainer_MT_8epochs", "nnUNetTrainerSFR_MT_8epochs"):
+            expected += in_one_go(trainer, seed)
+        expected += in_rounds(seed)
+    assert lines == expected
+    base = json.loads(workspace.base.sfr_plan.read_text())["configurations"][CONFIGURATION]
+    assert base["retraining"]["seed"] == 42, "runs share files with the base by hard links and must not change them"
+    assert base["fine_tuning"] == {"iterations": 80, "warmup_iterations": 10, "validation_every": 40}
+
+
+def test_without_pseudo_labels_no_sam_is_trained(run_study: Any) -> None:
+    lines, _ = run_study(("nnUNetTrainer", "nnUNetTrainer_MT"), [1])
+    assert not [line for line in lines if line.startswith(("sfr_finetune", "sfr_pseudolabel"))]
+
+
+@pytest.mark.parametrize("die_at", range(15))
+def test_a_stopped_study_goes_on_where_it_was(run_study: Any, die_at: int) -> None:
+    trainers = ("nnUNetTrainer", "nnUNetTrainerSFRPlus_MT")
+    with pytest.raises(KeyboardInterrupt):
+        run_study(trainers, [1], die_at=die_at)
+    rest, workspace = run_study(trainers, [1])
+    assert rest == [*SHARED, *in_one_go("nnUNetTrainer", 1), *in_rounds(1)][die_at:]
+    assert run_study(trainers, [1])[0] == []
+    assert workspace.seeds("nnUNetTrainerSFRPlus_MT") == [1]
+    record = json.loads(workspace.record("nnUNetTrainerSFRPlus_MT", 1).read_text())
+    assert record["seconds"] == 180.0, "three trainings of a minute each"
+
+
+def test_a_failed_command_is_one_line(run_study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=3))
+    workspace = open_workspace(tmp_path, STUDY)
+    with pytest.raises(UserError, match="sfr_plan_and_preprocess failed with exit code 3"):
+        Steps(STUDY, workspace, threads=1).prepare(with_sam=False)
+
+
+def train_stock(project: SFRDataset, seed: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    settings = project.settings.retraining
+    trainer = training.stock_trainer(2, seed, settings.iterations_per_epoch, settings.validation_iterations_per_epoch)
+    record = training.train(trainer, project, torch.device("cpu"))
+    file = Path(record["model"], "fold_all", "checkpoint_final.pth")
+    checkpoint = torch.load(file, map_location="cpu", weights_only=False)
+    file.unlink()
+    assert checkpoint["trainer_name"] == "nnUNetTrainer", "nnUNetv2_predict finds it under nnU-Net's own name"
+    assert checkpoint["current_epoch"] == 2
+    return checkpoint["network_weights"], record
+
+
+def test_nnunets_own_trainer_is_seeded_and_gets_the_planned_iterations(project: SFRDataset) -> None:
+    first, record = train_stock(project, seed=1)
+    again, _ = train_stock(project, seed=1)
+    other, _ = train_stock(project, seed=2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+    assert record["resumed"] is False
+    assert record["peak_memory_bytes"] > 50 * 2**20
+
+
+def test_steps_are_counted_and_predictions_have_every_test_case(project: SFRDataset, tmp_path: Path) -> None:
+    change_plan(project, {"retraining": {"iterations_per_epoch": 3}})
+    trainer = find_trainer("nnUNetTrainer_MT_2epochs")
+    model = training.train(trainer, project, torch.device("cpu"))["model"]
+    log = torch.load(Path(model, "fold_all", "checkpoint_final.pth"), weights_only=False)
+    assert log["nnunet_sfr"]["iteration"] == 6
+    images = project.paths.raw / "imagesUl"
+    training.predict(Path(model), images, tmp_path / "predictions", torch.device("cpu"))
+    predicted = {file.name for file in (tmp_path / "predictions").glob("*.nii.gz")}
+    assert predicted == {image.name.replace("_0000", "") for image in images.iterdir()}
+
+
+def results_of(trainer: str, dice: dict[int, list[float]]) -> results.TrainerResults:
+    cases = {
+        seed: {
+            f"case_{number}": {"dice": value, "jaccard": value, "hd95_mm": 10.0, "asd_mm": 2.0, "nsd": 0.5}
+            for number, value in enumerate(values)
+        }
+        for seed, values in dice.items()
+    }
+    record = {"seconds": 90.0, "median_step_seconds": [0.25], "peak_memory_bytes": 512 * 2**20, "date": "2026-11-21"}
+    return results.TrainerResults(trainer, cases, dict.fromkeys(dice, record))
+
+
+def test_the_table_averages_over_cases_then_over_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = results_of("nnUNetTrainer", {1: [0.6, 0.8], 2: [0.7, 0.9]})
+    ours = results_of("nnUNetTrainer_MT", {1: [0.7, 0.9], 2: [0.8, 1.0], 3: [0.1, 0.1]})
+    monkeypatch.setattr(table, "read_results", lambda _: [stock, ours])
+    workspace = open_workspace(tmp_path, STUDY)
+    (workspace.base.raw_dataset / "imagesUl").mkdir(parents=True)
+    lines = table.write_results(STUDY, workspace, update_readme=False).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (lines[2], lines[3])]
+    # means of the seeds 0.7 and 0.8: mean 0.75, standard deviation 0.0707
+    assert cells[0][:5] == ["nnUNetTrainer", "0.750 ± 0.071", "0.700, 0.800", "0.650", ""]
+    # 0.8, 0.9, 0.1; over the two common seeds every case is 0.1 better, so that the interval has no width
+    assert cells[1][1:5] == ["0.600 ± 0.436", "0.800, 0.900, 0.100", "0.533", "+0.100 (+0.100 to +0.100)"]
+    assert cells[1][5:] == ["10.0 ± 0.0", "2.0 ± 0.0", "1.5", "0.25", "512"]
+    numbers = json.loads((workspace.folder / "results.json").read_text())
+    assert numbers["trainers"]["nnUNetTrainer"]["dice"] == {"1": pytest.approx(0.7), "2": pytest.approx(0.8)}
+    assert "source" not in numbers["study"], "a path of this machine belongs to no commit"
+
+
+def test_one_seed_has_no_spread() -> None:
+    assert table.mean_and_spread([0.5], 2) == "0.50"
+
+
+def test_a_wrong_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        la.main(["source", "--spacing", "-1"])
+    assert "must be millimetres above 0, or planned" in capsys.readouterr().err
+
+
+def test_a_table_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert la.main(["source", "--output", str(tmp_path), "--table-only"]) == 1
+    assert "no run is finished" in capsys.readouterr().err
+
+
+def test_settings_of_the_plan_are_changed_by_section(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    write_json({"configurations": {CONFIGURATION: {"sam": {"model": "vit_b"}}}, "plans_name": "x"}, file)
+    change_settings(file, {"retraining": {"seed": 3}})
+    content = json.loads(file.read_text())
+    assert content == {
+        "configurations": {CONFIGURATION: {"sam": {"model": "vit_b"}, "retraining": {"seed": 3}}},
+        "plans_name": "x",
+    }
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(run_study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    _, workspace = run_study((), [])
+    lock = workspace.run("nnUNetTrainer", 1).folder.with_suffix(".lock")
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        lines, _ = run_study(("nnUNetTrainer", "nnUNetTrainer_MT"), [1])
+    assert [line for line in lines if line.startswith("train")] == ["train nnUNetTrainer_MT_8epochs seed 1 x50 True"]
+    assert "[seed_1/nnUNetTrainer] another process is at it" in capsys.readouterr().out
+
+
+def test_pseudo_labels_of_every_round_are_measured(run_study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, workspace = run_study(("nnUNetTrainerSFRPlus_MT",), [1, 2])
+    assert measure_pseudo_labels(STUDY, workspace) == {}, "without the truth of the unlabelled cases"
+    (workspace.base.raw_dataset / "labelsUl_truth").mkdir()
+    measured: list[tuple[str, str]] = []
+
+    def dice(project: Project, store: str) -> float:
+        measured.append((project.folder.parent.name, store))
+        return 0.5
+
+    monkeypatch.setattr(pseudo_labels, "_mean_dice", dice)
+    trainer = "nnUNetTrainerSFRPlus_MT"
+    assert measure_pseudo_labels(STUDY, workspace) == {
+        "SAM, round 0": [0.5],
+        f"{trainer}: the network before round 1": [0.5, 0.5],
+        f"{trainer}: SAM, round 1": [0.5, 0.5],
+        f"{trainer}: the network before round 2": [0.5, 0.5],
+        f"{trainer}: SAM, round 2": [0.5, 0.5],
+    }
+    assert measured[1:5] == [
+        ("seed_1", "round_1_model"),
+        ("seed_2", "round_1_model"),
+        ("seed_1", "round_1"),
+        ("seed_2", "round_1"),
+    ]
+
+
+def test_pseudo_labels_are_measured_on_the_original_grid(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Truth equal to the labels that are exported: a Dice of 1; a truth elsewhere: 0."""
+    monkeypatch.setattr(pseudo_labels, "DATASET_ID", project.paths.dataset_name)
+    monkeypatch.setattr(pseudo_labels, "TARGET", next(iter(project.class_names.values())))
+    truth = project.paths.raw / "labelsUl_truth"
+    store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.grid)
+    export_pseudo_labels(store, project, truth)
+    monkeypatch.setattr(Project, "raw_dataset", project.paths.raw)
+    root = project.paths.raw.parent.parent
+    here = Project(root, root / "nnUNet_raw", project.paths.plans_name)
+    assert pseudo_labels._measure(here, "round_0") == pytest.approx(1.0)
+    for file in truth.glob("*.nii.gz"):
+        image = sitk.ReadImage(str(file))
+        array = sitk.GetArrayFromImage(image)
+        array[:] = 0
+        array[0, 0, 0] = 1
+        wrong = sitk.GetImageFromArray(array)
+        wrong.CopyInformation(image)
+        sitk.WriteImage(wrong, str(file))
+    assert pseudo_labels._measure(here, "round_0") == 0.0
