@@ -1,4 +1,4 @@
-"""Whether a label map lies on the grid of its image, as far as nnU-Net's readers tell."""
+"""Whether a label map lies on the grid of its image or truth, as far as nnU-Net's readers tell."""
 
 from __future__ import annotations
 
@@ -10,37 +10,35 @@ import numpy as np
 
 from nnunet_sfr.errors import UserError
 
-_REMEDY = "a label map has to lie on the grid of the original image"
-
 
 def require_same_grid(
     file: Path,
     label: tuple[Sequence[int], Mapping[str, Any]],
     image: tuple[Sequence[int], Mapping[str, Any]],
     case: str,
+    *,
+    like: str = "image",
 ) -> None:
     """Compare size, spacing and, where the reader tells them, origin and direction.
 
     Args:
         file: with the label map, for the message.
-        label: three lengths in voxels and the reader's properties of the label map.
-        image: the same of its image.
+        label: lengths in voxels and the reader's properties of the label map.
+        image: the same of what it shall be like.
         case: identifier of both.
+        like: what that is, for the message.
 
     Raises:
         UserError: they differ.
     """
     (label_shape, found), (image_shape, wanted) = label, image
+    other, remedy = f"the {like} of case {case}", f"a label map has to lie on the grid of the {like}"
     if tuple(label_shape) != tuple(image_shape):
-        raise UserError(
-            f"{file}: {_size(label_shape)} voxels, but the image of case {case} has {_size(image_shape)}; {_REMEDY}"
-        )
+        raise UserError(f"{file}: {_size(label_shape)} voxels, but {other} has {_size(image_shape)}; {remedy}")
     for name, tolerance in _tolerances(wanted).items():
         is_, should = _geometry(found)[name], _geometry(wanted)[name]
         if not np.allclose(is_, should, atol=tolerance):
-            raise UserError(
-                f"{file}: {name} {_numbers(is_)}, but the image of case {case} has {_numbers(should)}; {_REMEDY}"
-            )
+            raise UserError(f"{file}: {name} {_numbers(is_)}, but {other} has {_numbers(should)}; {remedy}")
 
 
 def _geometry(properties: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,39 @@ def preprocess(raw: RawDataset, paths: SFRPaths, plans_manager: PlansManager, *,
     for cases, folder in ((raw.labelled, paths.labelled), (raw.unlabelled, paths.unlabelled)):
         removed += _remove_foreign_files(folder, cases)
         jobs += [_job(case, folder, paths.configuration, raw, plans_manager) for case in cases]
+    made = _do_pending(jobs, paths, processes)
+    return PreprocessingResult(made=made, kept=len(jobs) - made, removed=removed)
+
+
+def preprocess_new_labels(
+    identifiers: Collection[str], raw: RawDataset, paths: SFRPaths, plans_manager: PlansManager, *, processes: int
+) -> None:
+    """Preprocess cases that were unlabelled and are labelled now, and look at no other.
+
+    Args:
+        identifiers: of labelled cases.
+        raw: the listed data set.
+        paths: names the configuration and its folders.
+        plans_manager: nnU-Net's plan.
+        processes: processes that preprocess in parallel (each holds a case or two in memory).
+
+    Raises:
+        UserError: as :func:`preprocess`.
+    """
+    cases = [case for case in raw.labelled if case.identifier in identifiers]
+    _do_pending(
+        [_job(case, paths.labelled, paths.configuration, raw, plans_manager) for case in cases], paths, processes
+    )
+    for identifier in identifiers:
+        # data file first: see the module's docstring
+        for suffix in reversed(_FILES):
+            _with_suffix(paths.unlabelled / identifier, suffix).unlink(missing_ok=True)
+
+
+def _do_pending(jobs: Sequence[_Job], paths: SFRPaths, processes: int) -> int:
+    """Make the cases that are not up to date; return how many."""
     pending = [job for job in jobs if not _is_current(job)]
-    # of both folders: one may be left from a run that was killed
+    # of all folders: one may be left from a run that was killed
     scratches = {job.scratch for job in jobs}
     try:
         for scratch in scratches:
@@ -92,7 +123,7 @@ def preprocess(raw: RawDataset, paths: SFRPaths, plans_manager: PlansManager, *,
     finally:
         for scratch in scratches:
             shutil.rmtree(scratch, ignore_errors=True)
-    return PreprocessingResult(made=len(pending), kept=len(jobs) - len(pending), removed=removed)
+    return len(pending)
 
 
 def copy_ground_truth(raw: RawDataset, preprocessed: Path) -> None:

@@ -57,7 +57,7 @@ def evaluate_case(task: CaseTask) -> CaseResult:
     """
     truth, grid = _read(task, task.truth)
     prediction, found = _read(task, task.prediction)
-    require_same_grid(task.prediction, (prediction.shape, found), (truth.shape, grid), task.identifier)
+    require_same_grid(task.prediction, (prediction.shape, found), (truth.shape, grid), task.identifier, like="truth")
     warnings = [
         *_unknown_values(truth, task.truth, task.classes.known_values),
         *_unknown_values(prediction, task.prediction, task.classes.known_values),

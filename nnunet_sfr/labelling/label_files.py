@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from nnunet_sfr.data.cases import Case
 from nnunet_sfr.data.checks import read_label
+from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 
@@ -46,19 +47,8 @@ def check_label_file(file: Path, case: Case, properties: Mapping[str, Any], data
     """
     label, found = read_label(dataset.plans_manager.image_reader_writer_class, file, case)
     transposed = properties["shape_before_cropping"]
-    shape = (1, *(transposed[axis] for axis in dataset.plans_manager.transpose_backward))
-    if label.shape != shape:
-        raise UserError(
-            f"{file}: {_size(label.shape)} voxels, but the image of case {case.identifier} has {_size(shape)}; "
-            "a label map has to lie on the grid of the original image"
-        )
-    for name, tolerance in _tolerances(properties).items():
-        is_, should = _geometry(found)[name], _geometry(properties)[name]
-        if not np.allclose(is_, should, atol=tolerance):
-            raise UserError(
-                f"{file}: {name} {_numbers(is_)}, but the image of case {case.identifier} has {_numbers(should)}; "
-                "a label map has to lie on the grid of the original image"
-            )
+    shape = [transposed[axis] for axis in dataset.plans_manager.transpose_backward]
+    require_same_grid(file, (label.shape[1:], found), (shape, properties), case.identifier)
     _check_values(label, file, case, dataset)
 
 
@@ -73,33 +63,3 @@ def _check_values(label: np.ndarray, file: Path, case: Case, dataset: SFRDataset
     else:
         what = f"the value {unknown.min():g}, which is no label in dataset.json"
     raise UserError(f"{file}: case {case.identifier} has {what}")
-
-
-def _geometry(properties: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What nnU-Net's readers tell of where an image lies: spacing always, the rest depends on the reader."""
-    geometry = {"spacing": np.asarray(properties["spacing"], float)}
-    if "sitk_stuff" in properties:
-        itk = properties["sitk_stuff"]
-        geometry |= {"origin": np.asarray(itk["origin"]), "direction": np.asarray(itk["direction"])}
-    if "nibabel_stuff" in properties:
-        affines = properties["nibabel_stuff"]
-        affine = np.asarray(affines.get("reoriented_affine", affines["original_affine"]))
-        geometry |= {"origin": affine[:3, 3], "direction": affine[:3, :3]}
-    return geometry
-
-
-def _tolerances(properties: Mapping[str, Any]) -> dict[str, float]:
-    """How far a number may be off besides nnU-Net's relative 1e-5 (numpy's), which allows nothing around 0.
-
-    Headers in single precision put 1e-7 in the place of a 0.
-    """
-    smallest = float(np.min(properties["spacing"]))
-    return {name: {"origin": 1e-3 * smallest, "direction": 1e-5}.get(name, 1e-8) for name in _geometry(properties)}
-
-
-def _numbers(values: Iterable[float]) -> str:
-    return " ".join(f"{value:g}" for value in np.ravel(np.asarray(values)))
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape[1:]))

@@ -53,7 +53,7 @@ def decide(step: Step, record: Record | None, cache: HashCache) -> Decision:
     if record is None or step.files_tell:
         return _without_record(step, inputs, outputs)
     changed = differing(record.inputs, inputs)
-    if changed:
+    if changed and not step.has_taken_in(changed):
         return Decision(Action.ANEW, f"changed since: {_listed(changed)}", inputs, outputs)
     inputs = merged(record.inputs, inputs)
     if outputs is None:
@@ -62,6 +62,8 @@ def decide(step: Step, record: Record | None, cache: HashCache) -> Decision:
     if record.status != DONE:
         action = Action.SKIP if step.proves_itself else Action.GO_ON
         return Decision(action, f"{record.status} last time", inputs, outputs)
+    if changed:
+        return Decision(Action.SKIP, "another command has taken in what changed", inputs, outputs)
     if outputs == record.outputs:
         return Decision(Action.SKIP, "", inputs, outputs)
     # somebody else has been at work on the result: the command is to judge it

@@ -1,4 +1,4 @@
-"""One ``sfr_run`` at a time on a data set, and who it is."""
+"""One ``sfr_run`` or ``sfr_add_labels`` at a time on a data set, and who it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from nnunet_sfr.atomic import process_exists, write_json
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.pipeline.run_folder import RunFolder
+from nnunet_sfr.pipeline.run_folder import DatasetLocks
 from nnunet_sfr.pipeline.supervise import LOCK_TIMEOUT
 
 
@@ -36,12 +36,17 @@ class Holder:
             return True
         return process_exists(self.pid)
 
+    @property
+    def program(self) -> str:
+        """``sfr_run`` or ``sfr_add_labels``."""
+        return self.command.partition(" ")[0]
+
     def __str__(self) -> str:
         return f"{self.user} on {self.host}, process {self.pid}, since {self.since}: {self.command}"
 
 
 @contextlib.contextmanager
-def locked(run: RunFolder, command: str) -> Iterator[None]:
+def locked(run: DatasetLocks, command: str) -> Iterator[None]:
     """Hold the data set's lock, with nothing of an earlier run alive.
 
     Args:
@@ -58,8 +63,8 @@ def locked(run: RunFolder, command: str) -> Iterator[None]:
     except Timeout:
         holder = read_holder(run)
         raise UserError(
-            f"{run.dataset_name}: another sfr_run is at work on this data set ({holder or 'just started'}); wait for "
-            "it, or end it"
+            f"{run.dataset_name}: another {holder.program if holder else 'sfr_run'} is at work on this data set "
+            f"({holder or 'just started'}); wait for it, or end it"
         ) from None
     try:
         since = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -76,7 +81,7 @@ def locked(run: RunFolder, command: str) -> Iterator[None]:
         lock.release()
 
 
-def read_holder(run: RunFolder) -> Holder | None:
+def read_holder(run: DatasetLocks) -> Holder | None:
     """Who holds the lock, or held it when it was killed; None if nobody can be named."""
     try:
         return Holder(**json.loads(run.lock_holder.read_text()))

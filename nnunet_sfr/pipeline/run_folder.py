@@ -23,7 +23,30 @@ TRAINER_PREFIX = "nnUNetTrainer"
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class DatasetLocks:
+    """The files by which those who change a data set keep out of each other's way.
+
+    Args:
+        dataset_name: nnU-Net's full name.
+    """
+
+    dataset_name: str
+
+    @property
+    def lock(self) -> Path:
+        return nnunet_root("nnUNet_preprocessed") / self.dataset_name / ".sfr_run.lock"
+
+    @property
+    def lock_holder(self) -> Path:
+        return self.lock.with_name(".sfr_run.lock.json")
+
+    @property
+    def step_lock(self) -> Path:
+        return self.lock.with_name(".sfr_run.step.lock")
+
+
+@dataclass(frozen=True)
+class RunFolder(DatasetLocks):
     """The paths of one run.
 
     Args:
@@ -34,7 +57,6 @@ class RunFolder:
         name: what tells it from other runs on this fold: ``SFR_MT``, ``SFRPlus_MT_5epochs``.
     """
 
-    dataset_name: str
     plans_name: str
     configuration: str
     fold: Fold
@@ -68,15 +90,3 @@ class RunFolder:
     def other_states(self) -> list[Path]:
         """The state files of the other runs, whose steps can be the same as ours."""
         return sorted(file for file in self.all_runs.glob("fold_*/*/state.json") if file != self.state)
-
-    @property
-    def lock(self) -> Path:
-        return nnunet_root("nnUNet_preprocessed") / self.dataset_name / ".sfr_run.lock"
-
-    @property
-    def lock_holder(self) -> Path:
-        return self.lock.with_name(".sfr_run.lock.json")
-
-    @property
-    def step_lock(self) -> Path:
-        return self.lock.with_name(".sfr_run.step.lock")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_sfr.pipeline.digests import Files, Parts
 from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS
@@ -19,6 +21,9 @@ from nnunet_sfr.pipeline.parts import (
 )
 from nnunet_sfr.pipeline.project import MANIFEST, STUDENT, Project, read_json, visible_files
 from nnunet_sfr.pipeline.step import Command, Step
+
+if TYPE_CHECKING:  # it comes with nnU-Net, which takes ten seconds to import
+    from nnunet_sfr.data.cases import RawDataset
 
 
 def ensure_split(project: Project) -> None:
@@ -82,11 +87,17 @@ class Plan(Step):
         return self.project.paths.plans_file
 
     def inputs(self) -> Parts:
-        project, options = self.project, self.options
+        options = self.options
         return {
             "-pl": options.planner,
             "-overwrite_target_spacing": options.target_spacing,
             "-sam": options.sam,
+            **self._raw_parts(),
+        }
+
+    def _raw_parts(self) -> Parts:
+        project = self.project
+        return {
             "raw dataset.json": project.raw_dataset_json(),
             "images of labelled cases": Files(tuple(project.raw_images())),
             "labels": Files(tuple(project.raw_labels())),
@@ -121,15 +132,30 @@ class Plan(Step):
             return False
         if not self.project.is_planned() or options.planner not in (None, self._planner_used):
             return False
+        from nnunet_sfr.corrections.planned import fingerprint_file, stamps
         from nnunet_sfr.data.cases import list_cases
-        from nnunet_sfr.planning.fingerprint import OWN_KEY
 
-        raw, project = list_cases(self.project.paths.raw), self.project
-        fingerprint = read_json(project.paths.preprocessed / "dataset_fingerprint.json", "delete it")
-        if fingerprint.get(OWN_KEY, {}).get("stamp") != raw.stamp():
+        raw = list_cases(self.project.paths.raw)
+        fingerprint = read_json(fingerprint_file(self.project.paths.preprocessed), "delete it")
+        return raw.stamp() in stamps(fingerprint) and self._has_cases(raw)
+
+    def has_taken_in(self, changed: Sequence[str]) -> bool:
+        """Whether sfr_add_labels has changed the raw data, and nobody since.
+
+        It keeps the plan, which would be another one with more labelled cases, and preprocesses the new ones by it.
+        """
+        if not self.project.is_planned() or not set(changed) <= self._raw_parts().keys():
             return False
+        from nnunet_sfr.corrections.planned import knows_added_labels
+        from nnunet_sfr.data.cases import list_cases
+
+        raw = list_cases(self.project.paths.raw)
+        return knows_added_labels(self.project.paths.preprocessed, raw) and self._has_cases(raw)
+
+    def _has_cases(self, raw: RawDataset) -> bool:
+        """Whether the raw cases, and no others, are preprocessed."""
         for cases, unlabelled in ((raw.labelled, False), (raw.unlabelled, True)):
-            there = {file.name for file in visible_files(project.cases_folder(unlabelled=unlabelled))}
+            there = {file.name for file in visible_files(self.project.cases_folder(unlabelled=unlabelled))}
             # of each case the first and the last file to be put in place
             wanted = {f"{case.identifier}{ending}" for case in cases for ending in (".pkl", ".b2nd")}
             if not wanted <= there or len(there) != 3 * len(cases):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_sfr.paths import nnunet_root
@@ -107,6 +108,14 @@ class Step:
         This comes before the command, although some can overwrite: killed before it has done so, the next one would
         take the old result for its own.
         """
+
+    def has_taken_in(self, changed: Sequence[str]) -> bool:
+        """Whether another command has brought the result up to date with inputs that changed.
+
+        Args:
+            changed: the names of their parts.
+        """
+        return False
 
     def found_complete(self) -> bool:
         """Whether a result that no record vouches for can be taken as it is, without running the command.

@@ -13,7 +13,9 @@ from functools import cached_property
 from pathlib import Path
 
 from nnunet_sfr.atomic import remove_leftovers
+from nnunet_sfr.corrections.journal import require_completed
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import nnunet_root
 from nnunet_sfr.pipeline.decisions import Action, Decision, decide, result_of
 from nnunet_sfr.pipeline.digests import HashCache
 from nnunet_sfr.pipeline.locking import locked
@@ -49,12 +51,14 @@ def walk(options: RunOptions, typed: str, run: Runner = run_command) -> None:
         run: runs a command.
 
     Raises:
-        UserError: another run holds the data set, or something is wrong that the user can mend.
+        UserError: another run holds the data set, an sfr_add_labels was stopped half-way, or something else is wrong
+            that the user can mend.
         StepError: a step failed.
         InterruptedRunError: a signal ended it; the state says where it was.
     """
     folder = options.run_folder
     with ending_signals_raise(), locked(folder, typed):
+        require_completed(nnunet_root("nnUNet_raw") / options.dataset_name)
         history = History.read(folder)
         history.end_what_was_killed()
         for place in (folder.lock.parent, folder.all_runs, folder.folder):

@@ -11,6 +11,7 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_sfr.atomic import is_disk_full
+from nnunet_sfr.corrections.journal import require_completed
 from nnunet_sfr.data.cases import RawDataset, list_cases
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
 from nnunet_sfr.dataset import open_dataset, read_json, resolve_dataset_name
@@ -74,6 +75,7 @@ def plan_and_preprocess(
         name = resolve_dataset_name(dataset_name_or_id)
         planner_class = find_planner(planner)
         check_target_spacing(target_spacing)
+        require_completed(nnunet_root("nnUNet_raw") / name)
         raw = list_cases(nnunet_root("nnUNet_raw") / name)
         print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
         preprocessed = nnunet_root("nnUNet_preprocessed") / name

@@ -1,0 +1,62 @@
+"""``sfr_add_labels``: corrected label maps come back, and unlabelled cases become labelled ones."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from .command_line import argument_parser, run
+
+
+def main() -> int:
+    """Parse the command line and take the labels; returns the exit code."""
+    arguments = _parser().parse_args()
+
+    def command() -> None:
+        # importing torch takes seconds, which -h should not
+        from nnunet_sfr.corrections.add_labels import add_labels
+
+        add_labels(
+            arguments.dataset,
+            arguments.folder,
+            typed=shlex.join(["sfr_add_labels", *sys.argv[1:]]),
+            plans=arguments.plans,
+            processes=arguments.processes,
+        )
+
+    exit_code: int = run(command)
+    return exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = argument_parser(
+        "sfr_add_labels",
+        "Take corrected label maps as labels. The cases move from imagesUl to imagesTr, are preprocessed as labelled "
+        "ones by every plan that there is (which stays as it is), join the training cases of every fold, and leave the "
+        "pseudo-labels; nothing else is computed anew. Everything is checked before anything changes, and a call that "
+        "was stopped is completed by the next one. In the end it shows which commands to run again, with -p those of "
+        "one plan.",
+    )
+    parser.set_defaults(plans=None)
+    parser.add_argument(
+        "-i",
+        dest="folder",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="label maps of unlabelled cases, called <case> and the data set's file ending, on the grid of the image, "
+        "with the label values of dataset.json: those of sfr_pseudolabel --export, corrected, for example. A case that "
+        "has this very label already is passed over",
+    )
+    parser.add_argument(
+        "-np",
+        dest="processes",
+        type=int,
+        default=min(4, os.cpu_count() or 1),
+        metavar="N",
+        help="processes that read and preprocess; each needs memory for a case at full size",
+    )
+    return parser

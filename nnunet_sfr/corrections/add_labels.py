@@ -1,0 +1,177 @@
+"""Corrected label maps become labels: raw data, preprocessed cases, splits, pseudo-labels and selections follow.
+
+Everything is checked before anything changes; then what is to be done is written down (:mod:`journal`), and every step
+of it can be repeated, so that a call that was killed is completed by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from nnunet_sfr.atomic import is_disk_full
+from nnunet_sfr.corrections import derived_data, planned
+from nnunet_sfr.corrections.journal import Journal, read_journal, remove_remains, stage
+from nnunet_sfr.corrections.label_maps import check_label_maps, find_label_maps
+from nnunet_sfr.corrections.outdated import commands_to_repeat
+from nnunet_sfr.corrections.raw_data import (
+    IMAGES,
+    LABELS,
+    move_raw_files,
+    unwritable,
+    update_dataset_json,
+    with_labelled,
+)
+from nnunet_sfr.data.cases import RawDataset, list_cases
+from nnunet_sfr.dataset import SFRDataset, resolve_dataset_name
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import UNLABELLED_IMAGES, nnunet_root
+from nnunet_sfr.pipeline.locking import locked
+from nnunet_sfr.pipeline.run_folder import DatasetLocks
+
+
+def add_labels(
+    dataset_name_or_id: str | int, folder: Path, *, typed: str, plans: str | None = None, processes: int = 1
+) -> None:
+    """Take the label maps in a folder as labels of the unlabelled cases that they are named after.
+
+    Args:
+        dataset_name_or_id: nnU-Net's name or number.
+        folder: of label maps, ``<case><file ending>``.
+        typed: the command as the user gave it, for others who find the data set locked.
+        plans: the plans whose commands are shown in the end; None for all.
+        processes: processes that read and preprocess.
+
+    Raises:
+        UserError: anything in the label maps or the data set that the user can mend, a full disk too; or an sfr_run is
+            at work on the data set.
+    """
+    name = resolve_dataset_name(dataset_name_or_id)
+    raw_folder = nnunet_root("nnUNet_raw") / name
+    try:
+        completed = _complete_earlier_call(raw_folder, typed, processes)
+        datasets = _shown(planned.planned_configurations(name), plans, name)
+        taken = _add(raw_folder, folder, typed, processes)
+    except OSError as error:
+        if is_disk_full(error):
+            raise UserError(f"{raw_folder}: the disk is full; free some space and run the same command again") from None
+        raise
+    for line in commands_to_repeat(datasets) if completed or taken else ():
+        print(line)
+
+
+def _complete_earlier_call(raw: Path, typed: str, processes: int) -> bool:
+    """Complete what was stopped; returns whether there was anything."""
+    if read_journal(raw) is None:
+        return False
+    with locked(DatasetLocks(raw.name), typed):
+        journal = read_journal(raw)
+        if journal is not None:
+            print("an earlier sfr_add_labels was stopped; completing it first")
+            _complete(journal, processes)
+    return True
+
+
+def _add(raw_folder: Path, folder: Path, typed: str, processes: int) -> bool:
+    """Check the label maps and take them; returns whether any was new."""
+    raw = list_cases(raw_folder)
+    maps = find_label_maps(folder, raw)
+    if maps.known:
+        print(f"{len(maps.known)} of {len(maps.known) + len(maps.new)} cases have this very label already")
+    if not maps.new:
+        return False
+    _check_data_set(raw)
+    check_label_maps(maps.new, raw, processes=processes)
+    with locked(DatasetLocks(raw_folder.name), typed):
+        _take(maps.new, raw, processes)
+    return True
+
+
+def _shown(datasets: list[SFRDataset], plans: str | None, name: str) -> list[SFRDataset]:
+    if plans is None:
+        return datasets
+    chosen = [dataset for dataset in datasets if dataset.paths.plans_name == plans]
+    if not chosen:
+        known = ", ".join(sorted({dataset.paths.plans_name for dataset in datasets})) or "none"
+        raise UserError(f"-p {plans}: {name} has no such SFR plan; choose from {known}, or leave -p out")
+    return chosen
+
+
+def _check_data_set(raw: RawDataset) -> None:
+    """Check what the steps will read and write besides the label maps.
+
+    Raises:
+        UserError: something of it is damaged, read-only, or of other raw data.
+    """
+    preprocessed = _preprocessed(raw.folder)
+    folders = [raw.folder, *(raw.folder / name for name in (IMAGES, LABELS, UNLABELLED_IMAGES)), preprocessed]
+    for closed in unwritable(folders):
+        raise UserError(f"{closed}: cannot be written to; ask its owner for the permission")
+    datasets = planned.planned_configurations(raw.folder.name)
+    if not datasets:
+        raise UserError(
+            f"{preprocessed}: has no SFR plan; move the images to {IMAGES} and the labels to {LABELS} by hand, since "
+            "nothing depends on them yet, or run sfr_plan_and_preprocess first"
+        )
+    planned.require_planned_from(raw, preprocessed)
+    derived_data.read_splits(preprocessed)
+    derived_data.read_selections(datasets)
+
+
+def _take(maps: Mapping[str, Path], raw: RawDataset, processes: int) -> None:
+    """Decide, and do it; nobody else is at work on the data set."""
+    now = list_cases(raw.folder)
+    if read_journal(raw.folder) is not None or now.stamp() != raw.stamp():
+        raise UserError(f"{raw.folder}: has changed while the label maps were checked; run the same command again")
+    try:
+        journal = _journal(raw, stage(raw.folder, maps))
+        journal.commit()
+    finally:
+        remove_remains(raw.folder)
+    _complete(journal, processes)
+
+
+def _journal(raw: RawDataset, copies: Mapping[str, Path]) -> Journal:
+    """What is to be done, and how the raw data will look then."""
+    becoming = [replace(case, label=copies[case.identifier]) for case in raw.unlabelled if case.identifier in copies]
+    images = {case.identifier: [image.name for image in case.images] for case in becoming}
+    num_training = len(raw.labelled) + len(becoming)
+    ending = raw.dataset_json["file_ending"]
+    after = replace(
+        raw,
+        dataset_json=with_labelled(raw.dataset_json, images, ending, num_training),
+        labelled=(*raw.labelled, *becoming),
+        unlabelled=tuple(case for case in raw.unlabelled if case.identifier not in copies),
+    )
+    # moved files keep name, size and time of change, so the stamp is known beforehand
+    return Journal(raw.folder, images, ending, num_training, after.stamp())
+
+
+def _complete(journal: Journal, processes: int) -> None:
+    """Every step that is not done yet, whatever has been done before."""
+    preprocessed, cases = _preprocessed(journal.raw), journal.cases
+    move_raw_files(journal)
+    update_dataset_json(journal.raw, journal)
+    raw = list_cases(journal.raw)
+    datasets = planned.planned_configurations(journal.raw.name)  # none if somebody has deleted them since
+    print(f"{', '.join(cases)}: labelled now ({len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases)")
+    if datasets:
+        update_dataset_json(preprocessed, journal)
+        derived_data.update_preprocessed(datasets, raw, cases, processes=processes)
+        stores = derived_data.remove_pseudo_labels(datasets, cases)
+        derived_data.remove_from_selections(datasets, cases)
+        print(f"stores of pseudo-labels that they are no longer in: {len(stores)}")
+    if derived_data.add_to_splits(preprocessed, cases):
+        print(f"{derived_data.splits_file(preprocessed).name}: they are training cases of every fold")
+    if datasets:
+        planned.record_added_labels(preprocessed, cases, journal.stamp)
+        print(
+            "the plan stays as it is: the images are the same, and its intensity statistics are those of the labels "
+            "that it was made from. sfr_plan_and_preprocess, called as before, makes a new one"
+        )
+    journal.end()
+
+
+def _preprocessed(raw: Path) -> Path:
+    return nnunet_root("nnUNet_preprocessed") / raw.name

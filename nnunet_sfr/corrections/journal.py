@@ -1,0 +1,131 @@
+"""What sfr_add_labels has decided to do: on disk before the first file changes, so that any later call can complete it.
+
+``nnUNet_raw/<data set>/.sfr_add_labels/`` holds ``journal.json`` and copies of the label maps. It appears with one
+rename, when everything has been checked, and goes when everything is done. Nothing here imports nnU-Net, since
+``sfr_run`` asks too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.errors import UserError
+
+FOLDER, PARTIAL = ".sfr_add_labels", ".sfr_add_labels.partial"
+_FILE = "journal.json"
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Cases that are becoming labelled.
+
+    Args:
+        raw: ``nnUNet_raw/<name>``.
+        images: file names of the channels, in their order, by identifier.
+        file_ending: of the data set.
+        num_training: number of labelled cases when it is done.
+        stamp: :meth:`nnunet_sfr.data.cases.RawDataset.stamp` of the raw data when it is done.
+    """
+
+    raw: Path
+    images: Mapping[str, Sequence[str]]
+    file_ending: str
+    num_training: int
+    stamp: str
+
+    @property
+    def cases(self) -> list[str]:
+        """Identifiers, sorted."""
+        return sorted(self.images)
+
+    def label_name(self, case: str) -> str:
+        return f"{case}{self.file_ending}"
+
+    def label(self, case: str) -> Path:
+        """The copy of a label map, until it is in its place."""
+        return self.raw / FOLDER / self.label_name(case)
+
+    def commit(self) -> None:
+        """Let what :func:`stage` has copied be done: from here on it will be."""
+        partial = self.raw / PARTIAL
+        content = {
+            "images": {case: list(names) for case, names in self.images.items()},
+            "file_ending": self.file_ending,
+            "num_training": self.num_training,
+            "stamp": self.stamp,
+        }
+        write_json(content, partial / _FILE)
+        os.rename(partial, self.raw / FOLDER)
+
+    def end(self) -> None:
+        """Everything is done."""
+        (self.raw / FOLDER / _FILE).unlink(missing_ok=True)
+        shutil.rmtree(self.raw / FOLDER)
+
+
+def read_journal(raw: Path) -> Journal | None:
+    """What an earlier call has decided and not completed.
+
+    Args:
+        raw: ``nnUNet_raw/<name>``.
+
+    Raises:
+        UserError: the journal is damaged.
+    """
+    file = raw / FOLDER / _FILE
+    if not file.is_file():
+        return None
+    try:
+        return Journal(raw=raw, **json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{file}: cannot be read ({error}); look into the folder for the label maps, put them and their images in "
+            "place by hand, delete it and run sfr_plan_and_preprocess"
+        ) from None
+
+
+def require_completed(raw: Path) -> None:
+    """Refuse to work with a data set that is half changed.
+
+    Raises:
+        UserError: an sfr_add_labels was stopped before its end.
+    """
+    if read_journal(raw) is not None:
+        raise UserError(f"{raw / FOLDER}: sfr_add_labels was stopped before its end; run it again to complete it")
+
+
+def stage(raw: Path, labels: Mapping[str, Path]) -> dict[str, Path]:
+    """Copy label maps to where :meth:`Journal.commit` takes them, times of change too.
+
+    Args:
+        raw: ``nnUNet_raw/<name>``, without a journal.
+        labels: files by identifier.
+
+    Returns:
+        The copies by identifier.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written to.
+    """
+    remove_remains(raw)
+    try:
+        copies = {case: raw / PARTIAL / label.name for case, label in labels.items()}
+        for case, copy in copies.items():
+            with replacing(copy) as temporary:
+                shutil.copy2(labels[case], temporary)
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: cannot be written to; ask its owner for the permission") from None
+    return copies
+
+
+def remove_remains(raw: Path) -> None:
+    """Remove what calls have left that were killed before they had decided, or after everything was done."""
+    for name in (PARTIAL, FOLDER):
+        if not (raw / FOLDER / _FILE).is_file() or name == PARTIAL:
+            shutil.rmtree(raw / name, ignore_errors=True)

@@ -1,0 +1,154 @@
+"""The label maps that a user brings back: found, and checked before anything changes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from nnunet_sfr.data.cases import Case, RawDataset, raise_first
+from nnunet_sfr.data.checks import read_label
+from nnunet_sfr.data.grids import require_same_grid
+from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.paths import UNLABELLED_IMAGES
+
+_SPACING_ENDING = ".json"
+"""Of the file in which nnU-Net's TIFF writer puts the spacing, beside the label map."""
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """What a folder of label maps brings.
+
+    Args:
+        new: files by identifier, of unlabelled cases.
+        known: identifiers of labelled cases that have this very label already.
+    """
+
+    new: Mapping[str, Path]
+    known: tuple[str, ...]
+
+
+def find_label_maps(folder: Path, raw: RawDataset) -> LabelMaps:
+    """Sort the files of a folder by what they are.
+
+    Args:
+        folder: of label maps, ``<case><file ending>``.
+        raw: the listed data set.
+
+    Raises:
+        UserError: no such folder or nothing in it, a file that is no label map of a case, a case that is labelled
+            already with another label, a label map in the place of the new one, or no case left unlabelled.
+    """
+    ending = raw.dataset_json["file_ending"]
+    names = f"<case>{ending}, with unlabelled cases of {raw.folder.name}"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: not found; name the folder with the label maps, {names}")
+    files = {file.name: file for file in sorted(folder.iterdir()) if not file.name.startswith(".")}
+    if not files:
+        raise UserError(f"{folder}: is empty; put label maps there, {names}")
+    labelled = {f"{case.identifier}{ending}": case for case in raw.labelled}
+    unlabelled = {f"{case.identifier}{ending}": case for case in raw.unlabelled}
+    spacings = {f"{name.removesuffix(ending)}{_SPACING_ENDING}" for name in files if name in {*labelled, *unlabelled}}
+    problems = [
+        f"{file}: is no label map of an unlabelled case; remove it, or call it {names}"
+        for name, file in files.items()
+        if name not in {*labelled, *unlabelled, *spacings}
+    ]
+    known = {case.identifier: files[name] for name, case in labelled.items() if name in files}
+    problems += [_conflict(files[name], case) for name, case in labelled.items() if name in files]
+    new = {case.identifier: files[name] for name, case in unlabelled.items() if name in files}
+    problems += [_occupied(raw, case.identifier, name) for name, case in unlabelled.items() if name in files]
+    raise_first([problem for problem in problems if problem])
+    if len(new) == len(raw.unlabelled):
+        raise UserError(
+            f"{folder}: labels every unlabelled case, and SFR needs one; leave one out, or train nnU-Net alone on "
+            "all of them"
+        )
+    return LabelMaps(new, tuple(known))
+
+
+def _conflict(file: Path, case: Case) -> str:
+    """What is wrong with a label map of a labelled case; nothing if it is the label that the case has."""
+    assert case.label is not None
+    if file_hash(file) == file_hash(case.label):
+        return ""
+    return (
+        f"{file}: case {case.identifier} is labelled already, by {case.label}; to change its label replace that file "
+        "and run sfr_plan_and_preprocess"
+    )
+
+
+def _occupied(raw: RawDataset, identifier: str, name: str) -> str:
+    """What lies in the place of a label that is to come; nothing if the place is free."""
+    place = raw.folder / "labelsTr" / name
+    if not place.exists():
+        return ""
+    return f"{place}: is there, though case {identifier} is in {UNLABELLED_IMAGES}; remove one of the two labels"
+
+
+def check_label_maps(maps: Mapping[str, Path], raw: RawDataset, *, processes: int) -> None:
+    """Read every label map and check its grid and its values.
+
+    Args:
+        maps: files by identifier.
+        raw: the listed data set.
+        processes: processes that read in parallel.
+
+    Raises:
+        UserError: a file that cannot be read, lies on another grid than its image, or has a value that dataset.json
+            does not name.
+    """
+    if not maps:
+        return
+    manager = LabelManager(raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order"))
+    values = [int(value) for value in manager.all_labels]
+    if manager.ignore_label is not None:
+        values.append(int(manager.ignore_label))
+    cases = [case for case in raw.unlabelled if case.identifier in maps]
+    # what it tries in vain prints tracebacks
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        reader = determine_reader_writer_from_dataset_json(raw.dataset_json, str(cases[0].images[0]), verbose=False)
+    tasks = [_Check(maps[case.identifier], case, reader, tuple(values)) for case in cases]
+    found = run_parallel(_problem, tasks, processes=processes, description="Checking label maps")
+    raise_first([problem for problem in found if problem])
+
+
+@dataclass(frozen=True)
+class _Check:
+    """One task of :func:`check_label_maps`."""
+
+    file: Path
+    case: Case
+    reader: type[BaseReaderWriter]
+    values: tuple[int, ...]
+
+
+def _problem(task: _Check) -> str:
+    """What is wrong with a label map; nothing if it can be taken."""
+    file, case = task.file, task.case
+    try:
+        label, properties = read_label(task.reader, file, case)
+        with contextlib.redirect_stdout(io.StringIO()):  # the TIFF reader remarks on every image
+            image, wanted = task.reader().read_images([str(image) for image in case.images])
+        require_same_grid(file, (label.shape[1:], properties), (image.shape[1:], wanted), case.identifier)
+    except UserError as problem:
+        return str(problem)
+    except MemoryError:
+        return f"{file}: memory ran out; use fewer processes (-np)"
+    unknown = label[~np.isin(label, task.values)]
+    if not unknown.size:
+        return ""
+    return (
+        f"{file}: case {case.identifier} has the label {unknown.min():g}, which dataset.json does not name; mend the "
+        "label map"
+    )

@@ -1,0 +1,78 @@
+"""The raw data of corrected cases: labels and images in their new places, and what dataset.json says of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.corrections.journal import Journal
+from nnunet_sfr.dataset import read_json
+from nnunet_sfr.paths import UNLABELLED_IMAGES
+
+IMAGES, LABELS = "imagesTr", "labelsTr"
+DATASET_JSON = "dataset.json"
+
+
+def move_raw_files(journal: Journal) -> None:
+    """Put labels and images among those of the labelled cases, as far as they are not there yet."""
+    raw = journal.raw
+    for case in journal.cases:
+        _move(journal.label(case), raw / LABELS / journal.label_name(case))
+        for name in journal.images[case]:
+            _move(raw / UNLABELLED_IMAGES / name, raw / IMAGES / name)
+
+
+def update_dataset_json(folder: Path, journal: Journal) -> None:
+    """Let a dataset.json, the raw one or its copy, tell of the labelled cases that there are now."""
+    file = folder / DATASET_JSON
+    content = read_json(file, "write it as nnU-Net's data set format asks for")
+    updated = with_labelled(content, journal.images, journal.file_ending, journal.num_training)
+    if updated != content:
+        write_json(updated, file)
+
+
+def with_labelled(
+    dataset_json: dict[str, Any], images: dict[str, Any] | Any, ending: str, num_training: int
+) -> dict[str, Any]:
+    """The content of dataset.json with more labelled cases.
+
+    Args:
+        dataset_json: without them, or with them.
+        images: file names of their channels, by identifier.
+        ending: of files.
+        num_training: how many labelled cases there are with them.
+    """
+    content = {**dataset_json, "numTraining": num_training}
+    if "dataset" in dataset_json:
+        entries = {
+            case: {"images": [f"{IMAGES}/{name}" for name in images[case]], "label": f"{LABELS}/{case}{ending}"}
+            for case in sorted(images)
+        }
+        content["dataset"] = {**dataset_json["dataset"], **entries}
+    return content
+
+
+def unwritable(folders: Iterable[Path]) -> list[Path]:
+    """The folders, of those that are there, in which this user cannot move files."""
+    return [folder for folder in folders if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK)]
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file that may have been moved by an earlier call."""
+    if not source.exists():
+        return
+    target.parent.mkdir(exist_ok=True)
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # imagesUl can be a link to another disk
+        with replacing(target) as temporary:
+            shutil.copy2(source, temporary)
+        source.unlink()

@@ -1,0 +1,502 @@
+"""Corrected labels: what becomes of the cases, what stays as it was, what is refused, and calls that are killed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+from nnunet_sfr.corrections import planned, raw_data
+from nnunet_sfr.corrections.add_labels import add_labels
+from nnunet_sfr.corrections.journal import FOLDER, PARTIAL, read_journal
+from nnunet_sfr.data.cases import list_cases
+from nnunet_sfr.data.datasets import PseudoLabelledDataset
+from nnunet_sfr.data.preprocessing import PreprocessingResult, preprocess
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.dataset import SFRDataset, open_dataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.labelling.common import Share
+from nnunet_sfr.pipeline.locking import locked
+from nnunet_sfr.planning import fingerprint
+from nnunet_sfr.planning.pipeline import plan_and_preprocess
+from nnunet_sfr.sam_stage.finetuning import fine_tune
+from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
+from nnunet_sfr.selection import read_selection, select
+from tests.later_round import BY_FLIPS, fill_model_store
+from tests.pipeline.fake_commands import run_options
+from tests.tiny_dataset import BACKGROUND, BLOB, NAME, write_image
+from tests.tiny_project import PLANS, fill_store, make_project, nnunet_folders, project_copy
+
+FIRST, REST, LAST = "unlabelled_00", "unlabelled_01", "unlabelled_02"
+COARSE = "Coarse"
+CPU = torch.device("cpu")
+SPLITS = [{"train": ["train_00"], "val": ["train_01"]}, {"train": ["train_01"], "val": ["train_00"]}]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two labelled and three unlabelled cases of two channels, two plans, two stores, a selection and two folds."""
+    root = tmp_path_factory.mktemp("template")
+    with nnunet_folders(root), pytest.MonkeyPatch.context() as patch:
+        dataset = make_project(root, labelled=2, unlabelled=3, test=0, channels=2)
+        patch.setattr(fingerprint, "FOREGROUND_SAMPLES", 6000)
+        options: dict[str, Any] = {"fingerprint_processes": 1, "processes": 1, "target_spacing": (2.0, 2.0, 2.0)}
+        plan_and_preprocess(NAME, planner="ExperimentPlannerCPU", plans_name=COARSE, **options)
+        fill_store(dataset)
+        fill_model_store(dataset, {FIRST: 0.9, REST: 0.8, LAST: 0.1})
+        select(dataset, "all", 1, BY_FLIPS, overrule_low=[FIRST])
+        (dataset.paths.preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+        corrected = root / "corrected"
+        for case in (FIRST, LAST):
+            image = dataset.paths.raw_unlabelled / f"{case}_0000.nii.gz"
+            write_image(corrected / f"{case}.nii.gz", blob(image).astype(np.uint8))
+    return root
+
+
+@pytest.fixture
+def dataset(template: Path, tmp_path: Path) -> Iterator[SFRDataset]:
+    with project_copy(template, tmp_path / "project") as dataset:
+        yield dataset
+
+
+@pytest.fixture
+def corrected(dataset: SFRDataset) -> Path:
+    """Two of three label maps."""
+    return dataset.paths.raw.parents[1] / "corrected"
+
+
+def blob(image: Path) -> np.ndarray:
+    array: np.ndarray = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(image))) > (BACKGROUND + BLOB) / 2
+    return array
+
+
+def add(folder: Path, **options: Any) -> None:
+    add_labels(NAME, folder, typed=f"sfr_add_labels -d 42 -i {folder}", **options)
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    """The content of every file but locks."""
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    return {name: file.read_bytes() for name, file in sorted(files.items()) if ".sfr_run." not in name}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def identifiers(folder: Path) -> list[str]:
+    return sorted(nnUNetDatasetBlosc2.get_identifiers(str(folder)))
+
+
+def content(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
+def test_the_raw_data_follow(dataset: SFRDataset, corrected: Path) -> None:
+    before = below(dataset.paths.raw)
+    add(corrected)
+    raw = list_cases(dataset.paths.raw)
+    assert [case.identifier for case in raw.labelled] == ["train_00", "train_01", FIRST, LAST]
+    assert [case.identifier for case in raw.unlabelled] == [REST]
+    assert raw.dataset_json["numTraining"] == 4
+    after = below(dataset.paths.raw)
+    for case in (FIRST, LAST):
+        for channel in ("_0000.nii.gz", "_0001.nii.gz"):
+            assert after[f"imagesTr/{case}{channel}"] == before[f"imagesUl/{case}{channel}"]
+        assert after[f"labelsTr/{case}.nii.gz"] == (corrected / f"{case}.nii.gz").read_bytes()
+    assert len(after) == len(before) + 2
+    assert not (dataset.paths.raw / FOLDER).exists()
+
+
+def test_the_cases_are_preprocessed_as_labelled_ones_and_no_other_is_touched(
+    dataset: SFRDataset, corrected: Path
+) -> None:
+    coarse = open_dataset(NAME, "3d_fullres", COARSE)
+    truth = blob(dataset.paths.raw_unlabelled / f"{LAST}_0000.nii.gz")
+    untouched = {
+        file: file.stat().st_mtime_ns
+        for paths in (dataset.paths, coarse.paths)
+        for file in (*paths.labelled.iterdir(), *paths.unlabelled.glob(f"{REST}*"), paths.plans_file)
+    }
+    add(corrected)
+    for opened in (dataset, coarse):
+        assert identifiers(opened.paths.labelled) == ["train_00", "train_01", FIRST, LAST]
+        assert names(opened.paths.unlabelled) == [f"{REST}.b2nd", f"{REST}.pkl", f"{REST}_seg.b2nd"]
+        # what sfr_plan_and_preprocess would make by this plan, and nothing more
+        raw = list_cases(dataset.paths.raw)
+        again = preprocess(raw, opened.paths, opened.plans_manager, processes=1)
+        assert again == PreprocessingResult(made=0, kept=5, removed=0)
+    assert {file: file.stat().st_mtime_ns for file in untouched} == untouched
+    _, labels, _, properties = nnUNetDatasetBlosc2(str(dataset.paths.labelled)).load_case(LAST)
+    np.testing.assert_array_equal(labels[0], truth)  # the plan's grid is the images'
+    assert len(properties["class_locations"][1]) > 0
+    assert content(dataset.paths.preprocessed / "dataset.json")["numTraining"] == 4
+    truths = dataset.paths.preprocessed / "gt_segmentations"
+    assert (truths / f"{LAST}.nii.gz").read_bytes() == (corrected / f"{LAST}.nii.gz").read_bytes()
+
+
+def test_splits_stores_and_selections_follow(dataset: SFRDataset, corrected: Path) -> None:
+    add(corrected)
+    paths = dataset.paths
+    assert content(paths.preprocessed / "splits_final.json") == [
+        {"train": ["train_00", FIRST, LAST], "val": ["train_01"]},
+        {"train": ["train_01", FIRST, LAST], "val": ["train_00"]},
+    ]
+    assert dataset.split(1) == (["train_01", FIRST, LAST], ["train_00"])
+    for folder in (paths.pseudo_labels("all"), paths.model_pseudo_labels("all", 1)):
+        assert names(folder) == ["manifest.json", f"{REST}.b2nd", f"{REST}.json", f"{REST}.pkl"]
+    # what is left can be trained on
+    store = PseudoLabelStore.open(paths.pseudo_labels("all"), grid=dataset.grid)
+    assert PseudoLabelledDataset(paths.unlabelled, store).identifiers == [REST]
+    selection = read_selection(paths.selection("all", 1), [REST])
+    assert (selection.high, selection.low, dict(selection.values)) == ((REST,), (), {REST: 0.8})
+    assert selection.overruled == {"high": [], "low": []}
+
+
+def test_the_fingerprint_remembers_what_it_was_made_from(dataset: SFRDataset, corrected: Path) -> None:
+    file = dataset.paths.preprocessed / "dataset_fingerprint.json"
+    before = content(file)
+    add(corrected)
+    after = content(file)
+    added = after["nnunet_sfr"].pop("labels_added")
+    assert added == {"cases": [FIRST, LAST], "stamp": list_cases(dataset.paths.raw).stamp()}
+    assert after == before, "so that sfr_plan_and_preprocess makes it anew"
+
+
+def test_a_folder_that_grows(dataset: SFRDataset, corrected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    later = corrected / f"{LAST}.nii.gz"
+    later.rename(corrected.parent / later.name)
+    add(corrected)
+    (corrected.parent / later.name).rename(later)
+    add(corrected)
+    assert "1 of 2 cases have this very label already" in capsys.readouterr().out
+    assert [case.identifier for case in list_cases(dataset.paths.raw).labelled] == ["train_00", "train_01", FIRST, LAST]
+    assert content(dataset.paths.preprocessed / "dataset_fingerprint.json")["nnunet_sfr"]["labels_added"]["cases"] == [
+        FIRST,
+        LAST,
+    ]
+    before = below(dataset.paths.raw.parents[1])
+    add(corrected)
+    assert below(dataset.paths.raw.parents[1]) == before
+
+
+def test_a_list_of_cases_in_dataset_json_grows(dataset: SFRDataset, corrected: Path) -> None:
+    file = dataset.paths.raw / "dataset.json"
+    listed = {
+        case: {"images": [f"./imagesTr/{case}_000{channel}.nii.gz" for channel in range(2)], "label": label}
+        for case, label in (("train_00", "./labelsTr/train_00.nii.gz"), ("train_01", "./labelsTr/train_01.nii.gz"))
+    }
+    file.write_text(json.dumps({**content(file), "dataset": listed}))
+    with pytest.raises(UserError, match=r"dataset\.json have changed since they were planned; run sfr_plan_and"):
+        add(corrected)
+    of_planning = dataset.paths.preprocessed / "dataset_fingerprint.json"
+    of_planning.write_text(json.dumps({"nnunet_sfr": {"stamp": list_cases(dataset.paths.raw).stamp()}}))
+    add(corrected)
+    assert content(file)["dataset"] == {
+        **listed,
+        **{
+            case: {
+                "images": [f"imagesTr/{case}_0000.nii.gz", f"imagesTr/{case}_0001.nii.gz"],
+                "label": f"labelsTr/{case}.nii.gz",
+            }
+            for case in (FIRST, LAST)
+        },
+    }
+    assert [case.identifier for case in list_cases(dataset.paths.raw).labelled] == ["train_00", "train_01", FIRST, LAST]
+
+
+def test_unlabelled_images_on_another_disk(
+    dataset: SFRDataset, corrected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """imagesUl can be a link to one."""
+    replace = os.replace
+
+    def other_disk(source: Path, target: Path) -> None:
+        if Path(source).parent.name != Path(target).parent.name:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        replace(source, target)
+
+    image = dataset.paths.raw_unlabelled / f"{FIRST}_0001.nii.gz"
+    before = image.read_bytes(), image.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", other_disk)
+        target = corrected.parent / "moved"
+        raw_data._move(image, target / image.name)
+    moved = target / image.name
+    assert (moved.read_bytes(), moved.stat().st_mtime_ns) == before
+    assert not image.exists()
+
+
+# --- refused ---------------------------------------------------------------------------------------------------------
+
+
+def unknown_case(folder: Path, raw: Path) -> None:
+    (folder / "unlabeled_01.nii.gz").write_bytes((folder / f"{LAST}.nii.gz").read_bytes())
+
+
+def other_file(folder: Path, raw: Path) -> None:
+    (folder / "notes.txt").write_text("looked at it")
+
+
+def labelled_case(folder: Path, raw: Path) -> None:
+    write_image(folder / "train_00.nii.gz", np.zeros((18, 22, 20), np.uint8))
+
+
+def another_size(folder: Path, raw: Path) -> None:
+    write_image(folder / f"{LAST}.nii.gz", np.zeros((18, 22, 20), np.uint8))
+
+
+def another_spacing(folder: Path, raw: Path) -> None:
+    write_image(folder / f"{LAST}.nii.gz", np.zeros((20, 24, 22), np.uint8), (1.0, 1.0, 1.5))
+
+
+def another_origin(folder: Path, raw: Path) -> None:
+    image = SimpleITK.ReadImage(str(folder / f"{LAST}.nii.gz"))
+    image.SetOrigin((0.0, 0.0, 7.0))
+    SimpleITK.WriteImage(image, str(folder / f"{LAST}.nii.gz"))
+
+
+def another_value(folder: Path, raw: Path) -> None:
+    write_image(folder / f"{LAST}.nii.gz", np.full((20, 24, 22), 3, np.uint8))
+
+
+def half_a_file(folder: Path, raw: Path) -> None:
+    file = folder / f"{LAST}.nii.gz"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def empty_folder(folder: Path, raw: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def no_folder(folder: Path, raw: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def every_case(folder: Path, raw: Path) -> None:
+    write_image(folder / f"{REST}.nii.gz", np.zeros((19, 23, 21), np.uint8))
+
+
+def forgotten_label(folder: Path, raw: Path) -> None:
+    (raw / "labelsTr" / f"{LAST}.nii.gz").write_text("of last week")
+
+
+def new_image(folder: Path, raw: Path) -> None:
+    for channel in range(2):
+        write_image(raw / "imagesUl" / f"unlabelled_07_000{channel}.nii.gz", np.ones((18, 22, 20), np.float32))
+
+
+def no_plan(folder: Path, raw: Path) -> None:
+    shutil.rmtree(raw.parents[1] / "nnUNet_preprocessed" / NAME)
+
+
+def damaged_splits(folder: Path, raw: Path) -> None:
+    (raw.parents[1] / "nnUNet_preprocessed" / NAME / "splits_final.json").write_text("[{}]")
+
+
+def damaged_selection(folder: Path, raw: Path) -> None:
+    pools = raw.parents[1] / "nnUNet_preprocessed" / NAME / "pseudo_labels"
+    next(pools.rglob("*_selection.json")).write_text("half")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (unknown_case, "unlabeled_01.nii.gz: is no label map of an unlabelled case; remove it, or call it <case>.nii"),
+        (other_file, "notes.txt: is no label map of an unlabelled case"),
+        (labelled_case, "train_00.nii.gz: case train_00 is labelled already, by"),
+        (another_size, f"{LAST}.nii.gz: 18 x 22 x 20 voxels, but the image of case {LAST} has 20 x 24 x 22"),
+        (another_spacing, f"{LAST}.nii.gz: spacing 1 1 1.5, but the image of case {LAST} has 1 1 1"),
+        (another_origin, f"{LAST}.nii.gz: origin 0 0 7, but the image of case {LAST} has 0 0 0"),
+        (another_value, f"{LAST}.nii.gz: case {LAST} has the label 3, which dataset.json does not name"),
+        (half_a_file, f"{LAST}.nii.gz: label of case {LAST} cannot be read"),
+        (empty_folder, "corrected: is empty; put label maps there"),
+        (no_folder, "corrected: not found; name the folder with the label maps"),
+        (every_case, "labels every unlabelled case, and SFR needs one; leave one out"),
+        (forgotten_label, f"{LAST}.nii.gz: is there, though case {LAST} is in imagesUl"),
+        (new_image, "have changed since they were planned; run sfr_plan_and_preprocess first"),
+        (no_plan, "has no SFR plan; move the images to imagesTr and the labels to labelsTr by hand"),
+        (damaged_splits, "splits_final.json: is not a list of splits"),
+        (damaged_selection, "round_1_selection.json: cannot be read as JSON"),
+    ],
+)
+def test_mistakes_are_found_before_anything_changes(
+    dataset: SFRDataset, corrected: Path, mistake: Callable[[Path, Path], None], said: str
+) -> None:
+    mistake(corrected, dataset.paths.raw)
+    before = below(dataset.paths.raw.parents[1])
+    with pytest.raises(UserError) as refused:
+        add(corrected)
+    assert said in str(refused.value)
+    assert below(dataset.paths.raw.parents[1]) == before
+
+
+def test_a_plan_that_there_is_not(dataset: SFRDataset, corrected: Path) -> None:
+    with pytest.raises(UserError, match=rf"-p nnUNetPlans: {NAME} has no such SFR plan; choose from Coarse, {PLANS}"):
+        add(corrected, plans="nnUNetPlans")
+
+
+def test_nothing_changes_while_sfr_run_is_at_work(dataset: SFRDataset, corrected: Path) -> None:
+    with locked(run_options().run_folder, "sfr_run -d 42"):
+        before = below(dataset.paths.raw.parents[1])
+        with pytest.raises(UserError, match=r"another sfr_run is at work on this data set .*sfr_run -d 42\)"):
+            add(corrected)
+        assert below(dataset.paths.raw.parents[1]) == before
+    add(corrected)
+
+
+def test_the_ignore_label_may_be_used(tmp_path: Path) -> None:
+    """Slices that nobody annotated, and a case without any foreground."""
+    with nnunet_folders(tmp_path):
+        labels = {"background": 0, "blob": 1, "ignore": 2}
+        dataset = make_project(tmp_path, labelled=1, unlabelled=3, test=0, labels=labels)
+        scribble = np.full((18, 22, 20), 2, np.uint8)
+        scribble[4] = 0
+        write_image(tmp_path / "corrected" / f"{FIRST}.nii.gz", scribble)
+        write_image(tmp_path / "corrected" / f"{LAST}.nii.gz", np.zeros((20, 24, 22), np.uint8))
+        add(tmp_path / "corrected")
+        cases = nnUNetDatasetBlosc2(str(dataset.paths.labelled))
+        np.testing.assert_array_equal(cases.load_case(FIRST)[1][0], scribble)
+        assert not np.any(cases.load_case(LAST)[1][:])
+
+
+# --- killed ----------------------------------------------------------------------------------------------------------
+
+
+class KilledError(BaseException):
+    """Nothing catches it, and nothing is cleared away."""
+
+
+class Killing:
+    """Lets a number of changes to files pass; from then on the process is dead, and changes nothing any more."""
+
+    CHANGES = ("replace", "rename", "unlink", "remove", "rmdir", "mkdir")
+
+    def __init__(self, patch: pytest.MonkeyPatch, changes: int) -> None:
+        self.left = changes
+        for name in self.CHANGES:
+            patch.setattr(os, name, self._counted(getattr(os, name)))
+
+    def _counted(self, change: Callable[..., None]) -> Callable[..., None]:
+        def counted(path: Any, *arguments: Any, **options: Any) -> None:
+            if ".sfr_run." not in str(path):  # the system releases the locks of the dead
+                if self.left == 0:
+                    raise KilledError
+                self.left -= 1
+            change(path, *arguments, **options)
+
+        return counted
+
+
+def killed_after(changes: int, folder: Path) -> bool:
+    """Whether a call dies at the change after these, and does not come to its end before."""
+    with pytest.MonkeyPatch.context() as patch:
+        Killing(patch, changes)
+        try:
+            add(folder)
+        except KilledError:
+            return True
+    return False
+
+
+def comparable(files: dict[str, bytes]) -> dict[str, Any]:
+    """What is stored in files whose bytes can differ: strings that are one object or two, chunks in any order."""
+    readers: dict[str, Callable[[bytes], Any]] = {
+        ".pkl": lambda data: repr(pickle.loads(data)),
+        ".b2nd": lambda data: blosc2.ndarray_from_cframe(data)[:].tobytes(),
+    }
+    return {name: readers.get(Path(name).suffix, bytes)(data) for name, data in files.items()}
+
+
+def test_a_call_killed_at_any_change_is_completed_by_the_next(template: Path, tmp_path: Path) -> None:
+    """One case and one plan, which have every kind of step; each trial takes a third of a second."""
+    small = tmp_path / "small"
+    with project_copy(template, small) as dataset:
+        for file in dataset.paths.preprocessed.glob(f"{COARSE}*"):
+            file.unlink() if file.is_file() else shutil.rmtree(file)
+        (small / "corrected" / f"{LAST}.nii.gz").unlink()
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    with project_copy(small, undisturbed):
+        add(undisturbed / "corrected")
+        expected = comparable(below(undisturbed))
+    changes, decided = 0, 0
+    while True:
+        with project_copy(small, killed) as dataset:
+            if not killed_after(changes, killed / "corrected"):
+                break
+            if (dataset.paths.raw / FOLDER).exists():
+                decided += 1
+            elif decided == 0:
+                left = {name: data for name, data in below(killed).items() if PARTIAL not in name}
+                assert left == below(small), f"killed after {changes}: nothing had been decided"
+            add(killed / "corrected")
+            assert comparable(below(killed)) == expected, f"killed after {changes} changes"
+        shutil.rmtree(killed)
+        changes += 1
+    assert comparable(below(killed)) == expected
+    assert decided > 30, "label, channels, preprocessed case, stores, selection, splits, fingerprint"
+
+
+def test_what_was_stopped_is_completed_first(
+    dataset: SFRDataset, corrected: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also when the folder is another one, and is wrong."""
+
+    def killed(*_: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(planned, "record_added_labels", killed)
+        with pytest.raises(KilledError):
+            add(corrected)
+    assert read_journal(dataset.paths.raw) is not None
+    with pytest.raises(UserError, match="sfr_add_labels was stopped before its end; run it again to complete it"):
+        plan_and_preprocess(NAME, planner="ExperimentPlannerCPU", fingerprint_processes=1, processes=1)
+    with pytest.raises(UserError, match="elsewhere: not found"):
+        add(corrected.parent / "elsewhere")
+    assert "an earlier sfr_add_labels was stopped; completing it first" in capsys.readouterr().out
+    assert read_journal(dataset.paths.raw) is None
+    own = content(dataset.paths.preprocessed / "dataset_fingerprint.json")["nnunet_sfr"]
+    assert own["labels_added"]["stamp"] == list_cases(dataset.paths.raw).stamp()
+
+
+# --- what is to be done again ----------------------------------------------------------------------------------------
+
+
+def test_who_forgets_overwrite_is_told(
+    dataset: SFRDataset, corrected: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(dataset.paths.preprocessed / "pseudo_labels")
+    fine_tune(dataset, "all", CPU)
+    pseudo_label(dataset, "all", CPU, adapter="adapter_final.safetensors")
+    training = dataset.paths.results / f"nnUNetTrainerSFR_MT__{PLANS}__3d_fullres" / "fold_all"
+    training.mkdir(parents=True)
+    (training / "checkpoint_final.pth").touch()
+    add(corrected, plans=PLANS)
+    said = capsys.readouterr().out.splitlines()
+    case = f"-d 42 -c 3d_fullres -f all -p {PLANS}"
+    assert said[said.index("To be done again (sfr_run, called as before, does it by itself):") + 1 :] == [
+        f"  sfr_finetune {case} --overwrite",
+        f"  sfr_pseudolabel {case} --overwrite",
+        f"  nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p {PLANS}",
+    ]
+    with pytest.raises(UserError, match="made with another cases; add --overwrite to start anew"):
+        fine_tune(dataset, "all", CPU)
+    fine_tune(dataset, "all", CPU, overwrite=True)
+    with pytest.raises(UserError, match="made with another adapter_sha256; add --overwrite"):
+        pseudo_label(dataset, "all", CPU, adapter="adapter_final.safetensors")
+    store = pseudo_label(dataset, "all", CPU, adapter="adapter_final.safetensors", share=Share(overwrite=True))
+    assert store.identifiers() == [REST]
