@@ -19,8 +19,8 @@ from demo.scoring import Score, as_text, score_folder, table_rows, write_table
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.conversion.raw_dataset import ENDING
 from nnunet_sfr.conversion.volume_folder import Volumes
-from nnunet_sfr.dataset import read_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 
 DATASET_ID, DATASET_NAME = "900", "Dataset900_SFRDemo"
 CONFIGURATION = "3d_fullres"

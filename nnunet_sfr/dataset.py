@@ -15,6 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import Fold, SFRPaths, nnunet_root
 from nnunet_sfr.plans import SFRConfiguration, load_configuration
 
@@ -170,23 +171,6 @@ def resolve_dataset_name(dataset_name_or_id: str | int) -> str:
             f"the number {text} stands for several data sets ({', '.join(sorted(names))}); rename all but one"
         )
     return names.pop()
-
-
-def read_json(file: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: the file is missing or not JSON; the message ends with ``remedy``.
-    """
-    try:
-        content = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{file}: not found; {remedy}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error}); {remedy}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: expected a JSON object; {remedy}")
-    return content
 
 
 def check_fold(fold: Fold, num_labelled: int) -> None:

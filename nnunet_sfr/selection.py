@@ -18,8 +18,9 @@ from nnunet_sfr.atomic import write_json
 from nnunet_sfr.confidence import MEASURES, PAPER_MEASURE, PAPER_THRESHOLD
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import MANIFEST, PseudoLabelStore
-from nnunet_sfr.dataset import SFRDataset, read_json
+from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import Fold
 
 PAPER = "paper"

@@ -13,8 +13,9 @@ from benchmarks.project import environment
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.export import export_pseudo_labels
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
-from nnunet_sfr.dataset import open_dataset, read_json
+from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.evaluation.folders import evaluate_folder
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.trainers import ROUND_TRAINERS
 
 TRUTH = "labelsUl_truth"

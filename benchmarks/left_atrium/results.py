@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks.left_atrium.study import KNOWN_TRAINERS, Workspace
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.dataset import read_json
 from nnunet_sfr.evaluation.folders import evaluate_folder
+from nnunet_sfr.json_files import read_json
 
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "nsd")
 TARGET = "left_atrium"

@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from benchmarks.left_atrium.study import CONFIGURATION, DATASET_ID, FOLD, ROOTS, STOCK, Project, Study, Workspace
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.conversion.left_atrium import convert
-from nnunet_sfr.dataset import read_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.dataset import read_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
 
 DATASET_ID, DATASET_NAME = 120, "Dataset120_LA"

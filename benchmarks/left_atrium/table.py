@@ -13,9 +13,9 @@ from benchmarks.left_atrium.results import METRICS, TrainerResults, read_results
 from benchmarks.left_atrium.study import STOCK, Study, Workspace
 from benchmarks.report import aligned_table, replace_section, with_facts
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.dataset import read_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.bootstrap import paired_bootstrap
+from nnunet_sfr.json_files import read_json
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
 HEADING = (

@@ -21,8 +21,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from benchmarks.left_atrium.study import CONFIGURATION, DATASET_ID, FOLD, STOCK
 from benchmarks.report import circumstances
 from nnunet_sfr.atomic import replacing, write_json
-from nnunet_sfr.dataset import SFRDataset, open_dataset, read_json
+from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.devices import resolve_device
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.trainers import find_trainer
 

@@ -18,8 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nnunet_sfr.atomic import replacing
-from nnunet_sfr.dataset import read_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"

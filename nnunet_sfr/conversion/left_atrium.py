@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from nnunet_sfr.conversion.raw_dataset import Content, Source, Split, convert_source
 from nnunet_sfr.conversion.volume_folder import LAYOUT, SPLITS, Volumes, open_volumes
-from nnunet_sfr.dataset import read_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 
 Array = NDArray[np.number[Any]]
 

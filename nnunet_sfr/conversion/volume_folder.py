@@ -17,8 +17,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_sfr.conversion.raw_dataset import ENDING, Split
-from nnunet_sfr.dataset import read_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 
 SPLITS = "splits.json"
 TEST_KEY = "development_test"

@@ -14,8 +14,9 @@ from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.cases import RawDataset
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess_new_labels
 from nnunet_sfr.data.pseudo_label_store import MANIFEST
-from nnunet_sfr.dataset import SFRDataset, read_json
+from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 
 _STORED = (".json", ".b2nd", ".pkl")
 """What a store has of a case; the record first, without which the case is not there."""

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.pipeline.nnunet_steps import Train
 from nnunet_sfr.pipeline.options import RunOptions
-from nnunet_sfr.pipeline.project import CHECKPOINTS, MANIFEST, Project, read_json
+from nnunet_sfr.pipeline.project import CHECKPOINTS, MANIFEST, Project
 from nnunet_sfr.pipeline.sfr_steps import FineTune, PseudoLabel
 from nnunet_sfr.pipeline.step import Command
 
@@ -53,7 +54,7 @@ def _commands(dataset: SFRDataset, fold: Fold) -> Iterator[Command]:
     if paths.sam_stage(fold).is_dir():
         yield FineTune(project).command_anew
     manifest = paths.pseudo_labels(fold) / MANIFEST
-    if manifest.is_file() and read_json(manifest).get("made_by", {}).get("source") == "sam":
+    if manifest.is_file() and read_json(manifest, "run sfr_pseudolabel").get("made_by", {}).get("source") == "sam":
         yield PseudoLabel(project).command_anew
     step = Train(project)
     for trainer in _trainers(dataset, fold):

@@ -8,8 +8,9 @@ from typing import Any
 
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.cases import RawDataset
-from nnunet_sfr.dataset import SFRDataset, open_dataset, read_json
+from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import nnunet_root
 from nnunet_sfr.planning.fingerprint import OWN_KEY
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.corrections.journal import Journal
-from nnunet_sfr.dataset import read_json
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import UNLABELLED_IMAGES
 
 IMAGES, LABELS = "imagesTr", "labelsTr"

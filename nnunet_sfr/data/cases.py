@@ -18,8 +18,8 @@ from typing import Any
 
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-from nnunet_sfr.dataset import read_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import UNLABELLED_IMAGES
 
 

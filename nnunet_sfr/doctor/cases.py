@@ -12,10 +12,10 @@ from typing import Any
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_sfr.data.cases import list_cases
-from nnunet_sfr.dataset import read_json
 from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem
 from nnunet_sfr.doctor.wording import some
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import UNLABELLED_IMAGES
 
 LABELLED, TEST = "imagesTr", "imagesTs"

@@ -10,10 +10,11 @@ import numpy as np
 
 from nnunet_sfr.data.cases import list_cases
 from nnunet_sfr.data.preprocessing import preprocessed_shape
-from nnunet_sfr.dataset import SFRDataset, read_json
+from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.doctor.wording import times
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.planning.fingerprint import OWN_KEY
 from nnunet_sfr.planning.pipeline import describe
 from nnunet_sfr.settings import StitchingSettings

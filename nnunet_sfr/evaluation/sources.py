@@ -9,9 +9,10 @@ from typing import Any
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
-from nnunet_sfr.dataset import read_json, resolve_dataset_name
+from nnunet_sfr.dataset import resolve_dataset_name
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.classes import file_ending, read_classes
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import nnunet_root
 
 _DATASET_JSON, _PLANS = "dataset.json", "plans.json"

@@ -13,9 +13,10 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_sfr.data.cases import channel_names
-from nnunet_sfr.dataset import SFRDataset, read_json
+from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.labelling.from_network import make_predictor
 from nnunet_sfr.paths import Fold
 

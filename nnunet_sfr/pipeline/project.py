@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import SFRPaths, nnunet_root
 from nnunet_sfr.pipeline.options import RunOptions
 
@@ -22,6 +23,9 @@ CHECKPOINTS = (STUDENT, "checkpoint_latest.pth", "checkpoint_best.pth")
 """Where ``nnUNetv2_train --c`` goes on from, in the order in which it looks."""
 
 MANIFEST = "manifest.json"
+
+PLAN_FIRST = "run sfr_plan_and_preprocess"
+"""The remedy where a file of the plan is missing."""
 
 
 class Project:
@@ -71,7 +75,7 @@ class Project:
 
     def network_plan(self) -> dict[str, Any]:
         """nnU-Net's plan without its other configurations, what ours inherits filled in."""
-        return self.network_plan_of(read_json(self.paths.plans_file))
+        return self.network_plan_of(read_json(self.paths.plans_file, PLAN_FIRST))
 
     def network_plan_of(self, plans: dict[str, Any]) -> dict[str, Any]:
         """The same of any ``plans.json``.
@@ -92,7 +96,7 @@ class Project:
 
     def sfr_plan(self) -> dict[str, Any]:
         """The sections of our configuration in the SFR plan."""
-        content = read_json(self.paths.sfr_plans_file)
+        content = read_json(self.paths.sfr_plans_file, PLAN_FIRST)
         sections: dict[str, Any] = content.get("configurations", {}).get(self.options.configuration, {})
         return sections
 
@@ -160,7 +164,7 @@ class Project:
         return [self.options.predictions / f"{case}{ending}" for case in sorted(cases)]
 
     def _file_ending(self) -> str:
-        ending: str = read_json(self.paths.preprocessed / "dataset.json")["file_ending"]
+        ending: str = read_json(self.paths.preprocessed / "dataset.json", PLAN_FIRST)["file_ending"]
         return ending
 
 
@@ -185,16 +189,3 @@ def visible_files(folder: Path, ending: str = "") -> list[Path]:
     """The files in a folder, without hidden ones, sorted; none if there is no such folder."""
     entries = folder.iterdir() if folder.is_dir() else []
     return sorted(entry for entry in entries if not entry.name.startswith(".") and entry.name.endswith(ending))
-
-
-def read_json(file: Path, remedy: str = "run sfr_plan_and_preprocess") -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        UserError: it cannot be read; the message ends with ``remedy``.
-    """
-    try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); {remedy}") from None
-    return content

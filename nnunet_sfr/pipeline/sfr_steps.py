@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.pipeline.digests import Files, Parts
 from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS
 from nnunet_sfr.pipeline.parts import (
@@ -19,7 +20,7 @@ from nnunet_sfr.pipeline.parts import (
     store_part,
     unlabelled_part,
 )
-from nnunet_sfr.pipeline.project import MANIFEST, STUDENT, Project, read_json, visible_files
+from nnunet_sfr.pipeline.project import MANIFEST, STUDENT, Project, visible_files
 from nnunet_sfr.pipeline.step import Command, Step
 
 if TYPE_CHECKING:  # it comes with nnU-Net, which takes ten seconds to import

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.cases import RawDataset
 from nnunet_sfr.data.checks import CaseFacts, check_cases
-from nnunet_sfr.dataset import read_json
+from nnunet_sfr.json_files import read_json
 
 OWN_KEY = "nnunet_sfr"
 FOREGROUND_SAMPLES = 100_000_000

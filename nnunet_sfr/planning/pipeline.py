@@ -14,8 +14,9 @@ from nnunet_sfr.atomic import is_disk_full
 from nnunet_sfr.corrections.journal import require_completed
 from nnunet_sfr.data.cases import RawDataset, list_cases
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
-from nnunet_sfr.dataset import open_dataset, read_json, resolve_dataset_name
+from nnunet_sfr.dataset import open_dataset, resolve_dataset_name
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import SFRPaths, nnunet_root
 from nnunet_sfr.planning.fingerprint import update_fingerprint
 from nnunet_sfr.planning.mosaic import choose_stitching, data_extent
