@@ -89,6 +89,10 @@ class Workspace:
         return self.output / "pseudo_labels"
 
     @property
+    def report(self) -> Path:
+        return self.output / "report"
+
+    @property
     def predictions(self) -> Path:
         return self.output / "predictions"
 
@@ -134,6 +138,7 @@ def command_lines(workspace: Workspace, options: Options) -> dict[str, list[str]
         "Plan and preprocess labelled and unlabelled cases": plan,
         "Fine-tune SAM, let it label, train nnU-Net on labels and pseudo-labels, predict": run,
         "Write SAM's pseudo-labels as images, to score them": export,
+        "A page about the pseudo-labels, for the browser": ["sfr_report", *case, "-o", str(workspace.report)],
         "How long each step of the run took, and how to use the model": [*run, "--status"],
     }
 
@@ -220,7 +225,8 @@ def _report(volumes: Volumes, workspace: Workspace) -> None:
     write_table(rows, workspace.output)
     draw(_pictures(scores, volumes, workspace), workspace.output / "figure.png")
     _say(f"\nDice against the truth, which no training saw\n\n{as_text(rows)}\n")
-    _say("\n".join(str(workspace.output / name) for name in ("table.csv", "table.md", "figure.png")))
+    files = ("table.csv", "table.md", "figure.png", "report/index.html")
+    _say("\n".join(str(workspace.output / name) for name in files))
 
 
 def _pictures(scores: Sequence[Score], volumes: Volumes, workspace: Workspace) -> list[Picture]:

@@ -16,6 +16,7 @@ environment when they are used. Below them::
             round_1/                                           and what SAM says after learning from those
     nnUNet_results/Dataset042_Name/
         SFR_SAM__nnUNetPlans__3d_fullres/fold_all/round_0/     the fine-tuned SAM (SFR+: and round_1, ...)
+        SFR_report__nnUNetPlans__3d_fullres/fold_all/          the page of sfr_report, with its pictures
         nnUNetTrainerSFR_MT__nnUNetPlans__3d_fullres/fold_all/ nnU-Net's own
 """
 
@@ -103,20 +104,25 @@ class SFRPaths:
             round_index: 0, or the number of the round.
         """
         name = f"round_{round_index}" if trainer is None else f"{trainer}_round_{round_index}"
-        return self._all_pseudo_labels(fold) / name
+        return self.all_pseudo_labels(fold) / name
 
     def model_pseudo_labels(self, fold: Fold, round_index: int) -> Path:
         """Folder of the store with what the re-trained model says of the pool before an SFR+ round (from 1)."""
-        return self._all_pseudo_labels(fold) / f"round_{round_index}_model"
+        return self.all_pseudo_labels(fold) / f"round_{round_index}_model"
 
     def selection(self, fold: Fold, round_index: int) -> Path:
         """File that says which cases the model is sure of in an SFR+ round (from 1)."""
-        return self._all_pseudo_labels(fold) / f"round_{round_index}_selection.json"
+        return self.all_pseudo_labels(fold) / f"round_{round_index}_selection.json"
 
-    def _all_pseudo_labels(self, fold: Fold) -> Path:
+    def all_pseudo_labels(self, fold: Fold) -> Path:
+        """Folder of all pseudo-label stores and selections of a fold."""
         return self.preprocessed / "pseudo_labels" / f"{self.plans_name}__{self.configuration}" / f"fold_{fold}"
 
     def sam_stage(self, fold: Fold, round_index: int = 0) -> Path:
         """Folder of the fine-tuned SAM of one round."""
         stage = f"SFR_SAM__{self.plans_name}__{self.configuration}"
         return self.results / stage / f"fold_{fold}" / f"round_{round_index}"
+
+    def report(self, fold: Fold) -> Path:
+        """Folder of the page that ``sfr_report`` writes."""
+        return self.results / f"SFR_report__{self.plans_name}__{self.configuration}" / f"fold_{fold}"

@@ -19,7 +19,19 @@ from tests.tiny_dataset import NAME
 from tests.tiny_model import random_model
 from tests.tiny_project import PLANS, change_settings
 
-COMMANDS = ("plan_and_preprocess", "finetune", "pseudolabel", "select", "run", "doctor", "export")
+COMMANDS = (
+    "plan_and_preprocess",
+    "finetune",
+    "pseudolabel",
+    "select",
+    "run",
+    "doctor",
+    "report",
+    "export",
+    "evaluate",
+    "convert",
+    "add_labels",
+)
 
 Run = Callable[..., tuple[int, str]]
 

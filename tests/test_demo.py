@@ -300,6 +300,7 @@ def test_whole_walk_runs_the_public_commands_in_order(
         "sfr_plan_and_preprocess -d 900 -c 3d_fullres -pl ExperimentPlannerCPU -overwrite_target_spacing 2 2 2",
         run,
         f"sfr_pseudolabel {case} --export {output}/pseudo_labels",
+        f"sfr_report -d 900 -c 3d_fullres -p nnUNetPlansCPU -o {output}/report",
         f"{run} --status",
     ]
     printed = capsys.readouterr().out
@@ -326,7 +327,7 @@ def test_failing_step_ends_with_its_exit_code(folder: Path, tmp_path: Path, caps
     assert main(["--data", str(folder), "--labelled", "1", "--output", str(tmp_path / "output")], commands) == 3
     assert len(commands.lines) == 2
     printed = capsys.readouterr().err
-    assert printed == "error: step 2 of 4, sfr_run, failed with exit code 3 after 0 min 00 s; its messages are above\n"
+    assert printed == "error: step 2 of 5, sfr_run, failed with exit code 3 after 0 min 00 s; its messages are above\n"
 
 
 def test_without_a_spacing_the_planner_chooses(tmp_path: Path) -> None:

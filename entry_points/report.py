@@ -1,0 +1,102 @@
+"""``sfr_report``: one page that shows pseudo-labels, confidences, rounds and trainings of a data set."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from .command_line import add_configuration, add_fold, argument_parser, run
+
+MOST_PROCESSES = 4
+
+
+def main() -> int:
+    """Parse the command line and make the report; returns the exit code."""
+    arguments = _parser().parse_args()
+
+    def command() -> None:
+        # importing torch takes seconds, which -h should not
+        from nnunet_sfr.dataset import open_dataset
+        from nnunet_sfr.report.gathering import Options
+        from nnunet_sfr.report.making import make_report
+
+        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+        page, missing = make_report(
+            dataset,
+            arguments.fold,
+            arguments.output or dataset.paths.report(arguments.fold),
+            Options(
+                trainers=arguments.trainers,
+                all_sources=arguments.all_sources,
+                max_pictures=arguments.max_pictures,
+                annotate=arguments.annotate,
+                processes=arguments.processes,
+            ),
+            single_file=arguments.single_file,
+        )
+        for sentence in missing:
+            print(f"not shown: {sentence}")
+        print(f"the report is {page}")
+
+    return run(command)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argument_parser(
+        "sfr_report",
+        "Write a page that opens in any browser, without a network: the unlabelled cases with their pseudo-labels in "
+        "pictures, confidences, volumes and their outliers, disagreement between SAM and the re-trained model, curves "
+        "of every training, rounds, settings and versions, and the cases most worth annotating next (as CSV, too). "
+        "Needs pseudo-labels; what else is missing is named, with the command that makes it. A second run draws only "
+        "what changed.",
+    )
+    add_configuration(parser)
+    add_fold(parser)
+    parser.add_argument(
+        "-tr",
+        dest="trainers",
+        nargs="+",
+        metavar="TRAINER",
+        help="show the curves of these trainers alone; default: of every model of this plan and fold",
+    )
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=Path,
+        metavar="FOLDER",
+        help="where to write; default: SFR_report__<plans>__<configuration>/fold_<f> in the data set's nnUNet_results",
+    )
+    parser.add_argument(
+        "-np",
+        dest="processes",
+        type=number,
+        default=min(MOST_PROCESSES, os.cpu_count() or 1),
+        metavar="N",
+        help="processes that draw pictures, at most one for every 32 cases; each needs memory for a case",
+    )
+    parser.add_argument(
+        "--single-file", action="store_true", help="put the pictures into the page, which can then be sent alone"
+    )
+    parser.add_argument(
+        "--max-pictures",
+        type=number,
+        metavar="N",
+        help="draw pictures of so many cases, those of least confidence; default: of all",
+    )
+    parser.add_argument(
+        "--all-sources",
+        action="store_true",
+        help="draw the labels of every round, and not those of round 0 and the latest of SAM and of the model alone",
+    )
+    parser.add_argument(
+        "--annotate", type=number, default=20, metavar="N", help="length of the list of cases to annotate next"
+    )
+    return parser
+
+
+def number(text: str) -> int:
+    """1, 2, 3, ..."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1, 2, 3, ..., got {text!r}")
+    return int(text)

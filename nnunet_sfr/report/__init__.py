@@ -1,0 +1,1 @@
+"""One page that shows what SFR made of a data set: pseudo-labels, confidences, rounds, trainings."""

@@ -1,0 +1,163 @@
+"""What the report says: plain values, between those who gather them and the page that shows them.
+
+Everything here is ready to be shown, in the unit that its name or title gives, and becomes the JSON inside the page by
+:func:`dataclasses.asdict`. Pictures are paths relative to the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """A foreground class.
+
+    Args:
+        value: label value.
+        name: as in dataset.json.
+        colour: ``#rrggbb``, the same in pictures and charts.
+    """
+
+    value: int
+    name: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who made a set of label maps.
+
+    Args:
+        key: short and unique, the name of the store's folder, ``round_0`` for example.
+        name: for people: ``SAM, round 0``.
+        measure: which confidence the cases have here, as :data:`nnunet_sfr.confidence.MEASURES` names it.
+        threshold: from which on a case counts as high; None where no choice was made by this source.
+    """
+
+    key: str
+    name: str
+    measure: str
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class SourceView:
+    """One case as one source sees it.
+
+    Args:
+        confidence: in [0, 1]; None where there is none (nothing was found).
+        volumes_ml: volume in millilitres by label value as text.
+        outliers: label values (as text) whose volume is far from that of the other cases.
+        picture: three planes through the target's centre with the labels drawn in; None if not drawn.
+        mosaic: the stitched image with this source's labels; None if not drawn.
+    """
+
+    confidence: float | None
+    volumes_ml: Mapping[str, float]
+    outliers: Sequence[str] = ()
+    picture: str | None = None
+    mosaic: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One unlabelled case.
+
+    Args:
+        name: identifier.
+        views: by :attr:`Source.key`; a source that has not labelled it is missing.
+        sides: ``high`` or ``low`` by number of the round (as text).
+        disagreement: 1 - Dice between SAM's and the re-trained model's latest labels, mean over classes; None
+            without both.
+        annotation_rank: 1 for the case most worth annotating next.
+        annotation_reasons: why, in a few words each.
+        plain_picture: the three planes without labels; None if not drawn.
+    """
+
+    name: str
+    views: Mapping[str, SourceView]
+    sides: Mapping[str, str] = field(default_factory=dict)
+    disagreement: float | None = None
+    annotation_rank: int | None = None
+    annotation_reasons: Sequence[str] = ()
+    plain_picture: str | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart: ``x`` and ``y`` are of equal length; NaN never occurs."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True)
+class CurvePanel:
+    """Curves that share a vertical axis."""
+
+    title: str
+    curves: Sequence[Curve]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The curves of one training (a re-training, or SAM's fine-tuning in one round).
+
+    Args:
+        name: for people.
+        x_label: ``epoch`` or ``iteration``.
+        panels: one for each loss term.
+    """
+
+    name: str
+    x_label: str
+    panels: Sequence[CurvePanel]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, with a heading for each column."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The whole report.
+
+    Args:
+        dataset: nnU-Net's name of the data set.
+        configuration: nnU-Net's configuration.
+        plans: nnU-Net's plans identifier.
+        fold: whose pseudo-labels and models.
+        created: ISO date and time.
+        facts: (what, value) for the head of the page: numbers of cases, target spacing, ...
+        classes: foreground classes.
+        sources: who labelled the pool, the latest last.
+        cases: the unlabelled pool, in the order of the identifiers.
+        trainings: curves.
+        rounds: rounds of SFR+ side by side, one column a round.
+        settings: every section of the SFR plan, with name, value and default.
+        versions: what made the pseudo-labels, and what made this page.
+        missing: what could not be shown and which command would make it, one sentence each.
+    """
+
+    dataset: str
+    configuration: str
+    plans: str
+    fold: str
+    created: str
+    facts: Sequence[tuple[str, str]]
+    classes: Sequence[LabelClass]
+    sources: Sequence[Source]
+    cases: Sequence[Case]
+    trainings: Sequence[Training] = ()
+    rounds: Table | None = None
+    settings: Sequence[Table] = ()
+    versions: Table | None = None
+    missing: Sequence[str] = ()

@@ -1,0 +1,277 @@
+"""Everything that the report shows of one data set, plan, configuration and fold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+from nnunet_sfr.confidence import MEASURES
+from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.doctor.stages import command
+from nnunet_sfr.paths import Fold
+from nnunet_sfr.report import annotation, pictures, volumes
+from nnunet_sfr.report.annotation import Candidate, Choice, rank_cases
+from nnunet_sfr.report.colours import label_classes, rgb
+from nnunet_sfr.report.contents import Case, Contents, SourceView
+from nnunet_sfr.report.curves import read_trainings
+from nnunet_sfr.report.looks import Looks, Seen, Subject, Wanted
+from nnunet_sfr.report.orientation import find_orientation
+from nnunet_sfr.report.sources import LabelSource, Pool, read_pool
+from nnunet_sfr.report.tables import rounds_table, settings_tables, versions_table
+
+SLICE_THICKNESS = 1.0
+"""In mm, of images that are a single slice: nnU-Net's readers give them a thickness that means nothing."""
+
+Properties = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user can choose.
+
+    Args:
+        trainers: whose curves are shown; None for all.
+        all_sources: whether every source gets pictures, and not the first and the latest ones alone.
+        max_pictures: cases with pictures, those of least confidence; None for all.
+        annotate: length of the list of cases to annotate next.
+        processes: that draw.
+    """
+
+    trainers: Sequence[str] | None = None
+    all_sources: bool = False
+    max_pictures: int | None = None
+    annotate: int = 20
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the page shows, and what else is to be done for it.
+
+    Args:
+        contents: of the page.
+        choices: cases to annotate next.
+        looks: who looked at the cases.
+        seen: what was seen, by case.
+    """
+
+    contents: Contents
+    choices: Sequence[Choice]
+    looks: Looks
+    seen: Mapping[str, Seen]
+
+
+def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: Options) -> Gathered:
+    """Read everything, and draw the pictures that are not there yet.
+
+    Args:
+        dataset: planned, preprocessed, and with pseudo-labels.
+        fold: whose labels and models.
+        folder: of the page; pictures go there.
+        options: of the user.
+
+    Raises:
+        UserError: there are no unlabelled cases or no pseudo-labels, or a trainer has no model.
+    """
+    cases = UnlabelledDataset(dataset.paths.unlabelled)
+    properties = {case: cases.load_case(case)[3] for case in sorted(cases.identifiers)}
+    pool = read_pool(dataset, fold, properties)
+    trainings, missing_curves = read_trainings(dataset, fold, options.trainers)
+    classes = label_classes(dataset)
+    spacings = {case: grid_spacing(dataset, properties[case]) for case in properties}
+    views = _views(pool, spacings)
+    judge = pool.latest(sam=False) or pool.sources[-1]
+
+    looks = Looks(dataset, folder, {one.value: rgb(one.colour) for one in classes}, pool)
+    subjects = [_subject(dataset, case, properties[case], spacings[case], pool, views) for case in properties]
+    seen = looks.at(subjects, _wanted(pool, judge, views, options), options.processes)
+
+    names = {str(one.value): one.name for one in classes}
+    candidates = [
+        _candidate(case, by_key[judge.key], seen[case]) for case, by_key in views.items() if judge.key in by_key
+    ]
+    choices = rank_cases(candidates, options.annotate, names, judge.who if len(pool.sources) > 1 else "")
+    created = datetime.now().astimezone().isoformat(timespec="seconds")
+    contents = Contents(
+        dataset=dataset.paths.dataset_name,
+        configuration=dataset.paths.configuration,
+        plans=dataset.paths.plans_name,
+        fold=str(fold),
+        created=created,
+        facts=_facts(dataset, pool, judge, len(properties), options),
+        classes=classes,
+        sources=[source.show() for source in pool.sources],
+        cases=_cases(pool, views, seen, choices),
+        trainings=trainings,
+        rounds=rounds_table(pool, views, classes),
+        settings=settings_tables(dataset),
+        versions=versions_table(pool.sources, created),
+        missing=[*pool.problems, *missing_curves, *_missing(dataset, fold, pool)],
+    )
+    return Gathered(contents, choices, looks, seen)
+
+
+def grid_spacing(dataset: SFRDataset, properties: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Spacing (D, H, W) of a preprocessed case in mm.
+
+    A 2D configuration keeps the distance of the slices of every case as it is.
+    """
+    spacing = [float(step) for step in dataset.configuration_manager.spacing]
+    if len(spacing) == 2:
+        depth = properties["spacing"][dataset.plans_manager.transpose_forward[0]]
+        slices = properties["shape_after_cropping_and_before_resampling"][0]
+        spacing = [SLICE_THICKNESS if slices == 1 else float(depth), *spacing]
+    return spacing[0], spacing[1], spacing[2]
+
+
+def _views(pool: Pool, spacings: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, SourceView]]:
+    """What every source says of every case, without pictures: by case and key of the source."""
+    views: dict[str, dict[str, SourceView]] = {case: {} for case in spacings}
+    for source in pool.sources:
+        by_case = {case: volumes.volumes_ml(source.voxels(case), spacings[case]) for case in source.records}
+        outliers = volumes.find_outliers(by_case)
+        for case, by_label in by_case.items():
+            views[case][source.key] = SourceView(source.confidence(case), by_label, outliers[case])
+    return views
+
+
+def _subject(
+    dataset: SFRDataset,
+    case: str,
+    properties: Mapping[str, Any],
+    spacing: tuple[float, float, float],
+    pool: Pool,
+    views: Mapping[str, Mapping[str, SourceView]],
+) -> Subject:
+    sources = [source for source in pool.sources if source.key in views[case]]
+    # one point for all sources, so that their pictures can be compared
+    found = [source for source in sources if any(views[case][source.key].volumes_ml.values())]
+    return Subject(
+        case,
+        spacing,
+        find_orientation(properties, dataset.plans_manager.transpose_forward),
+        sources,
+        centre_of=found[-1] if found else None,
+    )
+
+
+def _wanted(pool: Pool, judge: LabelSource, views: Mapping[str, Mapping[str, SourceView]], options: Options) -> Wanted:
+    shown = [pool.sources[0], pool.sources[-1], pool.latest(sam=True), pool.latest(sam=False)]
+    if options.all_sources:
+        shown = list(pool.sources)
+    by_confidence = sorted(views, key=lambda case: (_confidence(views[case].get(judge.key)), case))
+    return Wanted(
+        cases=frozenset(by_confidence[: options.max_pictures]),
+        sources=frozenset(source.key for source in shown if source is not None),
+        mosaics={source.key: _examples(source.key, views) for source in pool.sources if source.is_sam},
+    )
+
+
+def _confidence(view: SourceView | None) -> float:
+    """For sorting: nothing found comes first, not labelled last."""
+    if view is None:
+        return np.inf
+    return -np.inf if view.confidence is None else view.confidence
+
+
+def _examples(key: str, views: Mapping[str, Mapping[str, SourceView]]) -> frozenset[str]:
+    """The cases of lowest, median and highest confidence."""
+    known = sorted(
+        (view.confidence, case)
+        for case, by_key in views.items()
+        if (view := by_key.get(key)) is not None and view.confidence is not None
+    )
+    places = {0, (len(known) - 1) // 2, len(known) - 1} if known else set()
+    return frozenset(known[place][1] for place in places)
+
+
+def _candidate(case: str, view: SourceView, seen: Seen) -> Candidate:
+    return Candidate(
+        case,
+        view.confidence,
+        seen.measured.disagreement,
+        view.volumes_ml,
+        view.outliers,
+        seen.measured.thumbnail,
+    )
+
+
+def _cases(
+    pool: Pool,
+    views: Mapping[str, Mapping[str, SourceView]],
+    seen: Mapping[str, Seen],
+    choices: Sequence[Choice],
+) -> list[Case]:
+    ranks = {choice.case: (rank, choice.reasons) for rank, choice in enumerate(choices, start=1)}
+    sides: dict[str, dict[str, str]] = {case: {} for case in views}
+    for index, selection in pool.selections.items():
+        for side, members in (("high", selection.high), ("low", selection.low)):
+            for case in members:
+                sides[case][str(index)] = side
+    cases = []
+    for case, by_key in views.items():
+        look = seen[case]
+        with_pictures = {
+            key: replace(view, picture=look.pictures.get(key), mosaic=look.mosaics.get(key))
+            for key, view in by_key.items()
+        }
+        rank, reasons = ranks.get(case, (None, ()))
+        cases.append(
+            Case(case, with_pictures, sides[case], look.measured.disagreement, rank, list(reasons), look.plain)
+        )
+    return cases
+
+
+def _facts(
+    dataset: SFRDataset, pool: Pool, judge: LabelSource, unlabelled: int, options: Options
+) -> list[tuple[str, str]]:
+    folder = dataset.paths.labelled
+    labelled = len(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else 0
+    spacing = " x ".join(f"{step:g}" for step in dataset.configuration_manager.spacing)
+    low, high = pictures.WINDOW
+    facts = [
+        ("Cases", f"{labelled} labelled, {unlabelled} unlabelled"),
+        ("Spacing", f"{spacing} mm (preprocessed)"),
+        ("Latest labels", pool.sources[-1].name),
+        *(
+            (f"Confidence of {source.name}", f"{source.measure}: {MEASURES[source.measure].meaning}")
+            for source in pool.sources
+        ),
+        ("Volumes", "voxels of the preprocessed grid times their size"),
+        ("Outliers", volumes.RULE),
+        (
+            "Pictures",
+            "axial, coronal and sagittal plane through the target's centre in the latest labels, first channel, "
+            f"percentiles {low:g} to {high:g}; the patient's right is at the left, the head up",
+        ),
+        ("Annotate next", f"by {judge.name}: {annotation.RULE}"),
+    ]
+    if len(dataset.configuration_manager.spacing) == 2:
+        facts.append(("Single slices", f"volumes are those of a slice of {SLICE_THICKNESS:g} mm"))
+    if options.max_pictures is not None and options.max_pictures < unlabelled:
+        facts.append(("Cases with pictures", f"the {options.max_pictures} of least confidence"))
+    return facts
+
+
+def _missing(dataset: SFRDataset, fold: Fold, pool: Pool) -> list[str]:
+    """What a further command would add."""
+    sentences = []
+    if pool.latest(sam=False) is None:
+        again = command("sfr_pseudolabel", dataset, fold, 1)
+        sentences.append(f"there are no labels of the re-trained model to compare with; run {again} -tr <trainer>")
+    if pool.latest(sam=True) is None:
+        sentences.append(
+            f"there are no labels of SAM; run {command('sfr_finetune', dataset, fold)} and then "
+            f"{command('sfr_pseudolabel', dataset, fold)} --overwrite"
+        )
+    for source in pool.sources:
+        if source.records and all(source.confidence(case) is None for case in source.records):
+            sentences.append(f"{source.name} has no confidences: label maps come without probabilities")
+    return sentences

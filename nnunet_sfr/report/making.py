@@ -1,0 +1,64 @@
+"""``sfr_report``: everything gathered, and the page written when all of it is there."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import Fold
+from nnunet_sfr.report.annotation import Choice, write_list
+from nnunet_sfr.report.gathering import Options, gather
+from nnunet_sfr.report.looks import MEASURED, PICTURES
+from nnunet_sfr.report.page import write_page
+
+ANNOTATE_NEXT = "annotate_next.csv"
+
+
+def make_report(
+    dataset: SFRDataset, fold: Fold, folder: Path, options: Options, *, single_file: bool = False
+) -> tuple[Path, list[str]]:
+    """Write the page, the list of cases to annotate next, and the pictures.
+
+    New pictures have names of their own, and those of an earlier page are removed after it was replaced: whenever this
+    stops, there is a whole page, and the next call goes on.
+
+    Args:
+        dataset: planned, preprocessed, and with pseudo-labels.
+        fold: whose labels and models.
+        folder: of the page.
+        options: of the user.
+        single_file: whether the pictures go into the page, too.
+
+    Returns:
+        the page, and what it could not show, one sentence each.
+
+    Raises:
+        UserError: nothing to report on, or ``folder`` is somebody else's.
+    """
+    _check_folder(folder)
+    gathered = gather(dataset, fold, folder, options)
+    write_list(gathered.choices, _raw_images(dataset, gathered.choices), folder / ANNOTATE_NEXT)
+    page = write_page(gathered.contents, folder, single_file=single_file)
+    gathered.looks.remove_others(gathered.seen)
+    return page, list(gathered.contents.missing)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; choose a folder with -o")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / PICTURES / MEASURED).is_file():
+        raise UserError(f"{folder}: is neither empty nor a report; choose another folder with -o")
+
+
+def _raw_images(dataset: SFRDataset, choices: Sequence[Choice]) -> dict[str, list[str]]:
+    """The raw files of every case on the list that are on this machine, in the order of the channels."""
+    ending = dataset.dataset_json["file_ending"]
+    folder = dataset.paths.raw_unlabelled
+    found = {}
+    for choice in choices:
+        pattern = f"{glob.escape(choice.case)}_[0-9][0-9][0-9][0-9]{glob.escape(ending)}"
+        found[choice.case] = [str(file) for file in sorted(folder.glob(pattern))]
+    return found

@@ -1,0 +1,137 @@
+"""The tables of the report: rounds side by side, the settings with their defaults, and what made what."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from nnunet_sfr import __version__
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.report.contents import LabelClass, SourceView, Table
+from nnunet_sfr.report.sources import MAIN, MODEL, LabelSource, Pool
+
+NOTHING = "-"
+HASH_DIGITS = 8
+LIBRARIES = ("nnunetv2", "torch", "numpy")
+
+Views = Mapping[str, Mapping[str, SourceView]]
+"""What every source says, by case and key of the source."""
+
+
+def rounds_table(pool: Pool, views: Views, classes: Sequence[LabelClass]) -> Table | None:
+    """One column a round; None where there is only what the trainers read in round 0."""
+    by_round: dict[int, dict[str, LabelSource]] = {}
+    for source in pool.sources:
+        if source.kind in (MODEL, MAIN):
+            by_round.setdefault(source.round_index, {})[source.kind] = source
+    rounds = sorted(by_round)
+    columns = []
+    for index in rounds:
+        model, main = by_round[index].get(MODEL), by_round[index].get(MAIN)
+        cells = {"trainer whose model labelled the pool": NOTHING if model is None else _maker(model)}
+        cells |= _statistics("model", model, views, classes)
+        cells |= _choice(pool, index)
+        cells["maker of the new labels"] = NOTHING if main is None else _maker(main)
+        cells |= _statistics("new labels", main, views, classes)
+        columns.append(cells)
+    rows = [[name, *(cells[name] for cells in columns)] for name in columns[0]] if columns else []
+    rows = [row for row in rows if any(cell != NOTHING for cell in row[1:])]
+    return Table("Rounds", ["", *(f"round {index}" for index in rounds)], rows) if len(rounds) > 1 else None
+
+
+def _maker(source: LabelSource) -> str:
+    if source.is_sam:
+        return f"SAM, adapter {str(source.made_by['adapter_sha256'])[:HASH_DIGITS]}"
+    return str(source.made_by.get("trainer", source.made_by["source"]))
+
+
+def _choice(pool: Pool, round_index: int) -> dict[str, str]:
+    selection = pool.selections.get(round_index)
+    if selection is None:
+        return {"high / low": NOTHING, "threshold": NOTHING, "overruled": NOTHING}
+    threshold = selection.rule.get("value_of_least_sure_high_case")
+    overruled = sum(len(cases) for cases in selection.overruled.values())
+    return {
+        "high / low": f"{len(selection.high)} / {len(selection.low)}",
+        "threshold": NOTHING
+        if threshold is None
+        else f"{threshold:.3f} ({selection.rule['confidence']} of {selection.rule['confidence_of']})",
+        "overruled": str(overruled),
+    }
+
+
+def _statistics(who: str, source: LabelSource | None, views: Views, classes: Sequence[LabelClass]) -> dict[str, str]:
+    """What a source says of the pool on average."""
+    shown = [] if source is None else [by_key[source.key] for by_key in views.values() if source.key in by_key]
+    known = [view.confidence for view in shown if view.confidence is not None]
+    records = [] if source is None else list(source.records.values())
+    before = [value for record in records if (value := record.get("previous_round_agreement")) is not None]
+    cells = {
+        f"{who}: confidence": source.measure if source is not None and known else NOTHING,
+        f"{who}: mean / median confidence": f"{statistics.fmean(known):.3f} / {statistics.median(known):.3f}"
+        if known
+        else NOTHING,
+        f"{who}: agreement with the round before": f"{statistics.fmean(before):.3f}" if before else NOTHING,
+    }
+    for label in classes:
+        volumes = [view.volumes_ml.get(str(label.value), 0.0) for view in shown]
+        cells[f"{who}: mean volume of {label.name}"] = f"{statistics.fmean(volumes):.1f} ml" if volumes else NOTHING
+    empty = sum(not any(view.volumes_ml.values()) for view in shown)
+    cells[f"{who}: empty label maps"] = f"{empty} of {len(shown)}" if shown else NOTHING
+    return cells
+
+
+def settings_tables(dataset: SFRDataset) -> list[Table]:
+    """Every section of the SFR plan: name, value and default as the file has them."""
+    tables = []
+    for field in dataclasses.fields(dataset.settings):
+        section = getattr(dataset.settings, field.name)
+        if not dataclasses.is_dataclass(section):
+            continue  # derived_from, which is no setting
+        rows = [
+            [setting.name, _json(getattr(section, setting.name)), _default(setting)]
+            for setting in dataclasses.fields(section)
+        ]
+        tables.append(Table(field.name, ["setting", "value", "default"], rows))
+    return tables
+
+
+def _default(setting: dataclasses.Field[Any]) -> str:
+    return "derived from the plan" if setting.default is dataclasses.MISSING else _json(setting.default)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value)
+
+
+def versions_table(sources: Sequence[LabelSource], created: str) -> Table:
+    """Who made each store, by version and hashes, and what made the page."""
+    rows = []
+    for source in sources:
+        manifest = source.store.manifest
+        rows.append(
+            [source.name, f"nnunet_sfr {manifest.get('nnunet_sfr_version', NOTHING)}; {_hashes(source.made_by)}"]
+        )
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    rows.append(["this page", f"nnunet_sfr {__version__}, {libraries}, Python {platform.python_version()}; {created}"])
+    return Table("Versions", ["what", "made by"], rows)
+
+
+def _hashes(made_by: Mapping[str, Any]) -> str:
+    """Names and hashes that a manifest has of its maker."""
+    parts = [f"source {made_by['source']}"]
+    if "adapter_sha256" in made_by:
+        parts.append(f"{made_by['adapter']} {made_by['adapter_sha256']}")
+    if "sam" in made_by:
+        parts.append(f"SAM {made_by['sam']['model']}, {made_by['sam']['adaptation']}")
+    if "trainer" in made_by:
+        parts.append(str(made_by["trainer"]))
+    parts += [f"{fold}/{file} {digest}" for fold, (file, digest) in made_by.get("checkpoints", {}).items()]
+    if "weights_sha256" in made_by:
+        parts.append(f"weights {made_by['weights_sha256']} after epoch {made_by['epoch']}")
+    return "; ".join(parts)

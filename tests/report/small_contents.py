@@ -1,0 +1,95 @@
+"""A report of five cases whose every number is written here, so that tests can say what the page must show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nnunet_sfr.report.contents import (
+    Case,
+    Contents,
+    Curve,
+    CurvePanel,
+    LabelClass,
+    Source,
+    SourceView,
+    Table,
+    Training,
+)
+
+HOSTILE = "<img src=x onerror=document.title='harmed'></script><!--&amp;"
+"""A name that would do harm where it is taken for HTML."""
+SAM, MODEL = "round_0", "trainer_round_1"
+
+
+def draw(name: str, folder: Path, size: tuple[int, int] = (30, 10)) -> str:
+    """A picture of noise, (width, height) in pixels, at ``name`` below ``folder``."""
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(name)).integers(0, 255, size=size[::-1], dtype=np.uint8)
+    Image.fromarray(noise).save(file)
+    return name
+
+
+def small_contents(folder: Path) -> Contents:
+    """Five cases of two sources, and one of everything else; the pictures lie below ``folder``."""
+
+    def view(confidence: float | None, volume: float, number: int, *, outliers: tuple[str, ...] = ()) -> SourceView:
+        return SourceView(confidence, {"1": volume}, outliers, draw(f"pictures/model {number}#?.png", folder))
+
+    def sam_view(confidence: float, number: int) -> SourceView:
+        mosaic = draw(f"pictures/mosaic_{number}.png", folder, (20, 20))
+        return SourceView(confidence, {"1": 40.0}, (), draw(f"pictures/sam_{number}.png", folder), mosaic)
+
+    cases = [
+        Case(HOSTILE, {SAM: sam_view(0.6, 0), MODEL: view(0.9, 60.0, 0)}, {"1": "high"}, 0.1),
+        Case(
+            "case_1",
+            {SAM: sam_view(0.8, 1), MODEL: view(0.95, 50.0, 1)},
+            {"1": "high"},
+            0.2,
+            plain_picture=draw("pictures/plain_1.png", folder),
+        ),
+        Case(
+            "case_2",
+            {SAM: sam_view(0.7, 2), MODEL: view(0.7, 5.0, 2, outliers=("1",))},
+            {"1": "low"},
+            0.6,
+            annotation_rank=2,
+            annotation_reasons=["not sure", 'says "no", twice'],
+        ),
+        Case("case_3", {SAM: sam_view(0.5, 3)}, plain_picture=draw("pictures/plain_3.png", folder)),
+        Case(
+            "case_10",
+            {MODEL: view(None, 0.0, 10)},
+            {"1": "low"},
+            annotation_rank=1,
+            annotation_reasons=["nothing was found"],
+        ),
+    ]
+    return Contents(
+        dataset="Dataset007_Tiny",
+        configuration="3d_fullres",
+        plans="nnUNetPlans",
+        fold="all",
+        created="2026-11-21T22:30:00+00:00",
+        facts=[("unlabelled cases", "5"), ("how", "a sentence that is too long to stand in a tile of its own")],
+        classes=[LabelClass(1, "<b>heart</b>", "#e69f00")],
+        sources=[Source(SAM, "SAM, round 0", "agreement"), Source(MODEL, "model, round 1", "estimated_dice", 0.85)],
+        cases=cases,
+        trainings=[
+            Training("MT", "epoch", [CurvePanel("loss", [Curve("a", [0, 1, 2], [1, 0.5, 0]), Curve("b", [0], [2])])])
+        ],
+        rounds=Table("Rounds", ["", "round 0", "round 1"], [["high", "-", "2"]]),
+        settings=[
+            Table(
+                "rounds",
+                ["setting", "value", "default"],
+                [["share", "0.5", "0.5"], ["tau", "0.85", "0.985"], ["canvas", "512", "derived from the plan"]],
+            )
+        ],
+        versions=Table("Versions", ["what", "made by"], [["this page", "nnunet_sfr 0.1.0"]]),
+        missing=["Curves of SAM are missing: sfr_finetune makes them."],
+    )

@@ -1,0 +1,318 @@
+"""The page in headless Chromium: it asks nothing of the network, sorts, filters, and shows every picture.
+
+Skipped where playwright or a Chromium is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from nnunet_sfr.report.contents import Case, Contents, SourceView
+from nnunet_sfr.report.page import write_page
+from tests.report.example_contents import make_contents
+from tests.report.small_contents import HOSTILE, MODEL, SAM, small_contents
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+LEAST_SURE_FIRST = ["case_10", "case_2", HOSTILE, "case_1", "case_3"]
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+Open = Callable[..., "Page"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    pytest.importorskip("playwright", reason="the page is tested in a browser: pip install playwright")
+    from tests.report.browser import find_chromium, headless
+
+    program = find_chromium()
+    if program is None:
+        pytest.skip("the page is tested in a browser: no Chromium or Chrome on the PATH")
+    with headless(program) as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Open]:
+    """Open a page; at the end of the test, it must have logged no error and asked for nothing but its own files."""
+    contexts, complaints, requests = [], [], []
+
+    def open_page(file: Path, hash_: str = "", *, viewport: dict[str, int] = DESKTOP) -> Page:
+        context = browser.new_context(viewport=viewport)  # type: ignore[arg-type]
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+        page.on("request", lambda request: requests.append((file.parent, request.url)))
+        page.goto(f"{file.resolve().as_uri()}{hash_}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    for folder, url in requests:
+        parts = urlsplit(url)
+        assert parts.scheme in ("file", "data", "blob"), url
+        assert parts.scheme != "file" or Path(unquote(parts.path)).is_relative_to(folder), url
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Contents, Path]:
+    folder = tmp_path_factory.mktemp("small report")
+    contents = small_contents(folder)
+    return contents, write_page(contents, folder)
+
+
+@pytest.fixture(scope="module")
+def file(small: tuple[Contents, Path]) -> Path:
+    return small[1]
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("example")
+    return write_page(make_contents(3, folder), folder)
+
+
+def shown(page: Page) -> list[str]:
+    return page.locator("#cards h3").all_text_contents()
+
+
+def counted(page: Page) -> str:
+    return page.locator("#cases .count").inner_text()
+
+
+def load_pictures(page: Page) -> int:
+    """How many pictures there are, all of them loaded."""
+    page.evaluate("for (const image of document.images) image.loading = 'eager'")
+    page.wait_for_function("[...document.images].every((image) => image.complete)")
+    widths = page.evaluate("[...document.images].map((image) => image.naturalWidth)")
+    assert all(width > 0 for width in widths)
+    return len(widths)
+
+
+def test_hostile_name_is_shown_as_it_is(visit: Open, file: Path) -> None:
+    page = visit(file)
+    assert page.title() == "Dataset007_Tiny – SFR report"  # noqa: RUF001
+    assert shown(page) == LEAST_SURE_FIRST
+    assert page.locator("#cards h3").nth(2).evaluate("node => node.childNodes.length") == 1
+    assert page.locator("#cases .legend li").all_inner_texts() == ["<b>heart</b>"]
+
+
+def test_head(visit: Open, file: Path) -> None:
+    page = visit(file)
+    assert page.locator("h1").inner_text() == "Dataset007_Tiny"
+    assert page.locator(".origin dd").all_inner_texts() == ["3d_fullres", "nnUNetPlans", "all", "2026-11-21 22:30"]
+    assert page.locator(".tiles dd").all_inner_texts() == ["5"]
+    assert page.locator(".facts dd").all_text_contents()[0].startswith("a sentence")
+    assert page.locator(".missing li").all_inner_texts() == ["Curves of SAM are missing: sfr_finetune makes them."]
+
+
+def test_sorting(visit: Open, file: Path) -> None:
+    page = visit(file)
+    expected = {
+        "name": [HOSTILE, "case_1", "case_2", "case_3", "case_10"],
+        "volume-1": ["case_10", "case_2", "case_1", HOSTILE, "case_3"],
+        "disagreement": ["case_2", "case_1", HOSTILE, "case_3", "case_10"],
+        "rank": ["case_10", "case_2", HOSTILE, "case_1", "case_3"],
+        "confidence": LEAST_SURE_FIRST,
+    }
+    for key, order in expected.items():
+        page.select_option("select[name=sort]", key)
+        assert shown(page) == order, key
+
+
+def test_other_direction_and_other_source(visit: Open, file: Path) -> None:
+    page = visit(file)
+    page.select_option("select[name=order]", "descending")
+    assert shown(page) == ["case_1", HOSTILE, "case_2", "case_10", "case_3"]
+    page.select_option("#source", SAM)
+    assert shown(page) == ["case_1", "case_2", HOSTILE, "case_3", "case_10"]
+    assert page.locator("#cards .confidence .value").all_inner_texts() == ["0.8000", "0.7000", "0.6000", "0.5000"]
+
+
+def test_filters_hide_the_others(visit: Open, file: Path) -> None:
+    page = visit(file)
+    assert counted(page) == "5 of 5 cases"
+    control = page.locator(".controls").locator
+    filters: list[tuple[Callable[[], object], list[str]]] = [
+        (lambda: control("[name=text]").fill("CASE_1"), ["case_10", "case_1"]),
+        (lambda: control("[name=side]").select_option("1-low"), ["case_10", "case_2"]),
+        (lambda: control("[name=outliers]").check(), ["case_2"]),
+        (lambda: control("[name=empty]").check(), ["case_10"]),
+        (lambda: control("[name=annotate]").check(), ["case_10", "case_2"]),
+        (lambda: control("[name=from]").fill("0.9"), [HOSTILE, "case_1"]),
+        (lambda: control("[name=to]").fill("0.9"), ["case_2", HOSTILE]),
+    ]
+    for choose, expected in filters:
+        choose()
+        assert shown(page) == expected
+        assert counted(page) == f"{len(expected)} of 5 cases"
+        page.get_by_role("button", name="Reset").click()
+        assert shown(page) == LEAST_SURE_FIRST
+
+
+def test_address_keeps_what_was_chosen(visit: Open, file: Path) -> None:
+    page = visit(file)
+    page.select_option("select[name=sort]", "name")
+    page.fill("input[name=text]", "case & 1%")
+    page.fill("input[name=text]", "case_1")
+    page.select_option("#source", SAM)
+    hash_ = page.evaluate("location.hash")
+    again = visit(file, hash_)
+    assert shown(again) == ["case_1", "case_10"]
+    assert again.input_value("input[name=text]") == "case_1"
+    assert again.input_value("#source") == SAM
+    again.evaluate("location.hash = 'sort=name&order=descending&page=7&source=nobody&size=3'")
+    again.wait_for_function("document.querySelector('#cards h3').textContent === 'case_10'")
+    assert shown(again) == ["case_10", "case_3", "case_2", "case_1", HOSTILE]
+    assert again.input_value("#source") == MODEL
+
+
+def test_every_picture_loads(visit: Open, file: Path) -> None:
+    page = visit(file)
+    assert page.locator("#cards img[loading=lazy]").count() == 5
+    assert page.locator("#mosaics img").count() == 4
+    assert load_pictures(page) == 9
+
+
+def test_single_file_needs_nothing_beside_it(visit: Open, small: tuple[Contents, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "whole"
+    shutil.copytree(small[1].parent, folder)
+    page_file = write_page(small[0], folder, single_file=True)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.move(page_file, alone)
+    shutil.rmtree(folder)
+    page = visit(alone / "index.html")
+    assert shown(page) == LEAST_SURE_FIRST
+    assert load_pictures(page) == 9
+
+
+def test_picture_opens_large(visit: Open, file: Path) -> None:
+    page = visit(file)
+    viewer, picture, title = page.locator("#viewer"), page.locator("#viewer img"), page.locator("#viewer-title")
+    page.get_by_role("button", name="Show case_1 large").first.click()
+    assert title.inner_text() == "case_1"
+    assert picture.get_attribute("src") == "pictures/model%201%23%3F.png"
+    page.keyboard.press("h")
+    assert picture.get_attribute("src") == "pictures/plain_1.png"
+    page.keyboard.press("h")
+    page.keyboard.press("ArrowUp")
+    assert picture.get_attribute("src") == "pictures/sam_1.png"
+    assert load_pictures(page)
+    page.keyboard.press("ArrowRight")
+    assert title.inner_text() == "case_3"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert title.inner_text() == "case_2"
+    page.keyboard.press("ArrowLeft")
+    assert title.inner_text() == "case_10"
+    page.keyboard.press("Escape")
+    assert not viewer.is_visible()
+    assert page.evaluate("document.activeElement.ariaLabel") == "Show case_1 large"
+
+
+def test_histogram_counts_and_filters(visit: Open, file: Path) -> None:
+    page = visit(file)
+    chart = page.locator("#confidence .chart").nth(1)
+    assert chart.locator("p").inner_text() == (
+        "estimated dice · threshold 0.85: 2 at or above, 1 below · 1 case without confidence (nothing found)"
+    )
+    assert chart.locator("rect.high").count() == 2
+    low = chart.locator("rect.low")
+    assert low.count() == 1
+    low.hover()
+    assert page.locator("#tip").inner_text().splitlines() == ["0.700 to 0.710: 1 case", "click to see them"]
+    low.click()
+    assert shown(page) == ["case_2"]
+
+
+def test_outlier_leads_to_its_case(visit: Open, file: Path) -> None:
+    page = visit(file)
+    page.fill("input[name=text]", "case_1")
+    outlier = page.locator("#volumes svg path.outlier")
+    assert outlier.count() == 1
+    outlier.hover()
+    assert page.locator("#tip").inner_text().splitlines() == ["case_2", "<b>heart</b>: 5.00 ml, outlier"]
+    outlier.click()
+    assert page.evaluate("document.activeElement.dataset.case") == "case_2"
+    assert page.input_value("input[name=text]") == ""
+
+
+def test_annotation_list_as_csv(visit: Open, file: Path, tmp_path: Path) -> None:
+    page = visit(file)
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Save as CSV").click()
+    assert started.value.suggested_filename == "Dataset007_Tiny_annotate_next.csv"
+    started.value.save_as(tmp_path / "list.csv")
+    with (tmp_path / "list.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert rows == [
+        ["rank", "case", "reasons", "disagreement", f"confidence_{SAM}", f"confidence_{MODEL}"],
+        ["1", "case_10", "nothing was found", "", "", ""],
+        ["2", "case_2", 'not sure; says "no", twice', "0.6", "0.7", "0.7"],
+    ]
+
+
+def test_settings_that_differ_are_marked(visit: Open, file: Path) -> None:
+    page = visit(file)
+    assert page.locator("#settings summary").all_text_contents() == ["rounds1 changed", "Versions"]
+    page.locator("#settings summary").first.click()
+    assert page.locator("#settings tr.changed th").all_inner_texts() == ["tau"]
+
+
+def test_sections_without_contents_are_left_out(
+    visit: Open, file: Path, small: tuple[Contents, Path], tmp_path: Path
+) -> None:
+    page = visit(file)
+    everything = ["cases", "annotate", "mosaics", "confidence", "volumes"]
+    everything += ["disagreement", "training", "rounds", "settings"]
+    assert page.locator("main section").evaluate_all("nodes => nodes.map((node) => node.id)") == everything
+    assert page.locator("nav a").count() == len(everything)
+    bare = replace(
+        small[0], sources=[], cases=[], facts=[], trainings=(), rounds=None, settings=(), versions=None, missing=()
+    )
+    page = visit(write_page(bare, tmp_path))
+    assert page.locator("main section, nav a, .missing").count() == 0
+    assert page.locator("h1").inner_text() == "Dataset007_Tiny"
+
+
+def test_pages_of_cards(visit: Open, small: tuple[Contents, Path], tmp_path: Path) -> None:
+    cases = [Case(f"c{number}", {MODEL: SourceView(number / 100, {"1": 1.0})}) for number in range(61)]
+    cases[50] = replace(cases[50], annotation_rank=1)
+    page = visit(write_page(replace(small[0], cases=cases), tmp_path))
+    names = [case.name for case in cases]
+    assert shown(page) == names[:24]
+    assert page.locator("#cards.many").count() == 0
+    page.locator("#cases .pages").get_by_role("button", name="Next").click()
+    assert shown(page) == names[24:48]
+    page.select_option("#cases .pages select", "0")
+    assert shown(page) == names
+    assert page.locator("#cards.many").count() == 1
+    page.select_option("#cases .pages select", "24")
+    page.get_by_role("button", name="c50", exact=True).click()
+    assert shown(page) == names[48:]
+    assert page.evaluate("document.activeElement.dataset.case") == "c50"
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_is_wider_than_the_window(visit: Open, file: Path, example: Path, viewport: dict[str, int]) -> None:
+    for one in (file, example):
+        page = visit(one, viewport=viewport)
+        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
+        sizes = page.evaluate("[...document.querySelectorAll('svg text')].map((one) => getComputedStyle(one).fontSize)")
+        assert set(sizes) == {"12px"}
+        assert page.evaluate("[...document.querySelectorAll('svg[role=img]')].every((one) => one.clientWidth > 200)")
