@@ -186,13 +186,17 @@ def agreement(labels: torch.Tensor, other: torch.Tensor, *, num_classes: int) ->
 
     Negative values (outside the image's non-zero mask) count as background.
     """
-    dices = []
-    for label in range(1, num_classes):
-        ours, theirs = labels == label, other == label
-        total = int(ours.sum()) + int(theirs.sum())
-        if total:
-            dices.append(2 * int((ours & theirs).sum()) / total)
-    return float(np.mean(dices)) if dices else None
+    # three counts over all classes, not three passes for each of them
+    totals = _class_sizes(labels, num_classes) + _class_sizes(other, num_classes)
+    overlaps = _class_sizes(labels[labels == other], num_classes)
+    found = totals > 0
+    return float((2 * overlaps[found] / totals[found]).mean()) if bool(found.any()) else None
+
+
+def _class_sizes(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Voxels of every foreground class, (num_classes - 1,) in double precision."""
+    counts = torch.bincount(labels.flatten().clamp(min=0), minlength=num_classes)
+    return counts[1:num_classes].double()
 
 
 def expected_dice(probabilities: torch.Tensor, labels: torch.Tensor, *, regions: bool) -> float | None:
