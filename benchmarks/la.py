@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.left_atrium.steps import Steps, needs_sam
 from benchmarks.left_atrium.study import KNOWN_TRAINERS, STOCK, Study, Workspace, open_workspace
 from benchmarks.left_atrium.table import write_results
+from benchmarks.options import positive_number
 from nnunet_sfr.errors import UserError
 
 DEFAULT_TRAINERS = (STOCK, "nnUNetTrainer_MT", "nnUNetTrainerSFR_MT", "nnUNetTrainerSFRPlus_MT")
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", type=Path, help="what sfr_convert LA reads: ../shared/data/la, or the .h5 files")
     parser.add_argument("--output", type=Path, default=Path("la_output"), help="folder for everything (la_output)")
     data = parser.add_argument_group("data")
-    data.add_argument("--labelled", type=_positive, default=4, metavar="N", help="labelled cases: 1, 4, 16 (4)")
+    data.add_argument("--labelled", type=positive_number, default=4, metavar="N", help="labelled cases: 1, 4, 16 (4)")
     data.add_argument(
         "--spacing",
         type=_spacing,
@@ -90,25 +91,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TRAINER",
         help=f"nnUNetTrainer or any of ours ({', '.join(DEFAULT_TRAINERS)})",
     )
-    runs.add_argument("--seeds", nargs="+", type=_positive, default=(1, 2, 3), metavar="N", help="one run each (1 2 3)")
-    runs.add_argument("--iterations", type=_positive, default=400, metavar="N", help="of every training (400)")
-    runs.add_argument("--iterations-per-epoch", type=_positive, default=50, metavar="N", help="a divisor (50)")
-    runs.add_argument("--validation-iterations-per-epoch", type=_positive, default=5, metavar="N", help="(5)")
-    runs.add_argument("--rounds", type=_positive, default=1, metavar="N", help="of SFR+, after round 0 (1)")
+    runs.add_argument(
+        "--seeds", nargs="+", type=positive_number, default=(1, 2, 3), metavar="N", help="one run each (1 2 3)"
+    )
+    runs.add_argument("--iterations", type=positive_number, default=400, metavar="N", help="of every training (400)")
+    runs.add_argument("--iterations-per-epoch", type=positive_number, default=50, metavar="N", help="a divisor (50)")
+    runs.add_argument("--validation-iterations-per-epoch", type=positive_number, default=5, metavar="N", help="(5)")
+    runs.add_argument("--rounds", type=positive_number, default=1, metavar="N", help="of SFR+, after round 0 (1)")
     runs.add_argument("--sam", choices=("vit_tiny", "vit_b", "vit_l", "vit_h"), default="vit_tiny", help="(vit_tiny)")
-    runs.add_argument("--sam-iterations", type=_positive, metavar="N", help="of its fine-tuning (as planned)")
+    runs.add_argument("--sam-iterations", type=positive_number, metavar="N", help="of its fine-tuning (as planned)")
     runs.add_argument("--planner", help="nnU-Net planner (ExperimentPlannerCPU on the CPU, else ExperimentPlanner)")
     runs.add_argument("--device", choices=tuple(PLANNERS), default="cpu", help="where to train (cpu)")
-    runs.add_argument("--threads", type=_positive, default=2, metavar="N", help="of torch in each process (2)")
+    runs.add_argument("--threads", type=positive_number, default=2, metavar="N", help="of torch in each process (2)")
     parser.add_argument("--table-only", action="store_true", help="run nothing, write the table of what is there")
     parser.add_argument("--update-readme", action="store_true", help="write the table into benchmarks/README.md")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
-    return int(text)
 
 
 def _spacing(text: str) -> float | None:

@@ -13,17 +13,19 @@ def add_workload_options(parser: argparse.ArgumentParser) -> None:
     """Patch, network and batch; :func:`workload_of` reads them."""
     work = parser.add_argument_group("what a step works on")
     work.add_argument(
-        "--patch", type=_positive, nargs=3, default=(24, 40, 48), metavar="N", help="patch size (24 40 48)"
+        "--patch", type=positive_number, nargs=3, default=(24, 40, 48), metavar="N", help="patch size (24 40 48)"
     )
     work.add_argument(
         "--features",
-        type=_positive,
+        type=positive_number,
         nargs="+",
         default=(16, 32, 64, 128),
         metavar="N",
         help="channels of each stage of the network (16 32 64 128)",
     )
-    work.add_argument("--batch-size", type=_positive, default=2, metavar="N", help="labelled patches in a step (2)")
+    work.add_argument(
+        "--batch-size", type=positive_number, default=2, metavar="N", help="labelled patches in a step (2)"
+    )
     work.add_argument("--classes", type=_at_least_two, default=2, metavar="N", help="labels with background (2)")
 
 
@@ -34,17 +36,23 @@ def workload_of(options: argparse.Namespace) -> Workload:
 def add_measuring_options(parser: argparse.ArgumentParser) -> None:
     """Steps, turns, device and threads."""
     run = parser.add_argument_group("how it is measured")
-    run.add_argument("--steps", type=_positive, default=10, metavar="N", help="timed steps in a turn (10)")
-    run.add_argument("--warmup", type=_positive, default=2, metavar="N", help="steps before them in each turn (2)")
-    run.add_argument("--repeats", type=_positive, default=3, metavar="N", help="turns of each trainer (3)")
+    run.add_argument("--steps", type=positive_number, default=10, metavar="N", help="timed steps in a turn (10)")
+    run.add_argument(
+        "--warmup", type=positive_number, default=2, metavar="N", help="steps before them in each turn (2)"
+    )
+    run.add_argument("--repeats", type=positive_number, default=3, metavar="N", help="turns of each trainer (3)")
     run.add_argument("--device", "-device", choices=("cpu", "cuda"), default="cpu", help="where to train (cpu)")
     threads = torch.get_num_threads()
     run.add_argument(
-        "--threads", type=_positive, default=threads, metavar="N", help=f"threads of torch (its own choice: {threads})"
+        "--threads",
+        type=positive_number,
+        default=threads,
+        metavar="N",
+        help=f"threads of torch (its own choice: {threads})",
     )
 
 
-def _positive(text: str) -> int:
+def positive_number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
     return int(text)

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from .command_line import argument_parser, run
+from .command_line import argument_parser, positive_number, run
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-np",
         dest="processes",
-        type=int,
+        type=positive_number,
         default=min(4, os.cpu_count() or 1),
         metavar="N",
         help="processes that read and preprocess; each needs memory for a case at full size",

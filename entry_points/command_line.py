@@ -84,6 +84,13 @@ def round_number(text: str) -> int:
     return int(text)
 
 
+def positive_number(text: str) -> int:
+    """1, 2, 3, ..."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    return int(text)
+
+
 def fold(text: str) -> int | str:
     """``"all"`` or a number, as nnU-Net takes it."""
     if text == "all":

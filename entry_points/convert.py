@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnunet_sfr.conversion import PUBLIC_DATASETS
 
-from .command_line import run
+from .command_line import positive_number, run
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
         )
         print(f"go on with: sfr_plan_and_preprocess -d {arguments.dataset}")
 
-    return run(command)
+    return run(command, goes_on=False)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--labelled",
-        type=_positive,
+        type=positive_number,
         default=16,
         metavar="N",
         help="number of labelled cases (default: %(default)s)",
@@ -70,10 +70,4 @@ def _dataset_number(text: str) -> int:
     """1 to 999, as nnU-Net numbers data sets."""
     if not text.isdecimal() or not 1 <= int(text) <= 999:
         raise argparse.ArgumentTypeError(f"must be a number from 1 to 999, got {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
     return int(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnunet_sfr.evaluation.rules import NSD_TOLERANCE_MM, RULES
 
-from .command_line import argument_parser, run
+from .command_line import argument_parser, positive_number, run
 
 OUTPUT = "sfr_metrics.json"
 
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "-np",
         dest="processes",
-        type=positive_count,
+        type=positive_number,
         metavar="N",
         help="cases to measure at a time; default: nnU-Net's, nnUNet_def_n_proc or 8",
     )
@@ -107,13 +107,6 @@ def _parser() -> argparse.ArgumentParser:
         help="how far apart surfaces may be to agree, in the normalised surface Dice",
     )
     return parser
-
-
-def positive_count(text: str) -> int:
-    """1, 2, 3, ..."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be 1, 2, 3, ..., got {text!r}")
-    return int(text)
 
 
 def millimetres(text: str) -> float:

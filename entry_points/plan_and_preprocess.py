@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from nnunet_sfr.settings import SAM_MODELS
 
-from .command_line import argument_parser, run
+from .command_line import argument_parser, positive_number, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "-npfp",
         dest="fingerprint_processes",
-        type=int,
+        type=positive_number,
         default=min(8, cores),
         metavar="N",
         help="processes that read images for the fingerprint",
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "-np",
         dest="processes",
-        type=int,
+        type=positive_number,
         default=min(4, cores),
         metavar="N",
         help="processes that preprocess; each needs memory for a case at full size",

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from .command_line import add_configuration, add_fold, argument_parser, run
+from .command_line import add_configuration, add_fold, argument_parser, positive_number, run
 
 MOST_PROCESSES = 4
 
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-np",
         dest="processes",
-        type=number,
+        type=positive_number,
         default=min(MOST_PROCESSES, os.cpu_count() or 1),
         metavar="N",
         help="processes that draw pictures, at most one for every 32 cases; each needs memory for a case",
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-pictures",
-        type=number,
+        type=positive_number,
         metavar="N",
         help="draw pictures of so many cases, those of least confidence; default: of all",
     )
@@ -90,13 +90,6 @@ def _parser() -> argparse.ArgumentParser:
         help="draw the labels of every round, and not those of round 0 and the latest of SAM and of the model alone",
     )
     parser.add_argument(
-        "--annotate", type=number, default=20, metavar="N", help="length of the list of cases to annotate next"
+        "--annotate", type=positive_number, default=20, metavar="N", help="length of the list of cases to annotate next"
     )
     return parser
-
-
-def number(text: str) -> int:
-    """1, 2, 3, ..."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be 1, 2, 3, ..., got {text!r}")
-    return int(text)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES, SAM_MODELS
 
-from .command_line import add_configuration, add_device, add_fold, argument_parser, run
+from .command_line import add_configuration, add_device, add_fold, argument_parser, positive_number, run
 from .select import PAPER, fraction
 
 if TYPE_CHECKING:
@@ -103,7 +103,11 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
         help="for 3d_fullres, in the order z y x; default: that of the plan that is there, or the planner's choice",
     )
     planning.add_argument(
-        "-np", dest="processes", type=_positive, metavar="N", help="processes that read, preprocess and export images"
+        "-np",
+        dest="processes",
+        type=positive_number,
+        metavar="N",
+        help="processes that read, preprocess and export images",
     )
 
 
@@ -114,17 +118,17 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--method", choices=METHODS, default="MT", help="what is learnt from unlabelled patches")
     training.add_argument(
         "--epochs",
-        type=_positive,
+        type=positive_number,
         metavar="N",
         help="epochs of every training, also of those of SFR+; default: what the SFR plan says",
     )
-    training.add_argument("-num_gpus", type=_positive, default=1, metavar="N", help="GPUs for nnUNetv2_train")
+    training.add_argument("-num_gpus", type=positive_number, default=1, metavar="N", help="GPUs for nnUNetv2_train")
 
 
 def _add_rounds(parser: argparse.ArgumentParser) -> None:
     rounds = parser.add_argument_group("SFR+ (sfr_select -h says more)")
     rounds.add_argument("--plus", action="store_true", help="let model and SAM teach each other once more, in rounds")
-    rounds.add_argument("--rounds", type=_positive, metavar="R", help="with --plus: number of rounds; default: 1")
+    rounds.add_argument("--rounds", type=positive_number, metavar="R", help="with --plus: number of rounds; default: 1")
     rounds.add_argument(
         "--confidence", choices=(PAPER, *CONFIDENCE_MEASURES), help="with --plus: what to tell the cases apart by"
     )
@@ -178,9 +182,3 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
 def _selection(arguments: argparse.Namespace) -> tuple[str, ...]:
     given = {name: getattr(arguments, name) for name in _SELECTION if getattr(arguments, name) is not None}
     return tuple(word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value)))
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
-    return int(text)

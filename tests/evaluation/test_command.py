@@ -181,7 +181,7 @@ def folder(path: Path) -> Path:
     [
         (("-d", "1", "-djfile", "x"), "-d and -djfile both name"),
         (("-o", "x.csv"), "-o must end in .json, got x.csv"),
-        (("-np", "0"), "must be 1, 2, 3, ..., got '0'"),
+        (("-np", "0"), "must be a whole number above 0, got '0'"),
         (("--nsd-tolerance", "-1"), "must be a length in mm, got '-1'"),
         (("--nsd-tolerance", "wide"), "must be a length in mm, got 'wide'"),
     ],

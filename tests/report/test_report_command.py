@@ -83,4 +83,4 @@ def test_numbers_start_at_one(option: str, run: Run, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as ended:
         run("-d", "42", option, "0")
     assert ended.value.code == 2
-    assert "must be 1, 2, 3, ..., got '0'" in capsys.readouterr().err
+    assert "must be a whole number above 0, got '0'" in capsys.readouterr().err
