@@ -15,10 +15,8 @@ from pathlib import Path
 # Python puts the folder of a script on its path, and this script needs the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.left_atrium.steps import Steps, needs_sam
 from benchmarks.left_atrium.study import KNOWN_TRAINERS, STOCK, Study, Workspace, open_workspace
-from benchmarks.left_atrium.table import write_results
-from benchmarks.options import positive_number
+from nnunet_sfr.entry_points.command_line import positive_number
 from nnunet_sfr.errors import UserError
 
 DEFAULT_TRAINERS = (STOCK, "nnUNetTrainer_MT", "nnUNetTrainerSFR_MT", "nnUNetTrainerSFRPlus_MT")
@@ -33,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workspace = open_workspace(options.output.expanduser().resolve(), study)
         if not options.table_only:
             _run(study, workspace, options)
-        print(write_results(study, workspace, update_readme=options.update_readme))
+        _write_table(study, workspace, options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -44,11 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(study: Study, workspace: Workspace, options: argparse.Namespace) -> None:
+    # importing torch takes seconds, which -h should not
+    from benchmarks.left_atrium.steps import Steps, needs_sam
+
     steps = Steps(study, workspace, options.threads)
     steps.prepare(with_sam=any(needs_sam(trainer) for trainer in options.trainers))
     for seed in options.seeds:
         for trainer in options.trainers:
             steps.run(trainer, seed)
+
+
+def _write_table(study: Study, workspace: Workspace, options: argparse.Namespace) -> None:
+    from benchmarks.left_atrium.table import write_results
+
+    print(write_results(study, workspace, update_readme=options.update_readme))
 
 
 def _study(options: argparse.Namespace) -> Study:

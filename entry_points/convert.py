@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         type=positive_number,
         default=16,
         metavar="N",
-        help="number of labelled cases (default: %(default)s)",
+        help="number of labelled cases; of a folder with splits.json, one that it lists (default: %(default)s)",
     )
     parser.add_argument(
         "--allow-missing",

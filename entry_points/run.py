@@ -100,7 +100,8 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=3,
         metavar="MM",
-        help="for 3d_fullres, in the order z y x; default: that of the plan that is there, or the planner's choice",
+        help="for 3d_fullres, in the order z y x; default: a plan that fits its images stays as it is, and where one "
+        "has to be made, the planner chooses",
     )
     planning.add_argument(
         "-np",

@@ -113,7 +113,7 @@ class FineTuningSettings:
     weight_decay: float = 0.1
     """Of AdamW."""
     warmup_iterations: int = 250
-    """Linear warm-up over W iterations: a factor min((t + 1) / W, 1)."""
+    """Linear warm-up over W iterations, fewer than ``iterations``: a factor min((t + 1) / W, 1)."""
     poly_exponent: float = 0.9
     """Decay over the whole run: a factor (1 - t / T) ** poly_exponent."""
     cross_entropy_weight: float = 0.5
@@ -178,7 +178,7 @@ class RetrainingSettings:
     iterations_per_epoch: int = 250
     """Optimiser steps per epoch (nnU-Net's own)."""
     validation_iterations_per_epoch: int = 50
-    """Batches that estimate the Dice after each epoch (nnU-Net's own)."""
+    """Batches that estimate the Dice after each epoch (nnU-Net's own); for a short try, lower both."""
     pseudo_label_weight: float = 1.0
     """w_p, the weight of the loss on pseudo-labels (SFR code)."""
     consistency_weight: float = 0.1

@@ -12,6 +12,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import SFRPaths, nnunet_root
 from nnunet_sfr.pipeline.options import RunOptions
+from nnunet_sfr.plans import SFRConfiguration
 
 FINAL_ADAPTER, FINAL_OPTIMIZER = "adapter_final.safetensors", "optimizer_final.pt"
 """What sfr_finetune leaves when it is through (:mod:`nnunet_sfr.sam_stage.model`)."""
@@ -99,6 +100,21 @@ class Project:
         content = read_json(self.paths.sfr_plans_file, PLAN_FIRST)
         sections: dict[str, Any] = content.get("configurations", {}).get(self.options.configuration, {})
         return sections
+
+    def check_settings(self) -> None:
+        """Check the SFR plan, if there is one, before a step does it after minutes.
+
+        Raises:
+            UserError: a setting does not pass.
+        """
+        if not self.paths.sfr_plans_file.is_file() or not self.sfr_plan():
+            return
+        try:
+            SFRConfiguration.from_dict(self.sfr_plan())
+        except ValueError as error:
+            raise UserError(
+                f"{self.paths.sfr_plans_file}: configuration {self.options.configuration}: {error}"
+            ) from None
 
     def is_planned(self) -> bool:
         """Whether both plans have our configuration.

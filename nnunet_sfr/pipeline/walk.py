@@ -22,6 +22,7 @@ from nnunet_sfr.pipeline.locking import locked
 from nnunet_sfr.pipeline.nnunet_steps import NNUNetStep
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.processes import InterruptedRunError, ending_signals_raise, run_command
+from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.run_folder import RunFolder
 from nnunet_sfr.pipeline.sequence import steps_of
 from nnunet_sfr.pipeline.state import DONE, FAILED, INTERRUPTED, RUNNING, History, Record
@@ -59,6 +60,7 @@ def walk(options: RunOptions, typed: str, run: Runner = run_command) -> None:
     folder = options.run_folder
     with ending_signals_raise(), locked(folder, typed):
         require_completed(nnunet_root("nnUNet_raw") / options.dataset_name)
+        Project(options).check_settings()
         history = History.read(folder)
         history.end_what_was_killed()
         for place in (folder.lock.parent, folder.all_runs, folder.folder):

@@ -19,7 +19,7 @@ from nnunet_sfr.paths import Fold
 from nnunet_sfr.report import annotation, pictures, volumes
 from nnunet_sfr.report.annotation import Candidate, Choice, rank_cases
 from nnunet_sfr.report.colours import label_classes, rgb
-from nnunet_sfr.report.contents import Case, Contents, SourceView
+from nnunet_sfr.report.contents import Case, Contents, SourceView, Training
 from nnunet_sfr.report.curves import read_trainings
 from nnunet_sfr.report.looks import Looks, Seen, Subject, Wanted
 from nnunet_sfr.report.orientation import find_orientation
@@ -113,7 +113,7 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: Options) -> G
         rounds=rounds_table(pool, views, classes),
         settings=settings_tables(dataset),
         versions=versions_table(pool.sources, created),
-        missing=[*pool.problems, *missing_curves, *_missing(dataset, fold, pool)],
+        missing=[*pool.problems, *missing_curves, *_missing(dataset, fold, pool, trainings)],
     )
     return Gathered(contents, choices, looks, seen)
 
@@ -260,12 +260,14 @@ def _facts(
     return facts
 
 
-def _missing(dataset: SFRDataset, fold: Fold, pool: Pool) -> list[str]:
+def _missing(dataset: SFRDataset, fold: Fold, pool: Pool, trainings: Sequence[Training]) -> list[str]:
     """What a further command would add."""
     sentences = []
     if pool.latest(sam=False) is None:
         again = command("sfr_pseudolabel", dataset, fold, 1)
-        sentences.append(f"there are no labels of the re-trained model to compare with; run {again} -tr <trainer>")
+        trained = [training.name for training in trainings if training.name.startswith("nnUNetTrainer")]
+        trainer = trained[0] if len(trained) == 1 else "<trainer>"
+        sentences.append(f"there are no labels of the re-trained model to compare with; run {again} -tr {trainer}")
     if pool.latest(sam=True) is None:
         sentences.append(
             f"there are no labels of SAM; run {command('sfr_finetune', dataset, fold)} and then "

@@ -63,6 +63,14 @@ def test_a_run_takes_every_step_once(planned: SFRDataset) -> None:
     assert log.read_text().startswith("nnUNetv2_train 42")
 
 
+def test_a_setting_that_does_not_pass_is_found_before_any_step(planned: SFRDataset) -> None:
+    change_settings(planned, {"fine_tuning": {"iterations": 60, "warmup_iterations": 250}})
+    fake = FakeCommands(planned, run_options())
+    with pytest.raises(UserError, match=r"SFRPlans\.json: configuration 3d_fullres: .*warmup_iterations \(250\)"):
+        go(fake)
+    assert fake.taken() == []
+
+
 def test_a_failing_step_is_gone_on_with(planned: SFRDataset) -> None:
     fake = FakeCommands(planned, run_options())
     fake.failing = {TRAIN: 3}

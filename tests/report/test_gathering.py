@@ -14,8 +14,9 @@ import pytest
 from nnunet_sfr.confidence import MEASURES
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.report import gathering
 from nnunet_sfr.report.case_views import Look, Measured, look_at
-from nnunet_sfr.report.contents import Case, Contents
+from nnunet_sfr.report.contents import Case, Contents, Training
 from nnunet_sfr.report.gathering import Options, gather, grid_spacing
 from nnunet_sfr.report.making import make_report
 from nnunet_sfr.report.sources import best_measure
@@ -223,6 +224,13 @@ def test_what_is_missing_is_named_with_its_command(bare: SFRDataset) -> None:
     )
     for command in wanted:
         assert sum(command in text for text in contents.missing) == 1, command
+
+
+def test_the_only_model_is_named_in_the_command(bare: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_sam(bare, BOTH)
+    models = [Training(name, "epoch", []) for name in ("SAM, round 0", "nnUNetTrainerSFR_MT_2epochs")]
+    monkeypatch.setattr(gathering, "read_trainings", lambda *_: (models, []))
+    assert any(text.endswith("--round 1 -tr nnUNetTrainerSFR_MT_2epochs") for text in contents_of(bare).missing)
 
 
 def test_imported_label_maps_have_no_confidence(bare: SFRDataset) -> None:

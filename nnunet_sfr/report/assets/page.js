@@ -9,7 +9,7 @@ const SECTIONS = [
   },
   {
     id: "annotate", title: "Annotate next", shows: CONTENTS.cases.some((item) => item.annotation_rank !== null), build: buildAnnotation,
-    says: "The cases in which a label drawn by hand would help most, the most worthwhile first; labels that were drawn come back with sfr_add_labels.",
+    says: "The cases in which a label drawn by hand would help most, the most worthwhile first. The list is varied: a case that is like one above it stands further down. Labels that were drawn come back with sfr_add_labels.",
   },
   {
     id: "mosaics", title: "Mosaics", shows: CONTENTS.sources.some(({ key }) => hasMosaics(key)), build: buildMosaics,

@@ -136,7 +136,7 @@ function pictureText(item, kind) {
 function confidenceBar(confidence) {
   const source = SOURCES.get(state.source);
   const value = element("span", { class: "value" }, confidence === null ? "none: nothing found" : asConfidence(confidence));
-  const line = element("div", { class: "confidence" }, element("span", {}, "Confidence"), value);
+  const line = element("div", { class: "confidence" }, element("span", {}, `Confidence (${humanMeasure(source)})`), value);
   if (confidence === null) return line;
   const { low, high } = confidenceAxis(source);
   const place = (number) => `${(100 * (number - low)) / (high - low)}%`;
