@@ -32,6 +32,14 @@ def wait_until_gone(mark: str, *, seconds: float = 20.0) -> None:
     assert not pids, f"still there: {names}"
 
 
+def wait_for(number: int, mark: str, *, seconds: float = 20.0) -> None:
+    """Wait until so many of them live: one that is just being started has no environment to read for a moment."""
+    end = time.monotonic() + seconds
+    while (count := len(living(mark))) < number and time.monotonic() < end:
+        time.sleep(0.02)
+    assert count >= number
+
+
 @contextlib.contextmanager
 def none_survives(mark: str) -> Iterator[None]:
     """Kill what is left of a test's processes."""

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.pipeline import supervise
 from nnunet_sfr.pipeline.processes import find_command, run_command
-from tests.pipeline.marked_processes import MARK, living, none_survives, wait_until_gone
+from tests.pipeline.marked_processes import MARK, living, none_survives, wait_for, wait_until_gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -140,7 +140,7 @@ def test_a_command_that_does_not_listen_is_killed_in_the_end(tmp_path: Path, mar
 def test_nothing_outlives_a_killed_sfr_run(start: Start, mark: str, tmp_path: Path) -> None:
     """Not the command, nor its children, be they in another session and deaf to signals."""
     process = start("trap '' INT TERM; sleep 1000 & setsid sh -c 'sleep 1000; true' & echo begun; wait")
-    assert len(living(mark)) >= 5  # we, the supervisor, the shell, and what it started
+    wait_for(5, mark)  # we, the supervisor, the shell, and what it started
     assert not is_free(tmp_path / "lock")
     process.kill()
     process.wait()
