@@ -139,14 +139,26 @@ def open_dataset(dataset_name_or_id: str | int, configuration: str, plans_name: 
     return SFRDataset(SFRPaths(name, plans_name, configuration, data_identifier), manager, dataset_json)
 
 
-def _read_split(file: Path, fold: Fold) -> tuple[list[str], list[str]]:
+def read_splits_file(file: Path) -> list[dict[str, Any]]:
+    """nnU-Net's folds: ``train`` and ``val``, lists of identifiers, and whatever else an entry has.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     try:
-        splits = [(list(split["train"]), list(split["val"])) for split in json.loads(file.read_text())]
+        return [
+            {**split, "train": list(split["train"]), "val": list(split["val"])}
+            for split in json.loads(file.read_text())
+        ]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file}: is not a list of splits as nnU-Net writes it ({error}); mend or delete it") from None
+
+
+def _read_split(file: Path, fold: Fold) -> tuple[list[str], list[str]]:
+    splits = read_splits_file(file)
     if not isinstance(fold, int) or not 0 <= fold < len(splits):
         raise UserError(f"{file}: has no fold {fold}; use a number from 0 to {len(splits) - 1}, or all")
-    return splits[fold]
+    return splits[fold]["train"], splits[fold]["val"]
 
 
 def resolve_dataset_name(dataset_name_or_id: str | int) -> str:

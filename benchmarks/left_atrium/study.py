@@ -10,6 +10,7 @@ from pathlib import Path
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.pipeline.options import plans_name
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
 
 DATASET_ID, DATASET_NAME = 120, "Dataset120_LA"
@@ -53,12 +54,7 @@ class Study:
     @property
     def plans(self) -> str:
         """The plans identifier that the planner gives."""
-        return {
-            "ExperimentPlannerCPU": "nnUNetPlansCPU",
-            "ExperimentPlanner": "nnUNetPlans",
-            "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans",
-            "nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans",
-        }[self.planner]
+        return plans_name(self.planner, None)
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from benchmarks.left_atrium.pseudo_labels import measure_pseudo_labels
 from benchmarks.left_atrium.results import METRICS, TrainerResults, read_results, spread
 from benchmarks.left_atrium.study import STOCK, Study, Workspace
 from benchmarks.report import aligned_table, replace_section, with_facts
-from nnunet_sfr.atomic import write_json
+from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.bootstrap import paired_bootstrap
 from nnunet_sfr.json_files import read_json
@@ -57,7 +57,8 @@ def write_results(study: Study, workspace: Workspace, *, update_readme: bool) ->
     table = with_facts("\n\n".join(tables), _facts(study, workspace, results))
     numbers = {**_numbers(study, results), "pseudo_labels": labels}
     write_json(numbers, workspace.folder / "results.json")
-    (workspace.folder / "table.md").write_text(table + "\n")
+    with replacing(workspace.folder / "table.md") as temporary:
+        temporary.write_text(table + "\n")
     if update_readme:
         replace_section(BENCHMARKS / "README.md", f"la_{study.name}", table)
         write_json(numbers, BENCHMARKS / "results" / f"la_{study.name}.json")

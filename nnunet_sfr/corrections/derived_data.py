@@ -5,7 +5,6 @@ Every function here can be called any number of times, and does what is still to
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.cases import RawDataset
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess_new_labels
 from nnunet_sfr.data.pseudo_label_store import MANIFEST
-from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.dataset import SFRDataset, read_splits_file
 from nnunet_sfr.json_files import read_json
 
 _STORED = (".json", ".b2nd", ".pkl")
@@ -77,15 +75,7 @@ def read_splits(preprocessed: Path) -> list[dict[str, Any]] | None:
         UserError: the file is damaged.
     """
     file = splits_file(preprocessed)
-    if not file.is_file():
-        return None
-    try:
-        splits = [
-            {**fold, "train": list(fold["train"]), "val": list(fold["val"])} for fold in json.loads(file.read_text())
-        ]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file}: is not a list of splits as nnU-Net writes it ({error}); mend or delete it") from None
-    return splits
+    return read_splits_file(file) if file.is_file() else None
 
 
 def remove_pseudo_labels(datasets: Sequence[SFRDataset], cases: Sequence[str]) -> list[Path]:

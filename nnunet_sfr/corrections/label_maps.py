@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_sfr.data.cases import Case, RawDataset, raise_first
-from nnunet_sfr.data.checks import read_label
+from nnunet_sfr.data.checks import label_values, read_label
 from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.paths import UNLABELLED_IMAGES
@@ -110,15 +109,10 @@ def check_label_maps(maps: Mapping[str, Path], raw: RawDataset, *, processes: in
     """
     if not maps:
         return
-    manager = LabelManager(raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order"))
-    values = [int(value) for value in manager.all_labels]
-    if manager.ignore_label is not None:
-        values.append(int(manager.ignore_label))
+    values = label_values(raw)
     cases = [case for case in raw.unlabelled if case.identifier in maps]
-    # what it tries in vain prints tracebacks
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        reader = determine_reader_writer_from_dataset_json(raw.dataset_json, str(cases[0].images[0]), verbose=False)
-    tasks = [_Check(maps[case.identifier], case, reader, tuple(values)) for case in cases]
+    reader = find_reader(raw.dataset_json, cases[0].images[0], f"the image of case {cases[0].identifier}")
+    tasks = [_Check(maps[case.identifier], case, reader, values) for case in cases]
     found = run_parallel(_problem, tasks, processes=processes, description="Checking label maps")
     raise_first([problem for problem in found if problem])
 

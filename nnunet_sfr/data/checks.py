@@ -13,13 +13,13 @@ import nibabel
 import numpy as np
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from numpy.typing import NDArray
 
 from nnunet_sfr.data.cases import Case, RawDataset, raise_first
 from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.errors import UserError
 
 
@@ -57,8 +57,9 @@ def check_cases(raw: RawDataset, *, samples_per_case: int, processes: int) -> di
             that do not match in size, a number of channels or of dimensions that does not fit, label values that
             ``dataset.json`` does not know, or no foreground in any label.
     """
-    reader = _reader_class(raw)
-    labels = _label_values(raw)
+    example = raw.labelled[0]
+    reader = find_reader(raw.dataset_json, example.images[0], f"the image of case {example.identifier}")
+    labels = label_values(raw)
     tasks = [_Check(case, reader, raw.num_channels, labels, samples_per_case) for case in raw.cases]
     results = run_parallel(_check_case, tasks, processes=processes, description="Checking images")
     facts: dict[str, CaseFacts] = {}
@@ -116,25 +117,12 @@ class _ContentError(Exception):
     """Something is wrong with the content of a case; never leaves this module."""
 
 
-def _reader_class(raw: RawDataset) -> type[BaseReaderWriter]:
-    """nnU-Net's choice of reader: the first one that can open the first labelled image."""
-    example = raw.labelled[0].images[0]
-    try:
-        # its failed attempts print tracebacks
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            reader: type[BaseReaderWriter] = determine_reader_writer_from_dataset_json(
-                raw.dataset_json, str(example), verbose=False
-            )
-    except RuntimeError:
-        raise UserError(
-            f"{example}: no reader of nnU-Net can open the image of case {raw.labelled[0].identifier}; replace the "
-            "file, or mend file_ending in dataset.json"
-        ) from None
-    return reader
+def label_values(raw: RawDataset) -> tuple[int, ...]:
+    """Every value that a label file may hold, the ignore label too.
 
-
-def _label_values(raw: RawDataset) -> tuple[int, ...]:
-    """Every value that a label file may hold."""
+    Raises:
+        UserError: the labels in ``dataset.json`` are not nnU-Net's format.
+    """
     try:
         manager = LabelManager(raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order"))
         values = [int(label) for label in manager.all_labels]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,9 @@ from typing import Any
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.cases import CaseTask, evaluate_case
 from nnunet_sfr.evaluation.classes import Classes, file_ending, read_classes
@@ -90,25 +88,6 @@ def evaluate_folder(
         unit="px" if issubclass(reader, NaturalImage2DIO) else "mm",
         warnings=tuple(warning for result in results for warning in result.warnings),
     )
-
-
-def find_reader(dataset_json: Mapping[str, Any], example: Path) -> type[BaseReaderWriter]:
-    """nnU-Net's choice of reader: the one that ``dataset.json`` names, else the first that opens an example.
-
-    Raises:
-        UserError: none does.
-    """
-    # its failed attempts print tracebacks
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            reader: type[BaseReaderWriter] = determine_reader_writer_from_dataset_json(
-                dict(dataset_json), str(example), verbose=False
-            )
-        except RuntimeError:
-            raise UserError(
-                f"{example}: no reader of nnU-Net can open it; replace the file, or mend file_ending in dataset.json"
-            ) from None
-    return reader
 
 
 def _label_files(folder: Path, ending: str) -> dict[str, Path]:
