@@ -74,12 +74,24 @@ class SFRConfiguration:
         if "stitching" not in values:
             raise ValueError("the section stitching is missing")
         sections: dict[str, Any] = {}
+        values = _from_version_0_1(values)
         for name, section in _SECTIONS.items():
             try:
                 sections[name] = section_from_dict(section, values.get(name, {}))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         return cls(derived_from=values.get("derived_from", {}), **sections)
+
+
+def _from_version_0_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Plans of version 0.1 had the rank of LoRA among the settings of SAM, whatever the adaptation."""
+    sam = values.get("sam")
+    if not isinstance(sam, dict) or "lora_rank" not in sam:
+        return values
+    kept = {key: value for key, value in sam.items() if key != "lora_rank"}
+    if sam.get("adaptation") == "lora":
+        kept["adaptation_settings"] = {"rank": sam["lora_rank"]}
+    return {**values, "sam": kept}
 
 
 def derived_from(nnunet_plans: Mapping[str, Any], nnunet_configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +154,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error}); mend or delete it") from None
+        raise UserError(f"{file}: cannot be read as JSON ({error}); correct or delete it") from None
     if not isinstance(content, dict) or not isinstance(content.get("configurations"), dict):
         raise UserError(f"{file}: is not an SFR plan (no 'configurations'); delete it and plan again")
     return content

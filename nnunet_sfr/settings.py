@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import types
 import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-SAM_MODELS = ("vit_tiny", "vit_b", "vit_l", "vit_h")
-ADAPTATIONS = ("lora", "decoder", "full")
+from nnunet_sfr.canvas import check_canvas
+from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, find_model
+from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS, find_adaptation
+
 CONFIDENCE_MEASURES = (
     "agreement",
     "estimated_dice",
@@ -51,51 +55,65 @@ class StitchingSettings:
     """How a patch of slices becomes one square image (paper, section III-B1)."""
 
     patch_size: tuple[int, int, int]
-    """(slices, height, width) in voxels of the preprocessed grid that one mosaic shows."""
+    """(D, H, W) in voxels of the preprocessed grid that one mosaic shows."""
     canvas_size: int
     """Side of the stitched image in pixels: SAM's input size."""
+    slice_axis: int = 0
+    """Axis of the preprocessed grid (0, 1 or 2) across which a patch is cut into slices. nnU-Net puts the axis of the
+    largest spacing first; planning takes that one, or the first axis of the images where spacings hardly differ."""
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Factors for (D, H, W) by which a patch is resampled before it is stitched; more than 1 buys detail
+    with time (paper: 1, every voxel a pixel; Fig. 9 compares). Upsampling (Fig. 3) is a patch of one slice at
+    [1, s, s] with s = canvas_size / max(height, width), small input the same patch unscaled on a canvas just as large,
+    and the uniform 96 x 96 x 96 (Table VI) a patch of D x 96 x 96 at [96 / D, 1, 1]."""
 
     def __post_init__(self) -> None:
-        _require(len(self.patch_size) == 3, f"patch_size needs three numbers, got {self.patch_size}")
-        slices, height, width = self.patch_size
-        _require(min(self.patch_size) >= 1, f"patch_size must be positive, got {self.patch_size}")
-        rows, columns = self.canvas_size // height, self.canvas_size // width
-        _require(
-            slices <= rows * columns,
-            f"a canvas of {self.canvas_size} pixels holds {rows} x {columns} slices of {height} x {width}, "
-            f"but patch_size asks for {slices}",
-        )
+        check_canvas(self.patch_size, self.canvas_size, self.scale, self.slice_axis)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SAMSettings:
     """Which SAM, and what of it is trained (paper, section III-B2)."""
 
-    model: str = "vit_tiny"
-    """vit_tiny is trained from scratch and needs no checkpoint; vit_b, vit_l and vit_h start from the official ones."""
+    model: str = DEFAULT_MODEL
+    """A name in :data:`nnunet_sfr.sam_models.MODELS`; the table below says what each is."""
     checkpoint: str | None = None
-    """A file with the official weights; null fetches the official one once (never for vit_tiny)."""
-    adaptation: str = "full"
-    """lora: adapters on query and value, and the decoder (SAMed; the paper's choice for vit_b, vit_l, vit_h);
-    decoder: the decoder alone (MedSAM v1); full: everything (the only one that suits vit_tiny)."""
-    lora_rank: int = 4
-    """Rank of the adapters; their scale alpha equals the rank (SFR code)."""
+    """A file with weights of the model; null takes the published ones (docs/licences.md says where they come from)."""
+    adaptation: str = MODELS[DEFAULT_MODEL].adaptation
+    """A name in :data:`nnunet_sfr.sam_stage.adaptations.ADAPTATIONS`; the table below says what each trains."""
+    adaptation_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Settings of that adaptation, by name; those that are missing take their defaults."""
+    window: tuple[float, float] = (-160.0, 240.0)
+    """Lowest and highest Hounsfield units that are told apart in CT channels, for models that want values from 0 to 1
+    (planning takes the window of soft tissue, lung or bone, whichever holds the median of the labelled foreground)."""
 
     def __post_init__(self) -> None:
-        _require(self.model in SAM_MODELS, f"model must be one of {', '.join(SAM_MODELS)}, got {self.model!r}")
-        _require(
-            self.adaptation in ADAPTATIONS,
-            f"adaptation must be one of {', '.join(ADAPTATIONS)}, got {self.adaptation!r}",
-        )
-        _require(
-            self.model != "vit_tiny" or self.adaptation == "full",
-            "vit_tiny has no pre-trained weights to keep: its adaptation must be 'full'",
-        )
-        _require(
-            self.model != "vit_tiny" or self.checkpoint is None,
-            "vit_tiny has no published weights: its checkpoint must be null",
-        )
-        _require_at_least("lora_rank", self.lora_rank, 1)
+        low, high = self.window
+        _require(math.isfinite(low) and math.isfinite(high) and low < high, f"window must rise, got {self.window}")
+        model, adaptation = find_model(self.model), find_adaptation(self.adaptation)
+        if model.weights is None:
+            _require(
+                adaptation.fits_random_weights,
+                f"{model.name} has no pre-trained weights to keep: its adaptation must be {_names(_FROM_SCRATCH)}",
+            )
+            _require(self.checkpoint is None, f"{model.name} has no published weights: its checkpoint must be null")
+        try:
+            complete = dataclasses.asdict(section_from_dict(adaptation.settings, self.adaptation_settings))
+        except ValueError as error:
+            raise ValueError(f"adaptation_settings of {adaptation.name}: {error}") from None
+        object.__setattr__(self, "adaptation_settings", complete)
+
+    @property
+    def strategy(self) -> Any:
+        """The settings of the adaptation, as the dataclass that it declares."""
+        return section_from_dict(find_adaptation(self.adaptation).settings, self.adaptation_settings)
+
+
+_FROM_SCRATCH = [name for name, adaptation in ADAPTATIONS.items() if adaptation.fits_random_weights]
+
+
+def _names(names: Sequence[str]) -> str:
+    return " or ".join(repr(name) for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,15 +121,23 @@ class FineTuningSettings:
     """Fine-tuning of SAM on stitched labelled patches (paper, section IV-B; SFR code)."""
 
     iterations: int = 6000
-    """T, the optimiser steps (planning writes 2000 for vit_tiny)."""
+    """T, the optimiser steps (planning writes what the model's record says)."""
     batch_size: int = 2
-    """Stitched patches per step."""
+    """Stitched patches per step, over all processes together."""
+    views: int = 32
+    """Where the image encoder is frozen: augmented views of each labelled patch that are embedded once and kept on
+    disk, the first without augmentation. A case has as many patches as it takes to cover it."""
+    activation_checkpointing: bool = False
+    """Compute the encoder's activations again in the backward pass: less memory for more time. Without effect where the
+    image encoder is frozen."""
     learning_rate: float = 1e-3
     """Of AdamW, at its highest."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Of AdamW."""
     weight_decay: float = 0.1
     """Of AdamW."""
+    max_gradient_norm: float | None = None
+    """Gradients with a larger norm are scaled down to it; null leaves them as they are (SFR code)."""
     warmup_iterations: int = 250
     """Linear warm-up over W iterations, fewer than ``iterations``: a factor min((t + 1) / W, 1)."""
     poly_exponent: float = 0.9
@@ -133,7 +159,7 @@ class FineTuningSettings:
     """Seeds Python, NumPy and torch when fine-tuning starts (worker processes draw their own)."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "validation_every", "max_validation_cases"):
+        for name in ("iterations", "batch_size", "views", "validation_every", "max_validation_cases"):
             _require_at_least(name, getattr(self, name), 1)
         _require_at_least("warmup_iterations", self.warmup_iterations, 0)
         _require(
@@ -144,6 +170,8 @@ class FineTuningSettings:
         for beta in self.betas:
             _require(0.0 <= beta < 1.0, f"betas must lie in [0, 1), got {self.betas}")
         _require_at_least("weight_decay", self.weight_decay, 0)
+        if self.max_gradient_norm is not None:
+            _require(self.max_gradient_norm > 0, f"max_gradient_norm must be positive, got {self.max_gradient_norm}")
         _require_at_least("cross_entropy_weight", self.cross_entropy_weight, 0)
         _require_at_least("dice_weight", self.dice_weight, 0)
         _require(
@@ -164,6 +192,9 @@ class PseudoLabelSettings:
     measure_flip_agreement: bool = True
     """Predict each image once more for each of its axes, mirrored along it, and record how well the label maps agree:
     four times the work in 3D for the best measure of confidence that we know (docs/results.md)."""
+    average_mirrored: bool = True
+    """Let SAM label by the mean over the image and those mirrored images, which costs nothing on top (docs/results.md);
+    without measure_flip_agreement there are none."""
 
     def __post_init__(self) -> None:
         _require(0.0 < self.tile_step_size <= 1.0, f"tile_step_size must lie in (0, 1], got {self.tile_step_size}")
@@ -307,10 +338,14 @@ def section_from_dict(section: type[Section], values: Any) -> Section:
     fields = {field.name: field for field in dataclasses.fields(section)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
     _require(not unknown, f"unknown setting {', '.join(unknown)} (known: {', '.join(fields)})")
-    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
+    missing = [name for name, field in fields.items() if name not in values and not _has_default(field)]
     _require(not missing, f"missing setting {', '.join(missing)}")
     hints = typing.get_type_hints(section)
     return section(**{name: _coerce(name, value, hints[name]) for name, value in values.items()})
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _coerce(name: str, value: Any, hint: Any) -> Any:
@@ -326,6 +361,9 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
             f"{name} must be a list of {len(arguments)} numbers, got {value!r}",
         )
         return tuple(_coerce(name, item, argument) for item, argument in zip(value, arguments, strict=True))
+    if origin is Mapping:
+        _require(isinstance(value, Mapping), f"{name} must be an object, got {value!r}")
+        return dict(value)
     if origin in (types.UnionType, typing.Union):
         options = [option for option in typing.get_args(hint) if option is not type(None)]
         return None if value is None else _coerce(name, value, options[0])

@@ -1,0 +1,22 @@
+"""Train the mask decoder alone (MedSAM v1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nnunet_sfr.sam_stage.adaptations.adaptation import Adaptation, NoSettings
+
+if TYPE_CHECKING:
+    from nnunet_sfr.sam_stage.sam import SegmentationSAM
+
+
+def prepare(sam: SegmentationSAM, settings: NoSettings) -> None:
+    """Nothing to add: the mask decoder is trained in every adaptation."""
+
+
+DECODER = Adaptation(
+    name="decoder",
+    summary="the mask decoder alone (MedSAM v1); every image is embedded once",
+    prepare=prepare,
+    frozen_encoder=True,
+)

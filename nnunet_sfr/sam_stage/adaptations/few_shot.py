@@ -1,0 +1,39 @@
+"""Prompt the mask decoder with embeddings of the labelled regions (Xie et al., SAM Fewshot Finetuning)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nnunet_sfr.sam_stage.adaptations.adaptation import Adaptation
+
+if TYPE_CHECKING:
+    from nnunet_sfr.sam_stage.sam import SegmentationSAM
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotSettings:
+    """Settings of the adaptation ``few_shot``."""
+
+    prototypes_per_class: int = 1
+    """Mean embeddings of each class that prompt the decoder; above 1 they are the centres that k-means finds."""
+
+    def __post_init__(self) -> None:
+        if self.prototypes_per_class < 1:
+            raise ValueError(f"prototypes_per_class must be at least 1, got {self.prototypes_per_class}")
+
+
+def prepare(sam: SegmentationSAM, settings: FewShotSettings) -> None:
+    """Give SAM a place for prototypes; fine-tuning fills it before its first step."""
+    from nnunet_sfr.sam_stage.layers.prototypes import PrototypePrompts
+
+    sam.prompts = PrototypePrompts(sam.num_classes * settings.prototypes_per_class, sam.model.decoder.dim)
+
+
+FEW_SHOT = Adaptation(
+    name="few_shot",
+    summary="the mask decoder, prompted by mean embeddings of the labelled regions; every image is embedded once",
+    settings=FewShotSettings,
+    prepare=prepare,
+    frozen_encoder=True,
+)
