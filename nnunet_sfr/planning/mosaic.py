@@ -1,17 +1,22 @@
 """The rules that choose the mosaic: how many slices of what size one SAM input shows.
 
-Axes are (D, H, W): slices, height, width on the preprocessed grid, after nnU-Net's ``transpose_forward``. A canvas of S
-pixels holds ``S // H`` rows and ``S // W`` columns of slices at full resolution (they are never scaled), so a patch
-fits if D <= (S // H) * (S // W). Let T be the extent of the data: per axis, the largest of all cases.
+Axes are (D, H, W) on the preprocessed grid, after nnU-Net's ``transpose_forward``. A patch is resampled by ``scale``
+and cut into slices before it is stitched; its (slices, height, width) = (n, h, w) in pixels is
+:func:`nnunet_sfr.canvas.shown_size`, and it fits on a canvas of S pixels if n <= (S // h) * (S // w). All the rules ask
+this of sizes in pixels and give patches in voxels. Let T be the extent of the data: per axis, the largest of all cases.
 
-1. Canvas. SAM's own 1024 pixels for vit_b, vit_l and vit_h (what it was pre-trained with). For vit_tiny the smallest
-   multiple of 64 up to 512 that holds T whole, else 512: its cost grows with the square of S.
+1. Canvas. Of the sizes that the model's record names (``SAMModel.canvas``) the smallest that holds T whole, else the
+   largest: the cost grows with the square of S. SAM's own models have one size, which they were pre-trained with.
 2. Whole volume. If T fits, the patch is T: every mosaic shows a whole volume, as the paper does for LA and BraTS.
 3. Largest patch. Otherwise a patch grows from one voxel in the proportions of nnU-Net's patch, which follow the
    spacing and the extent of the data (2D configurations: T's depth and nnU-Net's patch), one voxel at a time on the
    axis that is farthest behind its proportion. An axis stops at T, or where one more voxel would not fit. What comes
    out fills the mosaic: no axis can grow by a voxel. (nnU-Net's 128^3 on a canvas of 1024 gives 100 slices of 102^2;
    the paper takes 96 slices of 96^2.)
+4. Scale. :data:`DEFAULT_SCALE`, for every data set.
+5. Slices. nnU-Net puts the axis of the largest spacing first, and slices are taken across it where it is larger than
+   the others by a factor of :data:`ANISOTROPY`. Where spacings hardly differ, nnU-Net's order means nothing; slices
+   are taken across the first axis of the images as they are read (z of NIfTI files, so that they are axial).
 """
 
 from __future__ import annotations
@@ -21,48 +26,77 @@ from fractions import Fraction
 
 import numpy as np
 
+from nnunet_sfr.canvas import UNSCALED, Scale, Size, fits, shown_size
 from nnunet_sfr.data.preprocessing import preprocessed_shape
+from nnunet_sfr.sam_models import SAMModel
 from nnunet_sfr.settings import StitchingSettings
 
-Extent = tuple[int, int, int]
-"""(slices, height, width) in voxels."""
-
-SAM_CANVAS = 1024
-TINY_CANVAS_STEP, TINY_CANVAS_MAXIMUM = 64, 512
+DEFAULT_SCALE: Scale = UNSCALED
+"""What planning writes: every voxel a pixel, the paper's rule. (The setting's own default stands for plans that do not
+name a scale, and stays 1.)"""
 
 
-def choose_stitching(model: str, data_extent: Extent, nnunet_patch_size: Sequence[int]) -> StitchingSettings:
+ANISOTROPY = 1.5
+"""Ratio of spacings from which slices are thick."""
+
+
+def choose_stitching(
+    model: SAMModel,
+    data_extent: Size,
+    nnunet_patch_size: Sequence[int],
+    scale: Scale = DEFAULT_SCALE,
+    slice_axis: int = 0,
+) -> StitchingSettings:
     """Canvas and patch by the rules above.
 
     Args:
-        model: a name of :data:`nnunet_sfr.settings.SAM_MODELS`.
+        model: SAM's record.
         data_extent: T.
         nnunet_patch_size: of the nnU-Net configuration: three numbers, or (height, width) in 2D.
+        scale: factors for (D, H, W) by which patches are resampled.
+        slice_axis: across which they are cut into slices.
+
+    Raises:
+        ValueError: a factor that is not finite and positive, or so large that not even one voxel fits.
     """
-    canvas = choose_canvas(model, data_extent)
+    canvas = choose_canvas(model, data_extent, scale, slice_axis)
     proportions = (data_extent[0], *nnunet_patch_size) if len(nnunet_patch_size) == 2 else tuple(nnunet_patch_size)
     depth, height, width = (int(length) for length in proportions)
-    return StitchingSettings(patch_size=choose_patch(data_extent, (depth, height, width), canvas), canvas_size=canvas)
+    patch = choose_patch(data_extent, (depth, height, width), canvas, scale, slice_axis)
+    return StitchingSettings(patch_size=patch, canvas_size=canvas, scale=scale, slice_axis=slice_axis)
 
 
-def choose_canvas(model: str, data_extent: Extent) -> int:
+def choose_slice_axis(spacing: Sequence[float], transpose_forward: Sequence[int]) -> int:
+    """The axis across which patches are cut into slices (rule 5).
+
+    Args:
+        spacing: of the nnU-Net configuration in mm: (D, H, W), or (H, W) in 2D, which is always cut across D.
+        transpose_forward: from nnU-Net's plan.
+    """
+    if len(spacing) < 3 or spacing[0] >= ANISOTROPY * min(spacing[1:]):
+        return 0
+    return list(transpose_forward).index(0)
+
+
+def choose_canvas(model: SAMModel, data_extent: Size, scale: Scale = DEFAULT_SCALE, slice_axis: int = 0) -> int:
     """Side of the mosaic in pixels (rule 1)."""
-    if model != "vit_tiny":
-        return SAM_CANVAS
-    candidates = range(TINY_CANVAS_STEP, TINY_CANVAS_MAXIMUM + 1, TINY_CANVAS_STEP)
-    return next((canvas for canvas in candidates if fits(data_extent, canvas)), TINY_CANVAS_MAXIMUM)
+    sizes = model.canvas.sizes
+    extent = shown_size(data_extent, scale, slice_axis)
+    return next((canvas for canvas in sizes if fits(extent, canvas)), sizes[-1])
 
 
-def choose_patch(data_extent: Extent, proportions: Extent, canvas: int) -> Extent:
-    """The largest patch for a canvas (rules 2 and 3)."""
-    if fits(data_extent, canvas):
+def choose_patch(
+    data_extent: Size, proportions: Size, canvas: int, scale: Scale = DEFAULT_SCALE, slice_axis: int = 0
+) -> Size:
+    """The largest patch for a canvas, in voxels (rules 2 and 3)."""
+    if fits(shown_size(data_extent, scale, slice_axis), canvas):
         return data_extent
-    patch: Extent = (1, 1, 1)
+    patch: Size = (1, 1, 1)
     growing = [0, 1, 2]
     while growing:
         axis = min(growing, key=lambda axis: Fraction(patch[axis], proportions[axis]))
         larger = _grown(patch, axis)
-        if larger[axis] <= data_extent[axis] and fits(larger, canvas):
+        if larger[axis] <= data_extent[axis] and fits(shown_size(larger, scale, slice_axis), canvas):
             patch = larger
         else:
             # for good: what does not fit now fits even less when the other axes have grown
@@ -70,13 +104,7 @@ def choose_patch(data_extent: Extent, proportions: Extent, canvas: int) -> Exten
     return patch
 
 
-def fits(patch: Extent, canvas: int) -> bool:
-    """Whether all slices of a patch find a place on the canvas, at full resolution."""
-    depth, height, width = patch
-    return depth <= (canvas // height) * (canvas // width)
-
-
-def _grown(patch: Extent, axis: int) -> Extent:
+def _grown(patch: Size, axis: int) -> Size:
     depth, height, width = (length + (index == axis) for index, length in enumerate(patch))
     return depth, height, width
 
@@ -87,7 +115,7 @@ def data_extent(
     *,
     transpose_forward: Sequence[int],
     target_spacing: Sequence[float],
-) -> Extent:
+) -> Size:
     """T: per axis, the largest preprocessed length of all cases.
 
     Args:

@@ -1,8 +1,11 @@
 """Stitching: the slices of a patch laid side by side in one square image, and back (paper, section III-B1).
 
-The layout is the paper's: slices in order, row by row from the first tile on, in the squarest grid that holds them at
-full resolution. The authors' code instead transposes every slice, centres the run of slices in the grid, and for many
-sizes loses border voxels or whole slices:
+A patch may be resampled first (paper, Fig. 9). Voxel i of n lies at (i + 1/2) / n of the patch's length at every scale,
+for intensities, logits and labels alike.
+
+The layout is the paper's: slices in order, row by row from the first tile on, in the squarest grid that holds them. The
+authors' code instead transposes every slice, centres the run of slices in the grid, and for many sizes loses border
+voxels or whole slices:
 https://github.com/ShumengLI/SFR/blob/dc32304b6ba7a6f9ecbcea5a30e9eebe98510ad6/code/utils/util.py
 """
 
@@ -14,45 +17,55 @@ from functools import cached_property
 from torch import Tensor
 from torch.nn import functional as F
 
+from nnunet_sfr.canvas import UNSCALED, Scale, Size, check_canvas, filled_share, scaled_size, shown_size, tiles
+
 
 @dataclass(frozen=True)
 class StitchGeometry:
     """Where each voxel of a patch lies on the canvas.
 
-    The grid has ``rows`` x ``columns`` tiles of ``tile_height`` x ``tile_width`` pixels (as large as the canvas allows)
-    and starts at the canvas's origin; the few pixels that the division leaves over lie at the bottom and the right.
-    Each slice is centred in its tile (an odd pixel of padding goes below or to the right) and is not transposed.
+    A patch is resampled to its size times ``scale`` and cut into slices across ``slice_axis``. The grid has ``rows`` x
+    ``columns`` tiles of ``tile_height`` x ``tile_width`` pixels (as large as the canvas allows) and starts at the
+    canvas's origin; the few pixels that the division leaves over lie at the bottom and the right. Each slice is centred
+    in its tile (an odd pixel of padding goes below or to the right) and is not transposed.
 
     Args:
-        patch_size: (D, H, W), slices first, in voxels.
+        patch_size: (D, H, W) in voxels.
         canvas_size: side S of the square canvas in pixels.
+        scale: factors for (D, H, W) by which a patch is resampled before it is stitched.
+        slice_axis: 0, 1 or 2; a slice has the other two axes, in their order.
 
     Raises:
-        ValueError: a size below 1, or more slices than fit on the canvas at full resolution.
+        ValueError: a size below 1, a factor that is not finite and positive, an axis that there is not, or more slices
+            than fit on the canvas.
     """
 
-    patch_size: tuple[int, int, int]
+    patch_size: Size
     canvas_size: int
+    scale: Scale = UNSCALED
+    slice_axis: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.patch_size) != 3 or min(self.patch_size) < 1:
-            raise ValueError(f"patch_size needs three positive numbers, got {self.patch_size}")
-        slices, height, width = self.patch_size
-        rows, columns = self.canvas_size // height, self.canvas_size // width
-        if slices > rows * columns:
-            raise ValueError(
-                f"a canvas of {self.canvas_size} pixels holds {rows} x {columns} slices of {height} x {width}, "
-                f"but the patch has {slices}; take a smaller patch or a larger canvas"
-            )
+        check_canvas(self.patch_size, self.canvas_size, self.scale, self.slice_axis)
+
+    @cached_property
+    def shown_size(self) -> Size:
+        """(slices, height, width) of a patch on the canvas in pixels."""
+        return shown_size(self.patch_size, self.scale, self.slice_axis)
+
+    @cached_property
+    def _scaled_size(self) -> Size:
+        """(D, H, W) of a resampled patch."""
+        return scaled_size(self.patch_size, self.scale)
 
     @cached_property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns): of all grids that hold the slices at full resolution the squarest, then the smallest.
+        """(rows, columns): of all grids that hold the slices the squarest, then the smallest.
 
         For square slices both are the root of D, rounded up (equation in section III-B1).
         """
-        slices, height, width = self.patch_size
-        most_rows, most_columns = self.canvas_size // height, self.canvas_size // width
+        slices = self.shown_size[0]
+        most_rows, most_columns = tiles(self.shown_size, self.canvas_size)
         candidates = []
         for rows in range(1, most_rows + 1):
             fewest_columns = -(-slices // rows)
@@ -78,16 +91,15 @@ class StitchGeometry:
 
     @property
     def filled_share(self) -> float:
-        """Share of the canvas's pixels that show a voxel, between 0 and 1; the rest is fill."""
-        slices, height, width = self.patch_size
-        return slices * height * width / self.canvas_size**2
+        """Share of the canvas's pixels that show the patch, between 0 and 1; the rest is fill."""
+        return filled_share(self.shown_size, self.canvas_size)
 
     def stitch(self, volume: Tensor, fill: float = 0) -> Tensor:
-        """Lay the slices of a patch on a canvas; differentiable, for any dtype.
+        """Resample a patch (trilinearly) and lay its slices on a canvas; differentiable.
 
         Args:
-            volume: [B, C, D, H, W].
-            fill: value of the pixels that show no voxel (0, the mean of normalised images; the ignore value of labels).
+            volume: [B, C, D, H, W], of any type if it is not resampled, else of floating-point numbers.
+            fill: value of the pixels that show nothing (0, the mean of normalised images).
 
         Returns:
             [B, C, S, S].
@@ -95,26 +107,37 @@ class StitchGeometry:
         Raises:
             ValueError: the volume's shape is not that of the patch.
         """
-        if tuple(volume.shape[2:]) != self.patch_size:
-            raise ValueError(f"expected a volume [B, C, {self._describe_patch()}], got {list(volume.shape)}")
-        batch, channels, slices, height, width = volume.shape
-        top, left = self._slice_offset
-        blank_tiles = self.rows * self.columns - slices
-        tiles = F.pad(
-            volume,
-            (left, self.tile_width - width - left, top, self.tile_height - height - top, 0, blank_tiles),
-            value=fill,
-        )
-        tiles = tiles.reshape(batch, channels, self.rows, self.columns, self.tile_height, self.tile_width)
-        grid_height, grid_width = self._grid_pixels
-        grid = tiles.permute(0, 1, 2, 4, 3, 5).reshape(batch, channels, grid_height, grid_width)
-        return F.pad(grid, (0, self.canvas_size - grid_width, 0, self.canvas_size - grid_height), value=fill)
+        self._check_patch(volume)
+        return self._lay(_resample(volume, self._scaled_size), fill)
 
-    def unstitch(self, canvas: Tensor) -> Tensor:
-        """Exact inverse of :meth:`stitch`: read every voxel back from its pixel; differentiable.
+    def stitch_labels(self, labels: Tensor, fill: int) -> Tensor:
+        """:meth:`stitch` for label maps: a pixel has the label of the voxel that it lies in.
 
         Args:
-            canvas: [B, K, S, S] with any number of channels (logits, probabilities, labels).
+            labels: [B, 1, D, H, W], integers.
+            fill: value of the pixels that show nothing (the ignore value of the loss).
+
+        Returns:
+            [B, S, S], of the same type.
+
+        Raises:
+            ValueError: the labels' shape is not that of the patch, or has several channels.
+        """
+        self._check_patch(labels)
+        if labels.shape[1] != 1:
+            raise ValueError(f"expected labels [B, 1, {self._describe_patch()}], got {list(labels.shape)}")
+        if self._scaled_size != self.patch_size:
+            # interpolate takes no int64; float32 holds every label
+            labels = F.interpolate(labels.float(), self._scaled_size, mode="nearest-exact").to(labels.dtype)
+        return self._lay(labels, fill)[:, 0]
+
+    def unstitch(self, canvas: Tensor) -> Tensor:
+        """Read every slice from its tile and resample the patch to its own size (trilinearly); differentiable.
+
+        Exact inverse of :meth:`stitch` if nothing is resampled.
+
+        Args:
+            canvas: [B, K, S, S] with any number of channels (logits; labels only if nothing is resampled).
 
         Returns:
             [B, K, D, H, W].
@@ -126,20 +149,45 @@ class StitchGeometry:
             raise ValueError(
                 f"expected a canvas [B, K, {self.canvas_size}, {self.canvas_size}], got {list(canvas.shape)}"
             )
+        return _resample(self._read(canvas), self.patch_size)
+
+    def _check_patch(self, volume: Tensor) -> None:
+        if tuple(volume.shape[2:]) != self.patch_size:
+            raise ValueError(f"expected a volume [B, C, {self._describe_patch()}], got {list(volume.shape)}")
+
+    def _lay(self, volume: Tensor, fill: float) -> Tensor:
+        """A resampled patch [B, C, D', H', W'] on the canvas, [B, C, S, S]."""
+        volume = volume.movedim(2 + self.slice_axis, 2)
+        batch, channels, slices, height, width = volume.shape
+        top, left = self._slice_offset
+        blank_tiles = self.rows * self.columns - slices
+        filled = F.pad(
+            volume,
+            (left, self.tile_width - width - left, top, self.tile_height - height - top, 0, blank_tiles),
+            value=fill,
+        )
+        filled = filled.reshape(batch, channels, self.rows, self.columns, self.tile_height, self.tile_width)
+        grid_height, grid_width = self._grid_pixels
+        grid = filled.permute(0, 1, 2, 4, 3, 5).reshape(batch, channels, grid_height, grid_width)
+        return F.pad(grid, (0, self.canvas_size - grid_width, 0, self.canvas_size - grid_height), value=fill)
+
+    def _read(self, canvas: Tensor) -> Tensor:
+        """Exact inverse of :meth:`_lay`."""
         batch, channels = canvas.shape[:2]
-        slices, height, width = self.patch_size
+        slices, height, width = self.shown_size
         top, left = self._slice_offset
         grid_height, grid_width = self._grid_pixels
-        tiles = canvas[:, :, :grid_height, :grid_width].reshape(
+        shown = canvas[:, :, :grid_height, :grid_width].reshape(
             batch, channels, self.rows, self.tile_height, self.columns, self.tile_width
         )
-        tiles = tiles[:, :, :, top : top + height, :, left : left + width].permute(0, 1, 2, 4, 3, 5)
-        return tiles.reshape(batch, channels, self.rows * self.columns, height, width)[:, :, :slices]
+        shown = shown[:, :, :, top : top + height, :, left : left + width].permute(0, 1, 2, 4, 3, 5)
+        shown = shown.reshape(batch, channels, self.rows * self.columns, height, width)[:, :, :slices]
+        return shown.movedim(2, 2 + self.slice_axis)
 
     @property
     def _slice_offset(self) -> tuple[int, int]:
         """Row and column of a slice's first pixel within its tile."""
-        _, height, width = self.patch_size
+        _, height, width = self.shown_size
         return (self.tile_height - height) // 2, (self.tile_width - width) // 2
 
     @property
@@ -148,3 +196,10 @@ class StitchGeometry:
 
     def _describe_patch(self) -> str:
         return ", ".join(str(size) for size in self.patch_size)
+
+
+def _resample(volume: Tensor, size: Size) -> Tensor:
+    """Trilinear, voxel centres at (i + 1/2) / n of the length; nothing is done where the size is right already."""
+    if tuple(volume.shape[2:]) == size:
+        return volume
+    return F.interpolate(volume, size, mode="trilinear", align_corners=False)
