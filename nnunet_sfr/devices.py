@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,14 +29,24 @@ def resolve_device(name: str) -> torch.device:
 
 
 def low_precision(device: torch.device) -> torch.dtype | None:
-    """The type that SAM computes in on a device, where not in full precision: nnU-Net's rule, CUDA alone.
+    """The type that SAM computes in on a device, where not in full precision.
 
-    bfloat16 where the hardware has it (not where CUDA emulates it), float16 elsewhere.
+    bfloat16 where the hardware has it (CUDA; processors with AVX512-BF16 or AMX), float16 on other CUDA devices. What
+    only emulates bfloat16 would be slower than in full precision.
     """
+    if device.type == "cpu":
+        return torch.bfloat16 if _cpu_has_bfloat16() else None
     if device.type != "cuda":
         return None
     native = torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
     return torch.bfloat16 if native else torch.float16
+
+
+@cache
+def _cpu_has_bfloat16() -> bool:
+    # torch before 2.10 does not tell: full precision is right everywhere
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import segment_anything
 import torch
 from torch.nn import functional as F
 
-from nnunet_sfr.sam_stage.sam import ARCHITECTURES, UNUSED_MODULES, SamArchitecture, StitchedSAM, build_sam
+from nnunet_sfr.sam_models import MODELS, SAMModel, ViTSizes
+from nnunet_sfr.sam_stage.sam import UNUSED_MODULES, StitchedSAM, build_sam
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
 
@@ -18,11 +21,12 @@ def test_names_and_shapes_are_the_official_ones(model: str) -> None:
         official = segment_anything.sam_model_registry[model]()
     shapes = {name: tensor.shape for name, tensor in ours.state_dict().items()}
     assert shapes == {name: tensor.shape for name, tensor in official.state_dict().items()}
-    windows = [block.window_size for block in ours.image_encoder.blocks]
+    blocks: Any = ours.image_encoder.blocks
+    windows = [block.window_size for block in blocks]
     assert windows == [block.window_size for block in official.image_encoder.blocks]
 
 
-def test_batch_equals_one_image_at_a_time(small: SamArchitecture) -> None:
+def test_batch_equals_one_image_at_a_time(small: SAMModel) -> None:
     torch.manual_seed(0)
     sam = build_sam(small, input_size=64, in_channels=3, num_classes=3)
     images = torch.randn(3, 3, 64, 64)
@@ -33,7 +37,7 @@ def test_batch_equals_one_image_at_a_time(small: SamArchitecture) -> None:
         torch.testing.assert_close(together[index], sam(images[index : index + 1])[0], rtol=1e-4, atol=1e-5)
 
 
-def test_equals_the_official_decoder_called_for_each_image(small: SamArchitecture) -> None:
+def test_equals_the_official_decoder_called_for_each_image(small: SAMModel) -> None:
     """MaskDecoder.forward drops the first map: the others must agree, after the same upsampling."""
     torch.manual_seed(1)
     sam = build_sam(small, input_size=64, in_channels=3, num_classes=4)
@@ -52,7 +56,7 @@ def test_equals_the_official_decoder_called_for_each_image(small: SamArchitectur
         torch.testing.assert_close(logits[1:], upsampled[0], rtol=1e-4, atol=1e-5)
 
 
-def test_one_channel_is_copied_to_three(small: SamArchitecture) -> None:
+def test_one_channel_is_copied_to_three(small: SAMModel) -> None:
     torch.manual_seed(2)
     grey = build_sam(small, input_size=32, in_channels=1, num_classes=2)
     colour = build_sam(small, input_size=32, in_channels=3, num_classes=2)
@@ -63,13 +67,13 @@ def test_one_channel_is_copied_to_three(small: SamArchitecture) -> None:
 
 
 @pytest.mark.parametrize("in_channels", [2, 4])
-def test_other_channel_counts_have_their_own_patch_embedding(small: SamArchitecture, in_channels: int) -> None:
+def test_other_channel_counts_have_their_own_patch_embedding(small: SAMModel, in_channels: int) -> None:
     sam = build_sam(small, input_size=32, in_channels=in_channels, num_classes=2)
     assert sam.has_own_patch_embedding
     assert sam(torch.randn(1, in_channels, 32, 32)).shape == (1, 2, 32, 32)
 
 
-def test_gradients_reach_everything_that_is_used(small: SamArchitecture) -> None:
+def test_gradients_reach_everything_that_is_used(small: SAMModel) -> None:
     torch.manual_seed(3)
     sam = build_sam(small, input_size=64, in_channels=1, num_classes=3)
     sam(torch.randn(2, 1, 64, 64)).square().mean().backward()
@@ -80,14 +84,16 @@ def test_gradients_reach_everything_that_is_used(small: SamArchitecture) -> None
 
 
 def test_vit_tiny_sees_half_resolution() -> None:
-    tiny = ARCHITECTURES["vit_tiny"]
+    tiny = MODELS["vit_tiny"].encoder
+    assert isinstance(tiny, ViTSizes)
     torch.manual_seed(4)
     sam = build_sam("vit_tiny", input_size=64, in_channels=1, num_classes=2)
     shapes = []
     sam.mask_decoder.output_upscaling.register_forward_hook(lambda *call: shapes.append(call[2].shape[-2:]))
     assert sam(torch.randn(1, 1, 64, 64)).shape == (1, 2, 64, 64)
     assert shapes == [(32, 32)]
-    assert sam.image_encoder.pos_embed.std().item() == pytest.approx(0.02, rel=0.1)
+    positions: Any = sam.image_encoder.pos_embed
+    assert positions.std().item() == pytest.approx(0.02, rel=0.1)
     assert max(tiny.global_blocks) == tiny.depth - 1
 
 
@@ -109,7 +115,7 @@ def test_vit_tiny_learns_a_stitched_volume() -> None:
     assert overlap > 0.9
 
 
-def test_stitched_sam_is_the_three_steps_in_a_row(small: SamArchitecture) -> None:
+def test_stitched_sam_is_the_three_steps_in_a_row(small: SAMModel) -> None:
     torch.manual_seed(6)
     geometry = StitchGeometry((5, 15, 20), 64)
     sam = build_sam(small, input_size=64, in_channels=2, num_classes=3)
@@ -122,14 +128,14 @@ def test_stitched_sam_is_the_three_steps_in_a_row(small: SamArchitecture) -> Non
     assert torch.equal(logits, geometry.unstitch(canvas))
 
 
-def test_numbers_that_do_not_fit_are_refused(small: SamArchitecture) -> None:
-    with pytest.raises(ValueError, match="multiple of small's patch, 16; got 40"):
+def test_numbers_that_do_not_fit_are_refused(small: SAMModel) -> None:
+    with pytest.raises(ValueError, match=rf"multiple of {small.name}'s stride, 16; got 40"):
         build_sam(small, input_size=40, in_channels=1, num_classes=2)
     with pytest.raises(ValueError, match="in_channels"):
         build_sam(small, input_size=32, in_channels=0, num_classes=2)
     with pytest.raises(ValueError, match="num_classes"):
         build_sam(small, input_size=32, in_channels=1, num_classes=1)
-    with pytest.raises(ValueError, match="vit_tiny, vit_b, vit_l, vit_h"):
+    with pytest.raises(ValueError, match="must be one of lite_medsam, mobile_sam, medsam, vit_b"):
         build_sam("vit_g", input_size=32, in_channels=1, num_classes=2)
     sam = build_sam(small, input_size=32, in_channels=1, num_classes=2)
     with pytest.raises(ValueError, match=r"\[B, 1, 32, 32\]"):

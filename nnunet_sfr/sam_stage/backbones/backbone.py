@@ -1,0 +1,39 @@
+"""What the SAM stage asks of an image encoder, whatever its family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from nnunet_sfr.sam_models import SAMModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A family of image encoders."""
+
+    build: Callable[[SAMModel, int, int], nn.Module]
+    """(model, input_size S, channels) to an encoder with random weights that maps [B, channels, S, S] to
+    [B, decoder.dim, S / stride, S / stride]. The names of its parameters are our own."""
+
+    rename: Callable[[str], str]
+    """Name of a tensor of the encoder in a published checkpoint (without ``image_encoder.``) to its name in ours."""
+
+    fit: Callable[[nn.Module, str, Tensor], Tensor]
+    """(encoder, our name, published tensor) to the tensor fitted to the encoder's input size and channels; the tensor
+    itself where nothing has to be fitted."""
+
+    patch_embedding: Callable[[nn.Module], nn.Module]
+    """The part of an encoder that sees the channels of the image; trained where they are not RGB."""
+
+    blocks: Callable[[nn.Module], Sequence[nn.Module]]
+    """Its transformer blocks, each with the attributes ``attn`` (which has the linear layers ``qkv`` and ``proj``) and
+    ``mlp``; both take tokens [..., channels] as their one argument and give as many."""
+
+    qkv_rows: Callable[[nn.Module], tuple[Tensor, Tensor, Tensor]]
+    """Of a block's ``attn``: the rows of ``qkv`` that give query, key and value, each int64 [dim]."""
+
+    for_inference: Callable[[nn.Module], nn.Module]
+    """A copy without gradients that computes the same (within rounding) in less time."""

@@ -1,0 +1,107 @@
+"""Prompt tokens from prototypes: mean embeddings of labelled regions in the place of points and boxes.
+
+SAM Fewshot Finetuning for Anatomical Segmentation in Medical Images (Xie et al.): the embeddings of a few annotated
+regions prompt the mask decoder; encoder frozen, only the mask decoder and the projection of the prototypes are trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MOST_SAMPLES = 4096
+"""Embeddings of each class in each image that prototypes are computed from; the largest organs have more."""
+
+
+class PrototypePrompts(nn.Module):
+    """Projected prototypes as prompt tokens.
+
+    The projection starts as the identity: the tokens are then embeddings of the image encoder itself, and the decoder's
+    attention finds the places of the image that resemble them. Without prototypes there are no tokens, and SAM is what
+    it is without prompts.
+
+    Args:
+        num_prototypes: n, over all classes.
+        dim: channels of the image embedding.
+    """
+
+    prototypes: Tensor
+    collected: Tensor
+
+    def __init__(self, num_prototypes: int, dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(dim, dim)
+        nn.init.eye_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+        self.register_buffer("prototypes", torch.zeros(num_prototypes, dim))
+        self.register_buffer("collected", torch.zeros((), dtype=torch.bool))
+        self._has_prototypes = False
+        self.register_load_state_dict_post_hook(_note_prototypes)
+
+    def forward(self) -> Tensor:
+        """Prompt tokens [1, n, dim]; [1, 0, dim] before there are prototypes."""
+        prototypes = self.prototypes if self.has_prototypes else self.prototypes[:0]
+        tokens: Tensor = self.projection(prototypes)[None]
+        return tokens
+
+    @property
+    def has_prototypes(self) -> bool:
+        """Whether they were collected, or loaded."""
+        return self._has_prototypes
+
+    def collect(self, embedded: Iterable[tuple[Tensor, Tensor]], num_classes: int, *, ignore_index: int) -> None:
+        """Compute the prototypes from labelled images; :func:`class_prototypes` says how."""
+        per_class = len(self.prototypes) // num_classes
+        found = class_prototypes(embedded, num_classes, per_class, ignore_index=ignore_index)
+        self.prototypes.copy_(found)
+        self.collected.fill_(True)
+        self._has_prototypes = True
+
+
+def _note_prototypes(prompts: nn.Module, incompatible_keys: object) -> None:
+    """Read the buffer once: a forward pass that asks it cannot run without memory, as memory is estimated."""
+    assert isinstance(prompts, PrototypePrompts)
+    if not prompts.collected.is_meta:
+        prompts._has_prototypes = bool(prompts.collected)
+
+
+def class_prototypes(
+    embedded: Iterable[tuple[Tensor, Tensor]], num_classes: int, per_class: int, *, ignore_index: int
+) -> Tensor:
+    """Centres of the embeddings that lie in the region of each class.
+
+    Args:
+        embedded: pairs of an embedding [dim, h, w] and a label map [S, S] of int64 (values 0 to num_classes - 1 or
+            ``ignore_index``).
+        num_classes: background included.
+        per_class: prototypes of each class; above 1 they are the centres that k-means finds.
+        ignore_index: the value of pixels without a label.
+
+    Returns:
+        [num_classes * per_class, dim], class by class; zeros for a class that no image shows.
+    """
+    samples: list[list[Tensor]] = [[] for _ in range(num_classes)]
+    for embedding, labels in embedded:
+        small = F.interpolate(labels[None, None].float(), size=embedding.shape[1:], mode="nearest-exact")[0, 0].long()
+        for label in range(num_classes):
+            inside = embedding[:, small == label].T.float()
+            stride = -(-len(inside) // MOST_SAMPLES) or 1
+            samples[label].append(inside[::stride])
+    centres = [_centres(torch.cat(values), per_class) if values else None for values in samples]
+    dim = next(centre.shape[1] for centre in centres if centre is not None)
+    return torch.cat([centre if centre is not None else torch.zeros(per_class, dim) for centre in centres])
+
+
+def _centres(values: Tensor, count: int) -> Tensor:
+    """[count, dim] from [n, dim]: the mean, or the centres of k-means; zeros where there is nothing."""
+    if not len(values):
+        return values.new_zeros(count, values.shape[1])
+    if count == 1 or len(values) < count:
+        return values.mean(dim=0, keepdim=True).repeat(count, 1)
+    centres, _ = kmeans2(values.numpy().astype(np.float64), count, minit="++", seed=0)
+    return torch.from_numpy(centres).to(values.dtype)
