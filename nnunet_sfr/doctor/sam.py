@@ -10,42 +10,44 @@ import torch
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.sam_stage import checkpoints
-from nnunet_sfr.sam_stage.checkpoints import OFFICIAL_CHECKPOINTS, OFFICIAL_URL, fetch_official, load_official
+from nnunet_sfr.sam_models import MODELS, Download, find_model
+from nnunet_sfr.sam_stage.checkpoints import load_weights
 from nnunet_sfr.sam_stage.sam import SegmentationSAM, build_sam
+from nnunet_sfr.sam_stage.weights import cached_file, find_weights
+from nnunet_sfr.settings import SAMSettings
 
 
 def check_model(dataset: SFRDataset, device: torch.device) -> list[Finding]:
     """Model and adaptation."""
     settings = dataset.settings
-    rank = f" of rank {settings.sam.lora_rank}" if settings.sam.adaptation == "lora" else ""
     length = f"{settings.fine_tuning.iterations} iterations of {settings.fine_tuning.batch_size} mosaics"
-    text = f"{settings.sam.model}, adaptation {settings.sam.adaptation}{rank}, {length}"
-    if settings.sam.model != "vit_tiny" and device.type == "cpu":
-        remedy = "use a GPU, or plan with -sam vit_tiny"
-        return [note("SAM", f"{text}; it wants a GPU", remedy)]
+    text = f"{settings.sam.model}, adaptation {_describe_adaptation(settings.sam)}, {length}"
+    if find_model(settings.sam.model).needs_gpu and device.type == "cpu":
+        lighter = next(model.name for model in MODELS.values() if not model.needs_gpu)
+        return [note("SAM", f"{text}; it wants a GPU", f"use a GPU, or plan with -sam {lighter}")]
     return [ok("SAM", text)]
 
 
 def check_checkpoint(dataset: SFRDataset) -> list[Finding]:
-    """Whether the pre-trained weights are there and are what they should be.
+    """Whether the pre-trained weights are there and are what they should be; nothing is downloaded.
 
     Raises:
-        UserError: the file that is there is damaged, or the one that the plan names is missing or of another model.
+        UserError: the file that is there is damaged, or the one that the plan names or that should be installed is
+            missing or of another model.
     """
     settings = dataset.settings.sam
-    if settings.model == "vit_tiny":
-        return [ok("checkpoint", "vit_tiny starts from random weights and needs none")]
+    model = find_model(settings.model)
     if settings.checkpoint is not None:
-        file = Path(settings.checkpoint)
+        file = find_weights(model, Path(settings.checkpoint))
         load_without_memory(empty_sam(dataset), file)
-        return [ok("checkpoint", f"{file}: a checkpoint of {settings.model}")]
-    folder = checkpoints.default_cache()
-    file = folder / OFFICIAL_CHECKPOINTS[settings.model]
-    if not file.is_file():
-        return [note("checkpoint", f"{file}: not there; sfr_finetune will fetch it from {OFFICIAL_URL}")]
-    fetch_official(settings.model, cache_folder=folder)  # a file that is there is checked, and nothing is fetched
-    return [ok("checkpoint", f"{file}: its SHA-256 is the official one")]
+        return [ok("checkpoint", f"{file}: a checkpoint of {model.name}")]
+    if model.weights is None:
+        return [ok("checkpoint", f"{model.name} starts from random weights and needs none")]
+    source = model.weights.source
+    if isinstance(source, Download) and not cached_file(model.weights).is_file():
+        text = f"{cached_file(model.weights)}: not there; sfr_finetune will fetch it from {source.url}"
+        return [note("checkpoint", text)]
+    return [ok("checkpoint", f"{find_weights(model, None)}: its SHA-256 is that of the published file")]
 
 
 def empty_sam(dataset: SFRDataset) -> SegmentationSAM:
@@ -75,4 +77,10 @@ def load_without_memory(sam: SegmentationSAM, file: Path) -> None:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*meta parameter.*")  # that nothing is copied is the point
-        load_official(sam, file)
+        load_weights(sam, file)
+
+
+def _describe_adaptation(settings: SAMSettings) -> str:
+    """Name and settings of an adaptation, for example "lora (rank 4, alpha 4)"."""
+    values = ", ".join(f"{name} {value}" for name, value in settings.adaptation_settings.items())
+    return f"{settings.adaptation} ({values})" if values else settings.adaptation

