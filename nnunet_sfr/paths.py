@@ -14,6 +14,7 @@ environment when they are used. Below them::
             round_1_model/                                     SFR+: what the re-trained model says before round 1,
             round_1_selection.json                             which cases it is sure of,
             round_1/                                           and what SAM says after learning from those
+        sam_views/nnUNetPlans__3d_fullres/                     embedded views of labelled cases, made again when deleted
     nnUNet_results/Dataset042_Name/
         SFR_SAM__nnUNetPlans__3d_fullres/fold_all/round_0/     the fine-tuned SAM (SFR+: and round_1, ...)
         SFR_report__nnUNetPlans__3d_fullres/fold_all/          the page of sfr_report, with its pictures
@@ -117,6 +118,11 @@ class SFRPaths:
     def all_pseudo_labels(self, fold: Fold) -> Path:
         """Folder of all pseudo-label stores and selections of a fold."""
         return self.preprocessed / "pseudo_labels" / f"{self.plans_name}__{self.configuration}" / f"fold_{fold}"
+
+    @property
+    def sam_views(self) -> Path:
+        """Folder of what a frozen encoder gave for labelled cases; folds and rounds share them."""
+        return self.preprocessed / "sam_views" / f"{self.plans_name}__{self.configuration}"
 
     def sam_stage(self, fold: Fold, round_index: int = 0) -> Path:
         """Folder of the fine-tuned SAM of one round."""

@@ -54,6 +54,10 @@ class Labeller(Protocol):
     def regions(self) -> bool:
         """Whether it gives one sigmoid per region of nnU-Net's, or a softmax over label values."""
 
+    @property
+    def average(self) -> bool:
+        """Whether labels are decided by the mean over an image and its mirrored images."""
+
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
     ) -> Iterator[torch.Tensor]:
@@ -142,7 +146,16 @@ def label_pool(
         image, _, _, properties = cases.load_case(identifier)
         check_grid(properties, image.shape, dataset.plans_manager, dataset.configuration_manager, identifier)
         predictions = labeller.case_probabilities(identifier, image, properties, mirrored=mirrored)
-        store_prediction(store, cases, identifier, predictions, dataset, regions=labeller.regions, others=others)
+        store_prediction(
+            store,
+            cases,
+            identifier,
+            predictions,
+            dataset,
+            regions=labeller.regions,
+            average=labeller.average,
+            others=others,
+        )
 
 
 def store_prediction(
@@ -153,6 +166,7 @@ def store_prediction(
     dataset: SFRDataset,
     *,
     regions: bool,
+    average: bool = False,
     others: Others = NO_OTHERS,
 ) -> None:
     """Decide on a label for every voxel and store it with its confidence.
@@ -166,26 +180,50 @@ def store_prediction(
         dataset: gives labels and regions.
         regions: whether the heads are nnU-Net's regions (sigmoid) or label values (softmax). SAM predicts label values
             even where nnU-Net trains regions.
+        average: decide by the mean of all predictions, and not by the first alone.
         others: stores to compare with, by the entry of the record that they give.
 
     Raises:
         UserError: a probability is not finite (an argmax over NaN would pass for a label).
     """
-    probabilities = _finite(identifier, next(predictions))
+    probabilities, single = _combine(identifier, predictions, dataset.label_manager, regions=regions, average=average)
     _, mask, _, properties = cases.load_case(identifier)
     labels = decide(probabilities, dataset.label_manager, regions=regions)
-    mirrored = (decide(_finite(identifier, other), dataset.label_manager, regions=regions) for other in predictions)
     confidence = confidence_record(
         probabilities,
         labels,
         num_classes=dataset.num_classes,
         regions=regions,
-        mirrored=mirrored,
+        mirrored=single,
         others={entry: _labels_in(other, identifier) for entry, other in others.items()},
     )
     # nnU-Net marks background outside the image's non-zero mask by -1; its masked augmentation relies on that
     stored = np.where((mask[:] < 0) & (labels.numpy()[None] == 0), -1, labels.numpy()[None])
     write_case(store, identifier, stored, {**confidence, "input": image_hash(properties)}, dataset)
+
+
+def _combine(
+    identifier: str,
+    predictions: Iterator[torch.Tensor],
+    label_manager: LabelManager,
+    *,
+    regions: bool,
+    average: bool,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The probabilities (C, D, H, W) to decide by, and the label maps (D, H, W) of single predictions to compare with.
+
+    Predictions are added up one by one, so that memory does not depend on their number.
+    """
+    total = _finite(identifier, next(predictions))
+    single = [decide(total, label_manager, regions=regions)] if average else []
+    count = 1
+    for prediction in predictions:
+        single.append(decide(_finite(identifier, prediction), label_manager, regions=regions))
+        if average:
+            # not in place: predictions come from inference mode
+            total = total + prediction
+            count += 1
+    return (total / count if count > 1 else total), single if count > 1 or not average else []
 
 
 def _labels_in(store: PseudoLabelStore | None, identifier: str) -> torch.Tensor | None:

@@ -91,6 +91,11 @@ class ModelLabeller:
         has_regions: bool = self._predictor.label_manager.has_regions
         return has_regions
 
+    @property
+    def average(self) -> bool:
+        """Never: nnU-Net averages over mirrored images itself if its setting says so."""
+        return False
+
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
     ) -> Iterator[torch.Tensor]:

@@ -71,6 +71,11 @@ class NetworkLabeller:
         has_regions: bool = self._predictor.label_manager.has_regions
         return has_regions
 
+    @property
+    def average(self) -> bool:
+        """Never: nnU-Net averages over mirrored images itself if its setting says so."""
+        return False
+
     def probabilities(self, image: torch.Tensor) -> torch.Tensor:
         """Head probabilities of a preprocessed image.
 

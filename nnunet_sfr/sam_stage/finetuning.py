@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch import Tensor
 from tqdm import tqdm
 
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.preprocessing import check_grids
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.devices import low_precision
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
-from nnunet_sfr.sam_stage.adaptation import adapter_state, load_adapter_state
+from nnunet_sfr.sam_stage.adaptation import adapter_state, encoder_is_frozen, load_adapter_state
+from nnunet_sfr.sam_stage.embedding import EmbeddedViews, ViewMaker
+from nnunet_sfr.sam_stage.examples import CanvasLogits, Examples, PatchExamples, ViewExamples
+from nnunet_sfr.sam_stage.intensities import CasesWithIntensities, intensities_of
+from nnunet_sfr.sam_stage.layers.checkpointing import checkpoint_blocks
+from nnunet_sfr.sam_stage.layers.prototypes import PrototypePrompts
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import (
     BEST_ADAPTER,
@@ -31,12 +35,15 @@ from nnunet_sfr.sam_stage.model import (
     FINAL_OPTIMIZER,
     build_stitched_sam,
     describe,
+    for_inference,
     recipe_of,
     save_adapter,
+    weights_identity,
 )
-from nnunet_sfr.sam_stage.patches import IGNORE, labelled_patches, target_labels
+from nnunet_sfr.sam_stage.patches import IGNORE, labelled_patches
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
-from nnunet_sfr.sam_stage.rounds import Round, go_on_from, open_round
+from nnunet_sfr.sam_stage.processes import adding_up, make_accelerator
+from nnunet_sfr.sam_stage.rounds import Round, continue_from, open_round
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.settings import FineTuningSettings
 
@@ -80,17 +87,18 @@ def fine_tune(
     if finished.is_file() and not overwrite:
         if recipe_of(finished) != recipe:
             raise UserError(
-                f"{finished}: made with another {_changed(recipe_of(finished), recipe)}; add --overwrite to start anew"
+                f"{finished}: made with another {_changed(recipe_of(finished), recipe)}; add --overwrite to start again"
             )
-        print(f"{finished} is complete; --overwrite starts anew")
+        print(f"{finished} is complete; --overwrite starts again")
         return folder
     run = _Run.start(dataset, fold, device, folder, recipe, this_round)
     if overwrite:  # only now, when nothing in data, settings or checkpoint can stop the new run any more
-        for name in (STATE, FINAL_ADAPTER, FINAL_OPTIMIZER, BEST_ADAPTER, LOG):
-            (folder / name).unlink(missing_ok=True)
+        with run.accelerator.main_process_first():
+            for name in (STATE, FINAL_ADAPTER, FINAL_OPTIMIZER, BEST_ADAPTER, LOG):
+                (folder / name).unlink(missing_ok=True)
     elif (folder / STATE).is_file():
         run.resume(folder / STATE)
-        print(f"going on from iteration {run.iteration}")
+        run.accelerator.print(f"continuing from iteration {run.iteration}")
     run.train()
     return folder
 
@@ -105,8 +113,10 @@ class _Run:
     recipe: str
     accelerator: Accelerator
     model: StitchedSAM
+    logits: torch.nn.Module
+    """From the inputs of a step to logits; wraps ``model``."""
     optimizer: torch.optim.Optimizer
-    batches: Iterator[dict[str, Any]]
+    examples: Examples
     training_ids: list[str]
     validation_cases: Any
     iteration: int = 0
@@ -124,30 +134,25 @@ class _Run:
         )
         check_grids(validation_cases, dataset.plans_manager, dataset.configuration_manager)
         seed_everything(settings.seed)
-        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=_PRECISIONS[low_precision(device)])
-        if accelerator.num_processes > 1:
-            raise UserError("sfr_finetune runs in one process; start it without accelerate launch or torchrun")
+        accelerator = make_accelerator(device, settings.batch_size)
         model = build_stitched_sam(dataset)
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trainable, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-        )
+        if settings.activation_checkpointing and not encoder_is_frozen(model.sam):
+            checkpoint_blocks(model.sam.backbone.blocks(model.sam.image_encoder))
+        optimizer = _optimizer(model, settings)
         if this_round.previous is not None:
-            go_on_from(this_round.previous, model, optimizer, dataset)
+            continue_from(this_round.previous, model, optimizer, dataset)
+        model.to(accelerator.device)
+        examples = _examples(dataset, this_round, model, accelerator)
         return cls(
             dataset=dataset,
             settings=settings,
             folder=folder,
             recipe=recipe,
             accelerator=accelerator,
-            model=model.to(accelerator.device),
+            model=model,
+            logits=accelerator.prepare(CanvasLogits(model, embedded=examples.embedded)),
             optimizer=accelerator.prepare(optimizer),
-            batches=labelled_patches(
-                dataset,
-                this_round.cases,
-                sampling_probabilities=this_round.sampling_probabilities,
-                pin_memory=device.type == "cuda",
-            ),
+            examples=examples,
             training_ids=training_ids,
             validation_cases=validation_cases,
         )
@@ -156,51 +161,76 @@ class _Run:
         """All remaining steps, with a validation and a saved state every so often and at the end."""
         settings = self.settings
         losses: list[float] = []
-        with tqdm(total=settings.iterations, initial=self.iteration, desc="Fine-tuning SAM", mininterval=1) as bar:
+        alone = self.accelerator.is_main_process
+        with tqdm(
+            total=settings.iterations,
+            initial=self.iteration,
+            desc="Fine-tuning SAM",
+            mininterval=1,
+            disable=not alone,
+        ) as bar:
             while self.iteration < settings.iterations:
-                losses.append(self.step(next(self.batches)))
+                losses.append(self.step(*self.examples.draw()))
                 self.iteration += 1
                 bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
                 bar.update()
                 if self.iteration % settings.validation_every == 0 or self.iteration == settings.iterations:
                     self.validate_and_save(losses)
                     losses = []
+        if alone:
+            self.finish()
+        self.accelerator.wait_for_everyone()
+        self.examples.close()
+
+    def finish(self) -> None:
+        """Write what a complete run leaves."""
         with replacing(self.folder / FINAL_OPTIMIZER) as temporary:
             torch.save({"recipe": self.recipe, "optimizer": self.optimizer.state_dict()}, temporary)
         # last, because it stands for a complete run
         save_adapter(self.model, self.dataset, self.folder / FINAL_ADAPTER, recipe=self.recipe)
         (self.folder / STATE).unlink(missing_ok=True)
-        if isinstance(self.batches, NonDetMultiThreadedAugmenter):
-            self.batches._finish()
 
-    def step(self, batch: dict[str, Any]) -> float:
+    def step(self, inputs: Tensor, target: Tensor) -> float:
         """One optimiser step; returns the loss.
 
         Args:
-            batch: ``data`` (B, channels, D, H, W) and ``target`` (B, 1, D, H, W).
+            inputs: this process's share of the batch, as :class:`CanvasLogits` takes it.
+            target: [B, S, S], int64 with ``IGNORE``.
+
+        Raises:
+            UserError: the loss is not finite.
         """
         settings = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.iteration, settings)
-        images = batch["data"].to(self.accelerator.device)
-        labels = target_labels(batch["target"], self.dataset.label_manager.ignore_label)
-        target = self.model.geometry.stitch(labels.to(self.accelerator.device), fill=IGNORE)[:, 0]
         self.optimizer.zero_grad(set_to_none=True)
         with self.accelerator.autocast():
-            logits = self.model.forward_canvas(images)
+            logits = self.logits(inputs.to(self.accelerator.device))
         loss, _ = stitched_segmentation_loss(
             logits.float(),
-            target,
+            target.to(self.accelerator.device),
             ignore_index=IGNORE,
             cross_entropy_weight=settings.cross_entropy_weight,
             dice_weight=settings.dice_weight,
+            over_processes=adding_up(self.accelerator),
         )
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise UserError(
+                f"{self.folder}: the loss of iteration {self.iteration + 1} is not finite; lower "
+                "fine_tuning.learning_rate in the SFR plan and run sfr_finetune --overwrite"
+            )
         self.accelerator.backward(loss)
+        if settings.max_gradient_norm is not None:
+            self.accelerator.clip_grad_norm_(_trainable(self.model), settings.max_gradient_norm)
         self.optimizer.step()
-        return float(loss.detach())
+        return value
 
     def validate_and_save(self, losses: list[float]) -> None:
         """Dice on the validation cases, the best adapter so far, and everything that a resumed run needs."""
+        if not self.accelerator.is_main_process:
+            self.accelerator.wait_for_everyone()
+            return
         mean_dice = self.validate()
         self.log.append({"iteration": self.iteration, "loss": float(np.mean(losses)), "validation_dice": mean_dice})
         held_out = not set(self.training_ids) & set(self.validation_cases.identifiers)
@@ -212,12 +242,17 @@ class _Run:
         write_json(self.log, self.folder / LOG)
         with replacing(self.folder / STATE) as temporary:
             torch.save(self.state(), temporary)
+        self.accelerator.wait_for_everyone()
 
     @torch.no_grad()
     def validate(self) -> float:
         """Mean over the foreground classes of the Dice, pooled over the validation cases; 0 without any foreground."""
         predictor = VolumePredictor(
-            self.model, self.model.geometry.patch_size, self.dataset.settings.pseudo_labels, self.accelerator.device
+            for_inference(self.model),
+            self.model.geometry.patch_size,
+            self.dataset.settings.pseudo_labels,
+            self.accelerator.device,
+            intensities=intensities_of(self.dataset),
         )
         ignore_label = self.dataset.label_manager.ignore_label
         overlap = np.zeros(self.dataset.num_classes)
@@ -270,10 +305,76 @@ class _Run:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.iteration, self.best_dice, self.log = state["iteration"], state["best_dice"], state["log"]
         restore_random_state(state["random_state"])
+        if not self.examples.embedded:
+            _draw_differently(self.settings.seed + self.iteration, self.accelerator)
 
 
-_PRECISIONS = {None: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
-"""What accelerate calls them; with float16 it scales the loss."""
+def _optimizer(model: StitchedSAM, settings: FineTuningSettings) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        _trainable(model), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+    )
+
+
+def _trainable(model: StitchedSAM) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _examples(dataset: SFRDataset, this_round: Round, model: StitchedSAM, accelerator: Accelerator) -> Examples:
+    """Embedded views where the encoder stays as it is, else augmented patches."""
+    cases = CasesWithIntensities(this_round.cases, intensities_of(dataset))
+    settings = this_round.settings
+    if encoder_is_frozen(model.sam):
+        return _view_examples(dataset, this_round, cases, model, accelerator)
+    _draw_differently(settings.seed, accelerator)
+    batches = labelled_patches(
+        dataset,
+        cases,
+        batch_size=settings.batch_size // accelerator.num_processes,
+        sampling_probabilities=this_round.sampling_probabilities,
+        processes=get_allowed_n_proc_DA(),
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    return PatchExamples(dataset, batches, model)
+
+
+def _draw_differently(seed: int, accelerator: Accelerator) -> None:
+    """Let each of several processes augment other patches."""
+    if accelerator.num_processes > 1:
+        seed_everything(seed + accelerator.process_index * 2**16)
+
+
+def _view_examples(
+    dataset: SFRDataset, this_round: Round, cases: CasesWithIntensities, model: StitchedSAM, accelerator: Accelerator
+) -> Examples:
+    maker = ViewMaker(
+        dataset,
+        cases,
+        dataset.settings.fine_tuning,
+        for_inference(model).sam.encoder_of_images(),
+        model.geometry,
+        accelerator.device,
+        weights=weights_identity(dataset),
+        folder_of={case: this_round.view_folder(case) for case in this_round.cases.identifiers},
+        sampling_probabilities=this_round.sampling_probabilities,
+        draws=this_round.settings.iterations * this_round.settings.batch_size,
+    )
+    with accelerator.main_process_first():
+        maker.prepare()
+    part, parts = accelerator.process_index, accelerator.num_processes
+    counts = maker.make(part=part, parts=parts)
+    accelerator.wait_for_everyone()
+    prompts = model.sam.prompts
+    if isinstance(prompts, PrototypePrompts) and not prompts.has_prototypes:
+        prompts.collect(maker.unaugmented(), dataset.num_classes, ignore_index=IGNORE)
+    views = EmbeddedViews(
+        maker.store,
+        counts,
+        this_round.sampling_probabilities,
+        batch_size=this_round.settings.batch_size,
+        part=part,
+        parts=parts,
+    )
+    return ViewExamples(views)
 
 
 def _recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 _SMOOTH = 1e-10
 """SFR code, ``DiceLoss``; only a class that neither the target nor the prediction has can feel it."""
+
+
+def _this_process_alone(sums: Tensor) -> Tensor:
+    return sums
 
 
 def stitched_segmentation_loss(
@@ -17,6 +23,7 @@ def stitched_segmentation_loss(
     ignore_index: int,
     cross_entropy_weight: float,
     dice_weight: float,
+    over_processes: Callable[[Tensor], Tensor] = _this_process_alone,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of cross entropy and Dice over the pixels that are not ignored.
 
@@ -29,6 +36,8 @@ def stitched_segmentation_loss(
         ignore_index: the value of pixels without a label (fill of the canvas, nnU-Net's ignore label).
         cross_entropy_weight: factor of the mean cross entropy.
         dice_weight: factor of the mean Dice loss.
+        over_processes: adds up a tensor over the processes that share a batch, differentiably; both terms are ratios of
+            sums over the whole batch, so that the loss is that of one process with the joined batch.
 
     Returns:
         The loss (zero, with zero gradients, if every pixel is ignored), and its two terms unweighted and detached as
@@ -39,19 +48,26 @@ def stitched_segmentation_loss(
     valid = target != ignore_index
     labels = torch.where(valid, target, 0)
     pixel_loss = F.cross_entropy(logits, labels, reduction="none")
-    cross_entropy = (pixel_loss * valid).sum() / valid.sum().clamp(min=1)
-    dice = soft_dice_per_class(logits.softmax(dim=1), labels, valid).mean()
+    summed_loss, pixels = over_processes(torch.stack([(pixel_loss * valid).sum(), valid.sum().to(pixel_loss.dtype)]))
+    cross_entropy = summed_loss / pixels.clamp(min=1)
+    dice = soft_dice_per_class(logits.softmax(dim=1), labels, valid, over_processes).mean()
     total = cross_entropy_weight * cross_entropy + dice_weight * dice
     return total, {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
 
 
-def soft_dice_per_class(probabilities: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+def soft_dice_per_class(
+    probabilities: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    over_processes: Callable[[Tensor], Tensor] = _this_process_alone,
+) -> Tensor:
     """1 - (2 sum(p g) + s) / (sum(p^2) + sum(g^2) + s) for each class, summed over batch and space together.
 
     Args:
         probabilities: p, [B, C, ...].
         labels: [B, ...], int64, 0 to C - 1; g is its one-hot code.
         valid: [B, ...], bool; the other pixels take no part.
+        over_processes: adds up a tensor over processes.
 
     Returns:
         [C], background included. A class that is absent from the labels costs about 1 unless it is predicted nowhere.
@@ -60,6 +76,8 @@ def soft_dice_per_class(probabilities: Tensor, labels: Tensor, valid: Tensor) ->
     p = probabilities * weight
     g = torch.zeros_like(p).scatter_(1, labels.unsqueeze(1), weight)
     axes = [0, *range(2, p.ndim)]
-    overlap = (p * g).sum(dim=axes)
-    sizes = p.square().sum(dim=axes) + g.square().sum(dim=axes)
-    return 1 - (2 * overlap + _SMOOTH) / (sizes + _SMOOTH)
+    overlap, sizes = over_processes(
+        torch.stack([(p * g).sum(dim=axes), p.square().sum(dim=axes) + g.square().sum(dim=axes)])
+    )
+    loss: Tensor = 1 - (2 * overlap + _SMOOTH) / (sizes + _SMOOTH)
+    return loss

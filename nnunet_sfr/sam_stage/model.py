@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -11,24 +12,28 @@ from torch import Tensor
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing
+from nnunet_sfr.canvas import UNSCALED
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.sam_models import find_model
 from nnunet_sfr.sam_stage.adaptation import adapt, adapter_state, load_adapter_state
-from nnunet_sfr.sam_stage.checkpoints import fetch_official, load_official
-from nnunet_sfr.sam_stage.sam import StitchedSAM, build_sam
+from nnunet_sfr.sam_stage.checkpoints import load_weights
+from nnunet_sfr.sam_stage.sam import StitchedSAM, build_sam, with_encoder
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
+from nnunet_sfr.sam_stage.weights import find_weights
 
 FINAL_ADAPTER = "adapter_final.safetensors"
 BEST_ADAPTER = "adapter_best.safetensors"
 FINAL_OPTIMIZER = "optimizer_final.pt"
-"""The optimiser beside the final adapter, with which the next round of SFR+ goes on."""
+"""The optimiser beside the final adapter, with which the next round of SFR+ continues."""
 
 
 def build_stitched_sam(dataset: SFRDataset) -> StitchedSAM:
     """SAM for a data set, with its pre-trained weights where the model has any, ready to be fine-tuned.
 
     Raises:
-        UserError: the checkpoint cannot be had, read, or is of another architecture.
+        UserError: the weights cannot be had, read, or are of another architecture.
     """
     settings = dataset.settings
     try:
@@ -40,11 +45,44 @@ def build_stitched_sam(dataset: SFRDataset) -> StitchedSAM:
         )
     except ValueError as error:
         raise UserError(f"{dataset.paths.sfr_plans_file}: {error}") from None
-    if settings.sam.model != "vit_tiny":
-        checkpoint = settings.sam.checkpoint
-        load_official(sam, Path(checkpoint) if checkpoint else fetch_official(settings.sam.model))
-    geometry = StitchGeometry(settings.stitching.patch_size, settings.stitching.canvas_size)
+    weights = weights_file(dataset)
+    if weights is not None:
+        load_weights(sam, weights)
+    stitching = settings.stitching
+    geometry = StitchGeometry(stitching.patch_size, stitching.canvas_size, stitching.scale, stitching.slice_axis)
     return StitchedSAM(adapt(sam, settings.sam), geometry)
+
+
+def for_inference(model: StitchedSAM) -> StitchedSAM:
+    """The same network with its encoder in the fastest form that computes the same, for use without gradients.
+
+    The encoder is a copy of what it is now; everything else is shared with ``model``.
+    """
+    sam = model.sam
+    return StitchedSAM(with_encoder(sam, sam.backbone.for_inference(sam.image_encoder)), model.geometry)
+
+
+def weights_file(dataset: SFRDataset) -> Path | None:
+    """The file with the pre-trained weights of the data set's SAM; None for a model that starts from scratch.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    settings = dataset.settings.sam
+    model = find_model(settings.model)
+    if model.weights is None:
+        return None
+    return find_weights(model, None if settings.checkpoint is None else Path(settings.checkpoint))
+
+
+def weights_identity(dataset: SFRDataset) -> str:
+    """SHA-256 of the pre-trained weights; empty for a model that starts from scratch.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    file = weights_file(dataset)
+    return "" if file is None else file_hash(file)
 
 
 def describe(dataset: SFRDataset) -> dict[str, str]:
@@ -52,10 +90,14 @@ def describe(dataset: SFRDataset) -> dict[str, str]:
     settings = dataset.settings
     return {
         "model": settings.sam.model,
+        "weights_sha256": weights_identity(dataset),
         "adaptation": settings.sam.adaptation,
-        "lora_rank": str(settings.sam.lora_rank if settings.sam.adaptation == "lora" else None),
+        "adaptation_settings": json.dumps(settings.sam.adaptation_settings, sort_keys=True),
+        "window": json.dumps(settings.sam.window),
         "canvas_size": str(settings.stitching.canvas_size),
         "patch_size": json.dumps(settings.stitching.patch_size),
+        "scale": json.dumps(settings.stitching.scale),
+        "slice_axis": str(settings.stitching.slice_axis),
         "input_channels": str(dataset.num_input_channels),
         "classes": str(dataset.num_classes),
         "grid": json.dumps(dataset.grid, sort_keys=True),
@@ -97,16 +139,28 @@ def load_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path) -> None:
     if not file.is_file():
         raise UserError(f"{file}: not found; run sfr_finetune first")
     metadata, state = _read(file)
-    for key, value in describe(dataset).items():
-        if metadata.get(key) != value:
+    wanted = describe(dataset)
+    made_for = {**metadata, **_of_version_0_1(metadata, wanted)}
+    for key, value in wanted.items():
+        if made_for.get(key) != value:
             raise UserError(
-                f"{file}: made for {key} {metadata.get(key)}, the plan has {value}; "
+                f"{file}: made for {key} {made_for.get(key)}, the plan has {value}; "
                 "run sfr_finetune --overwrite, or restore the setting"
             )
     try:
         load_adapter_state(model.sam, state)
     except ValueError as error:
         raise UserError(f"{file}: {error}; run sfr_finetune --overwrite") from None
+
+
+def _of_version_0_1(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """What an adapter of version 0.1 did not say: it knew no scale, no window and no axis of slices, and not which
+    weights it changes."""
+    if "lora_rank" not in metadata:
+        return {}
+    rank = json.dumps({"rank": int(metadata["lora_rank"])}) if metadata["lora_rank"] != "None" else "{}"
+    unknown = {key: wanted[key] for key in ("weights_sha256", "window")}
+    return {"adaptation_settings": rank, "scale": json.dumps(UNSCALED), "slice_axis": "0", **unknown}
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -11,7 +11,6 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_sfr.data.datasets import Cases
 from nnunet_sfr.data.loaders import augmented, without_timing
@@ -30,15 +29,19 @@ def labelled_patches(
     dataset: SFRDataset,
     cases: Cases,
     *,
+    batch_size: int,
     sampling_probabilities: Sequence[float] | None = None,
+    processes: int,
     pin_memory: bool,
 ) -> Iterator[dict[str, Any]]:
     """Endless batches of augmented labelled patches.
 
     Args:
-        dataset: gives patch, batch size and labels.
+        dataset: gives patch and labels.
         cases: to learn from.
+        batch_size: patches in a batch.
         sampling_probabilities: of each case, in the order of ``cases.identifiers``; None for equal ones.
+        processes: that augment; 0 for this process.
         pin_memory: for CUDA.
 
     Returns:
@@ -47,7 +50,7 @@ def labelled_patches(
     transforms, initial_patch_size = _augmentation(dataset)
     loader = nnUNetDataLoader(
         cases,
-        dataset.settings.fine_tuning.batch_size,
+        batch_size,
         initial_patch_size,
         dataset.settings.stitching.patch_size,
         dataset.label_manager,
@@ -55,7 +58,7 @@ def labelled_patches(
         sampling_probabilities=sampling_probabilities,
         transforms=transforms,
     )
-    return augmented(loader, num_processes=get_allowed_n_proc_DA(), pin_memory=pin_memory)
+    return augmented(loader, num_processes=processes, pin_memory=pin_memory)
 
 
 def target_labels(target: torch.Tensor, ignore_label: int | None) -> torch.Tensor:

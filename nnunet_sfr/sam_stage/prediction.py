@@ -17,6 +17,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compu
 from torch import nn
 
 from nnunet_sfr.devices import autocast
+from nnunet_sfr.sam_stage.intensities import AsPreprocessed, Intensities
 from nnunet_sfr.settings import PseudoLabelSettings
 
 SPATIAL_AXES = (2, 3, 4)
@@ -30,12 +31,20 @@ class VolumePredictor:
         patch_size: (D, H, W) of the patches.
         settings: step between patches, and mirroring.
         device: to compute on.
+        intensities: that the model wants; None for preprocessed values as they are.
     """
 
     def __init__(
-        self, model: nn.Module, patch_size: tuple[int, int, int], settings: PseudoLabelSettings, device: torch.device
+        self,
+        model: nn.Module,
+        patch_size: tuple[int, int, int],
+        settings: PseudoLabelSettings,
+        device: torch.device,
+        *,
+        intensities: Intensities | None = None,
     ) -> None:
         self._model = model.to(device)
+        self._intensities = intensities or AsPreprocessed()
         self.patch_size = patch_size
         self._settings = settings
         self._device = device
@@ -45,11 +54,13 @@ class VolumePredictor:
         """Class probabilities of a preprocessed volume.
 
         Args:
-            image: (channels, D, H, W).
+            image: (channels, D, H, W), as nnU-Net preprocessed it.
 
         Returns:
             (K, D, H, W) on the CPU, float32, summing to 1 over K.
         """
+        array = image.numpy()
+        image = torch.from_numpy(self._intensities.for_case(array)(array))
         padded, inside = pad_nd_image(image, self.patch_size, "constant", {"value": 0}, True, None)
         # the sums stay on the CPU: classes times voxels of a large CT would not fit beside SAM on a GPU
         gaussian = compute_gaussian(self.patch_size, dtype=torch.float32, device=torch.device("cpu"))

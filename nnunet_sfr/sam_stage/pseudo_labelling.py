@@ -15,7 +15,8 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.labelling.common import EVERYTHING, Share, fill_store, open_if_there, predict_mirrored
 from nnunet_sfr.paths import Fold
-from nnunet_sfr.sam_stage.model import build_stitched_sam, load_adapter
+from nnunet_sfr.sam_stage.intensities import intensities_of
+from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference, load_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 
 SOURCE = "sam"
@@ -49,14 +50,15 @@ def pseudo_label(
     UnlabelledDataset(dataset.paths.unlabelled)  # without cases there is nothing to build SAM for
     paths = dataset.paths
     adapter_file = paths.sam_stage(fold, round_index) / adapter
-    model = build_stitched_sam(dataset)
-    load_adapter(model, dataset, adapter_file)
+    trained = build_stitched_sam(dataset)
+    load_adapter(trained, dataset, adapter_file)
     settings = dataset.settings.pseudo_labels
-    patch_size = model.geometry.patch_size
-    plain = replace(settings, use_mirroring=False)
-    labeller = _SAMLabeller(
-        VolumePredictor(model, patch_size, settings, device), VolumePredictor(model, patch_size, plain, device)
+    model, intensities = for_inference(trained), intensities_of(dataset)
+    predictor, plain = (
+        VolumePredictor(model, model.geometry.patch_size, how, device, intensities=intensities)
+        for how in (settings, replace(settings, use_mirroring=False))
     )
+    labeller = _SAMLabeller(predictor, plain, settings.average_mirrored)
     before = open_if_there(paths.pseudo_labels(fold, round_index=round_index - 1), dataset) if round_index else None
     return fill_store(
         dataset,
@@ -73,6 +75,7 @@ class _SAMLabeller:
     predictor: VolumePredictor
     plain_predictor: VolumePredictor
     """The same without averaging over mirror images."""
+    average: bool
     regions: ClassVar[bool] = False
     """SAM predicts label values, also where nnU-Net trains regions."""
 

@@ -37,6 +37,8 @@ class Round:
         sampling_probabilities: of each of them; None for equal ones.
         previous: folder with adapter and optimiser to go on from; None for a fresh SAM.
         recipe: what a resumed run must share with this one, on top of the settings; JSON types.
+        fold: whose round it is.
+        labelled: the cases with true labels; the others have a model's.
     """
 
     settings: FineTuningSettings
@@ -44,6 +46,13 @@ class Round:
     sampling_probabilities: Sequence[float] | None = None
     previous: Path | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
+    fold: Fold = "all"
+    labelled: frozenset[str] = frozenset()
+
+    def view_folder(self, case: str) -> str:
+        """Where the embedded views of a case lie: folds share those of labelled cases, but a model's labels are a
+        fold's own."""
+        return f"labelled/{case}" if case in self.labelled else f"fold_{self.fold}/{case}"
 
 
 def open_round(dataset: SFRDataset, fold: Fold, round_index: int) -> Round:
@@ -57,7 +66,7 @@ def open_round(dataset: SFRDataset, fold: Fold, round_index: int) -> Round:
     labelled = infer_dataset_class(str(dataset.paths.labelled))(str(dataset.paths.labelled), training)
     check_grids(labelled, dataset.plans_manager, dataset.configuration_manager)
     if round_index == 0:
-        return Round(dataset.settings.fine_tuning, labelled)
+        return Round(dataset.settings.fine_tuning, labelled, fold=fold, labelled=frozenset(training))
     return _later_round(dataset, fold, round_index, labelled)
 
 
@@ -96,6 +105,8 @@ def _later_round(dataset: SFRDataset, fold: Fold, round_index: int, labelled: Ca
             "labels_of_high": dict(selection.model),
             "rounds": settings.to_dict()["rounds"],
         },
+        fold=fold,
+        labelled=frozenset(labelled.identifiers),
     )
 
 
@@ -115,7 +126,7 @@ def sampling_probabilities(num_labelled: int, num_high: int, labelled_fraction: 
     return [labelled_fraction / num_labelled] * num_labelled + [(1 - labelled_fraction) / num_high] * num_high
 
 
-def go_on_from(previous: Path, model: StitchedSAM, optimizer: torch.optim.Optimizer, dataset: SFRDataset) -> None:
+def continue_from(previous: Path, model: StitchedSAM, optimizer: torch.optim.Optimizer, dataset: SFRDataset) -> None:
     """Load the adapter and the optimiser that a finished run left.
 
     Raises:

@@ -11,14 +11,23 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.sam_stage import finetuning
+from nnunet_sfr.sam_stage.examples import CanvasLogits
 from nnunet_sfr.sam_stage.finetuning import STATE, fine_tune, learning_rate
-from nnunet_sfr.sam_stage.model import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, build_stitched_sam, load_adapter
+from nnunet_sfr.sam_stage.model import (
+    BEST_ADAPTER,
+    FINAL_ADAPTER,
+    FINAL_OPTIMIZER,
+    build_stitched_sam,
+    load_adapter,
+    save_adapter,
+)
 from nnunet_sfr.sam_stage.patches import target_labels
 from nnunet_sfr.settings import FineTuningSettings
 from tests.conftest import Golden
@@ -70,17 +79,24 @@ def test_training_learns(project: SFRDataset) -> None:
     assert log[1]["loss"] < 0.8 * log[0]["loss"]
 
 
-def test_a_resumed_run_ends_with_the_same_weights(project: SFRDataset) -> None:
+@pytest.mark.parametrize("adaptation", ["full", "decoder", "few_shot", "lora"])
+def test_a_resumed_run_ends_with_the_same_weights(
+    adaptation: str, project: SFRDataset, request: pytest.FixtureRequest
+) -> None:
+    if adaptation != "full":
+        project = request.getfixturevalue("pretrained_project")
+        change_settings(project, {"sam": {"adaptation": adaptation}})
+        project = _reopened(project)
     undisturbed = load_file(fine_tune(project, "all", CPU) / FINAL_ADAPTER)
     steps = 0
     step = finetuning._Run.step
 
-    def die_at_the_fourth(self: Any, batch: Any) -> float:
+    def die_at_the_fourth(self: Any, *batch: Any) -> float:
         nonlocal steps
         steps += 1
         if steps == 4:
             raise KeyboardInterrupt
-        return step(self, batch)
+        return step(self, *batch)
 
     with mock.patch.object(finetuning._Run, "step", die_at_the_fourth), pytest.raises(KeyboardInterrupt):
         fine_tune(project, "all", CPU, overwrite=True)
@@ -100,7 +116,7 @@ def test_a_finished_run_is_left_alone(project: SFRDataset, capsys: pytest.Captur
     before = adapter.stat().st_mtime_ns
     fine_tune(project, "all", CPU)
     assert adapter.stat().st_mtime_ns == before
-    assert "--overwrite starts anew" in capsys.readouterr().out
+    assert "--overwrite starts again" in capsys.readouterr().out
 
 
 def test_resuming_with_other_settings_is_refused(project: SFRDataset) -> None:
@@ -122,10 +138,10 @@ def test_an_adapter_of_other_settings_is_refused(project: SFRDataset) -> None:
     adapter = fine_tune(project, "all", CPU) / FINAL_ADAPTER
     model = build_stitched_sam(project)
     load_adapter(model, project, adapter)
-    change_settings(project, {"sam": {"lora_rank": 8}})
-    with pytest.raises(UserError, match=r"made with another sam\.lora_rank; add --overwrite"):
+    change_settings(project, {"sam": {"window": [0.0, 1.0]}})
+    with pytest.raises(UserError, match=r"made with another sam\.window; add --overwrite"):
         fine_tune(_reopened(project), "all", CPU)
-    change_settings(project, {"sam": {"lora_rank": 4}, "stitching": {"patch_size": [18, 24, 22]}})
+    change_settings(project, {"sam": {"window": [-160.0, 240.0]}, "stitching": {"patch_size": [18, 24, 22]}})
     with pytest.raises(UserError, match=r"made for patch_size \[20, 24, 22\], the plan has \[18, 24, 22\]"):
         load_adapter(model, _reopened(project), adapter)
     adapter.write_bytes(adapter.read_bytes()[:1000])
@@ -144,6 +160,79 @@ def test_cases_of_another_spacing_are_refused(project: SFRDataset) -> None:
     project.paths.sfr_plans_file.write_text(json.dumps(sfr_plans))
     with pytest.raises(UserError, match="a target spacing changed since; run sfr_plan_and_preprocess again"):
         fine_tune(_reopened(project), "all", CPU)
+
+
+def test_a_frozen_encoder_embeds_each_view_once(pretrained_project: SFRDataset) -> None:
+    """Images pass through the encoder for views and validation, never in a step; the weights learn."""
+    change_settings(pretrained_project, {"fine_tuning": {"iterations": 30, "validation_every": 15}})
+    project = _reopened(pretrained_project)
+    with mock.patch.object(CanvasLogits, "forward", autospec=True) as forward:
+        forward.side_effect = lambda self, inputs: self.model.sam.decode(inputs)
+        folder = fine_tune(project, "all", CPU)
+    shapes = {call.args[1].shape[1:] for call in forward.call_args_list}
+    assert shapes == {build_stitched_sam(project).sam.embedding_shape}
+    log = json.loads((folder / "fine_tuning_log.json").read_text())
+    assert log[1]["loss"] < 0.95 * log[0]["loss"]
+    assert not any(name.startswith("image_encoder") for name in load_file(folder / FINAL_ADAPTER))
+    views = project.paths.sam_views
+    before = {file: file.stat().st_mtime_ns for file in views.rglob("*.safetensors")}
+    assert before
+    fine_tune(project, "all", CPU, overwrite=True)
+    assert {file: file.stat().st_mtime_ns for file in views.rglob("*.safetensors")} == before
+
+
+def test_few_shot_keeps_its_prototypes_with_the_adapter(pretrained_project: SFRDataset) -> None:
+    change_settings(pretrained_project, {"sam": {"adaptation": "few_shot"}})
+    project = _reopened(pretrained_project)
+    adapter = load_file(fine_tune(project, "all", CPU) / FINAL_ADAPTER)
+    assert bool(adapter["prompts.collected"])
+    assert adapter["prompts.prototypes"].shape == (2, 32)
+    assert adapter["prompts.prototypes"].abs().max(dim=1).values.min() > 0, "both classes are shown"
+    model = build_stitched_sam(project)
+    load_adapter(model, project, project.paths.sam_stage("all") / FINAL_ADAPTER)
+    assert model.sam.prompts is not None
+    assert model.sam.prompts().shape == (1, 2, 32)
+
+
+def test_other_weights_are_refused(pretrained_project: SFRDataset) -> None:
+    """An adapter changes the weights that it was trained on, and no others."""
+    adapter = fine_tune(pretrained_project, "all", CPU) / FINAL_ADAPTER
+    checkpoint = Path(str(pretrained_project.settings.sam.checkpoint))
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({name: value + 1 for name, value in state.items()}, checkpoint)
+    project = _reopened(pretrained_project)
+    with pytest.raises(UserError, match=r"made for weights_sha256 [0-9a-f]{64}, the plan has"):
+        load_adapter(build_stitched_sam(project), project, adapter)
+    with pytest.raises(UserError, match=r"made with another weights_sha256; add --overwrite"):
+        fine_tune(project, "all", CPU)
+    checkpoint.unlink()
+    with pytest.raises(UserError, match=r"small_pretrained\.pth"):
+        fine_tune(project, "all", CPU)
+
+
+def test_an_adapter_of_version_0_1_is_read(project: SFRDataset) -> None:
+    model = build_stitched_sam(project)
+    file = project.paths.sam_stage("all") / FINAL_ADAPTER
+    save_adapter(model, project, file)
+    state = load_file(file)
+    with safe_open(file, framework="pt") as content:
+        metadata = content.metadata()
+    for key in ("weights_sha256", "adaptation_settings", "window", "scale"):
+        del metadata[key]
+    save_file(state, file, {**metadata, "lora_rank": "None", "nnunet_sfr_version": "0.1.0"})
+    load_adapter(build_stitched_sam(project), project, file)
+    save_file(state, file, {**metadata, "lora_rank": "4", "nnunet_sfr_version": "0.1.0"})
+    with pytest.raises(UserError, match=r'made for adaptation_settings \{"rank": 4\}, the plan has \{\}'):
+        load_adapter(build_stitched_sam(project), project, file)
+
+
+def test_a_loss_that_is_not_finite_ends_with_one_line(project: SFRDataset) -> None:
+    with (
+        mock.patch.object(finetuning, "learning_rate", return_value=float("inf")),
+        pytest.raises(UserError, match=r"the loss of iteration 2 is not finite; lower fine_tuning\.learning_rate"),
+    ):
+        fine_tune(project, "all", CPU)
+    assert not (project.paths.sam_stage("all") / FINAL_ADAPTER).exists()
 
 
 def test_a_fold_that_cannot_exist_is_refused(project: SFRDataset) -> None:

@@ -102,7 +102,7 @@ def test_mirror_images_are_mirrored_back_and_not_averaged() -> None:
         VolumePredictor(CornerOnly(), (20, 24, 1), PseudoLabelSettings(use_mirroring=mirroring), CPU)
         for mirroring in (True, False)
     )
-    labeller = _SAMLabeller(averaged, plain)
+    labeller = _SAMLabeller(averaged, plain, average=True)
     views = list(labeller.case_probabilities("case", np.zeros((1, 20, 24, 1), np.float32), {}, mirrored=True))
     assert len(views) == 1 + 2, "the third axis is one voxel long"
     corners = [view[1][::19, ::23, 0].round(decimals=3).tolist() for view in views]

@@ -66,7 +66,9 @@ def test_sam_learns_from_labelled_and_high_cases_with_the_models_labels(second_r
     batches = labelled_patches(
         second_round,
         this_round.cases,
+        batch_size=2,
         sampling_probabilities=this_round.sampling_probabilities,
+        processes=0,
         pin_memory=False,
     )
     drawn: dict[str, list[float]] = {}
@@ -125,12 +127,12 @@ def test_a_resumed_round_ends_with_the_same_weights(second_round: SFRDataset) ->
     assert any(not torch.equal(undisturbed[name], value) for name, value in first.items())
     step, steps = finetuning._Run.step, 0
 
-    def die_at_the_fourth(self: Any, batch: Any) -> float:
+    def die_at_the_fourth(self: Any, *batch: Any) -> float:
         nonlocal steps
         steps += 1
         if steps == 4:
             raise KeyboardInterrupt
-        return step(self, batch)
+        return step(self, *batch)
 
     with mock.patch.object(finetuning._Run, "step", die_at_the_fourth), pytest.raises(KeyboardInterrupt):
         fine_tune(project, "all", CPU, round_index=1, overwrite=True)
