@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from nnunet_sfr.errors import UserError
 
@@ -32,6 +33,19 @@ def argument_parser(command: str, description: str, *, needs_dataset: bool = Tru
     )
     parser.add_argument("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="nnU-Net plans identifier")
     return parser
+
+
+class Record(Protocol):
+    """An entry of one of our tables."""
+
+    @property
+    def summary(self) -> str:
+        """It in one line."""
+
+
+def summaries(table: Mapping[str, Record]) -> str:
+    """The entries of a table for the help of an option."""
+    return "; ".join(f"{name}: {record.summary}" for name, record in table.items())
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:

@@ -9,13 +9,13 @@ def main() -> int:
     """Parse the command line and fine-tune; returns the exit code."""
     parser = argument_parser(
         "sfr_finetune",
-        "Fine-tune SAM on stitched labelled patches. An interrupted run goes on where it saved its state last.",
+        "Fine-tune SAM on stitched labelled patches. An interrupted run continues where it saved its state last.",
     )
     add_configuration(parser)
     add_fold(parser)
     add_device(parser)
-    add_round(parser, "goes on from the round before, with the labelled cases and those that sfr_select found sure")
-    parser.add_argument("--overwrite", action="store_true", help="discard an earlier run and start anew")
+    add_round(parser, "continues from the round before, with the labelled cases and those that sfr_select found sure")
+    parser.add_argument("--overwrite", action="store_true", help="discard an earlier run and start again")
     arguments = parser.parse_args()
 
     def command() -> None:
@@ -29,3 +29,7 @@ def main() -> int:
         print(f"the fine-tuned SAM is in {folder}")
 
     return run(command)
+
+
+if __name__ == "__main__":  # torchrun and accelerate launch start modules
+    raise SystemExit(main())

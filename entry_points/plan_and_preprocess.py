@@ -6,9 +6,10 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from nnunet_sfr.settings import SAM_MODELS
+from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
+from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
-from .command_line import argument_parser, positive_number, run
+from .command_line import argument_parser, positive_number, run, summaries
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,16 +50,26 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "-sam",
-        choices=SAM_MODELS,
-        help="vit_b, vit_l and vit_h start from SAM's published weights and want a GPU; vit_tiny is trained from "
-        "scratch, also on a CPU; default: what the SFR plan has, vit_tiny in a new one",
+        choices=tuple(MODELS),
+        help=f"default: what the SFR plan has, {DEFAULT_MODEL} in a new one. {summaries(MODELS)}",
+    )
+    add(
+        "-adaptation",
+        choices=tuple(ADAPTATIONS),
+        help="how SAM is fine-tuned; default: what the SFR plan has, or in a new one what suits the model. "
+        f"{summaries(ADAPTATIONS)}",
+    )
+    add(
+        "-checkpoint",
+        metavar="FILE",
+        help="weights of the SAM, written into the SFR plan; default: what the SFR plan has, or the published ones",
     )
     add(
         "--overwrite_sfr_plan",
         action="store_true",
-        help="make the SFR plan anew; without it, one that still fits nnU-Net's plan is kept with its edits",
+        help="make the SFR plan again; without it, one that still fits nnU-Net's plan is kept with its edits",
     )
-    add("--clean", action="store_true", help="make the fingerprint anew even if no image changed")
+    add("--clean", action="store_true", help="make the fingerprint again even if no image changed")
     add(
         "--verify_dataset_integrity",
         dest="verify",

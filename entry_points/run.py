@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES, SAM_MODELS
+from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
+from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
+from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES
 
 from .command_line import add_configuration, add_device, add_fold, argument_parser, positive_number, run
 from .select import PAPER, fraction
@@ -93,7 +95,19 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
         metavar="PLANNER",
         help="planner; default: the one of the plan that is there, or nnU-Net's",
     )
-    planning.add_argument("-sam", choices=SAM_MODELS, help="which SAM; default: what the SFR plan has, or vit_tiny")
+    planning.add_argument(
+        "-sam", choices=tuple(MODELS), help=f"which SAM; default: what the SFR plan has, or {DEFAULT_MODEL}"
+    )
+    planning.add_argument(
+        "-adaptation",
+        choices=tuple(ADAPTATIONS),
+        help="how SAM is fine-tuned; default: what the SFR plan has, or what suits the model",
+    )
+    planning.add_argument(
+        "-checkpoint",
+        metavar="FILE",
+        help="weights of the SAM; default: what the SFR plan has, or the published ones",
+    )
     planning.add_argument(
         "-overwrite_target_spacing",
         dest="target_spacing",
@@ -167,7 +181,8 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
     from nnunet_sfr.pipeline.options import RunOptions, plans_name
     from nnunet_sfr.pipeline.project import find_dataset
 
-    same = ("dataset", "configuration", "fold", "method", "epochs", "planner", "sam", "images", "predictions", "device")
+    planning = ("planner", "sam", "adaptation", "checkpoint")
+    same = ("dataset", "configuration", "fold", "method", "epochs", "images", "predictions", "device", *planning)
     return RunOptions(
         **{name: getattr(arguments, name) for name in same},
         dataset_name=find_dataset(arguments.dataset),

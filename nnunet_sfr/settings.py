@@ -36,6 +36,10 @@ CONFIDENCE_SOURCES = ("model", "sam")
 
 Section = TypeVar("Section")
 
+SEEDS = 2**32
+"""NumPy's generators take seeds below it."""
+LARGEST_FLOAT = 10**308
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -44,6 +48,10 @@ def _require(condition: bool, message: str) -> None:
 
 def _require_fraction(name: str, value: float) -> None:
     _require(0.0 <= value <= 1.0, f"{name} must lie between 0 and 1, got {value}")
+
+
+def _require_seed(seed: int) -> None:
+    _require(0 <= seed < SEEDS, f"seed must lie between 0 and {SEEDS - 1}, got {seed}")
 
 
 def _require_at_least(name: str, value: float, least: float) -> None:
@@ -89,7 +97,7 @@ class SAMSettings:
 
     def __post_init__(self) -> None:
         low, high = self.window
-        _require(math.isfinite(low) and math.isfinite(high) and low < high, f"window must rise, got {self.window}")
+        _require(low < high, f"window must rise, got {self.window}")
         model, adaptation = find_model(self.model), find_adaptation(self.adaptation)
         if model.weights is None:
             _require(
@@ -126,7 +134,7 @@ class FineTuningSettings:
     """Stitched patches per step, over all processes together."""
     views: int = 32
     """Where the image encoder is frozen: augmented views of each labelled patch that are embedded once and kept on
-    disk, the first without augmentation. A case has as many patches as it takes to cover it."""
+    disk, the first without augmentation. A case has as many patches as it has voxels of one."""
     activation_checkpointing: bool = False
     """Compute the encoder's activations again in the backward pass: less memory for more time. Without effect where the
     image encoder is frozen."""
@@ -177,6 +185,7 @@ class FineTuningSettings:
         _require(
             self.cross_entropy_weight + self.dice_weight > 0, "cross_entropy_weight and dice_weight cannot both be 0"
         )
+        _require_seed(self.seed)
         _require_fraction("shift_fraction", self.shift_fraction)
         _require_fraction("bezier_probability", self.bezier_probability)
 
@@ -269,6 +278,7 @@ class RetrainingSettings:
             self.magicnet_class_temperature > 0,
             f"magicnet_class_temperature must be positive, got {self.magicnet_class_temperature}",
         )
+        _require_seed(self.seed)
         _require(self.ict_alpha > 0, f"ict_alpha must be positive, got {self.ict_alpha}")
         _require(
             all(0.0 < share < 1.0 for share in self.relabel_at)
@@ -368,7 +378,10 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
         options = [option for option in typing.get_args(hint) if option is not type(None)]
         return None if value is None else _coerce(name, value, options[0])
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        _require(abs(value) < LARGEST_FLOAT, f"{name} must be a finite number, got a larger one")
+        value = float(value)
     wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
     _require(not wrong, f"{name} must be of type {hint.__name__}, got {value!r}")
+    # JSON as Python reads it has NaN, and 1e999 is infinite
+    _require(hint is not float or math.isfinite(value), f"{name} must be a finite number, got {value}")
     return value

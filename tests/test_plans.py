@@ -10,6 +10,8 @@ import pytest
 
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.plans import DERIVED_FROM_KEYS, SFRConfiguration, derived_from, load_configuration, save_configuration
+from nnunet_sfr.sam_models import MODELS
+from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 from nnunet_sfr.settings import (
     FineTuningSettings,
     PseudoLabelSettings,
@@ -88,10 +90,24 @@ def test_an_edited_value_is_used(tmp_path: Path) -> None:
             "holds 8 x 8 slices of 128 x 128, but patch_size asks for 128",
         ),
         ({"stitching": {"patch_size": [8, 8]}}, "stitching: patch_size must be a list of 3 numbers, got [8, 8]"),
-        ({"sam": {"model": "vit_x"}}, "sam: model must be one of vit_tiny, vit_b, vit_l, vit_h, got 'vit_x'"),
+        ({"sam": {"model": "vit_x"}}, f"sam: model must be one of {', '.join(MODELS)}, got 'vit_x'"),
+        ({"sam": {"adaptation": "all"}}, f"sam: adaptation must be one of {', '.join(ADAPTATIONS)}, got 'all'"),
+        ({"sam": {"adaptation_settings": {"rank": 0}}}, "sam: adaptation_settings of lora: rank must be at least 1"),
+        ({"sam": {"adaptation_settings": {"rnk": 4}}}, "adaptation_settings of lora: unknown setting rnk (known: rank"),
+        ({"sam": {"adaptation_settings": [4]}}, "sam: adaptation_settings must be an object, got [4]"),
+        ({"sam": {"adaptation": "decoder"}}, "sam: adaptation_settings of decoder: unknown setting rank"),
+        ({"sam": {"window": [240, -160]}}, "sam: window must rise, got (240.0, -160.0)"),
+        ({"stitching": {"scale": [1, 2, 2]}}, "holds 4 x 4 slices of 224 x 224, but patch_size asks for 80 (80 x 112"),
+        ({"stitching": {"scale": [1, 0, 1]}}, "stitching: scale needs three finite positive factors"),
         ({"sam": {"model": "vit_tiny"}}, "vit_tiny has no pre-trained weights to keep"),
         ({"fine_tuning": {"betas": [0.9]}}, "fine_tuning: betas must be a list of 2 numbers, got [0.9]"),
         ({"pseudo_labels": {"tile_step_size": 0}}, "pseudo_labels: tile_step_size must lie in (0, 1], got 0.0"),
+        ({"fine_tuning": {"learning_rate": float("inf")}}, "learning_rate must be a finite number, got inf"),
+        ({"retraining": {"ict_alpha": float("nan")}}, "retraining: ict_alpha must be a finite number, got nan"),
+        ({"fine_tuning": {"weight_decay": 10**400}}, "weight_decay must be a finite number, got a larger one"),
+        ({"retraining": {"relabel_at": [float("nan")]}}, "relabel_at must be a finite number, got nan"),
+        ({"fine_tuning": {"seed": 2**32}}, "fine_tuning: seed must lie between 0 and 4294967295, got 4294967296"),
+        ({"retraining": {"seed": -1}}, "retraining: seed must lie between 0 and 4294967295, got -1"),
         ({"colours": {}}, "unknown section colours"),
     ],
 )
@@ -102,6 +118,44 @@ def test_bad_values_are_one_line(tmp_path: Path, changes: Any, said: str) -> Non
     assert said in str(caught.value)
     assert str(caught.value).startswith(f"{file}: configuration 3d_fullres: ")
     assert "\n" not in str(caught.value)
+
+
+def of_version_0_1(sam: Any) -> Any:
+    """A configuration as version 0.1 wrote it: no scale, no window, and the rank of LoRA whatever the adaptation."""
+    values = configuration().to_dict()
+    del values["stitching"]["scale"]
+    for name in ("views", "activation_checkpointing", "max_gradient_norm"):
+        del values["fine_tuning"][name]
+    return json.loads(json.dumps({**values, "sam": sam}))
+
+
+def test_a_plan_of_version_0_1_keeps_its_rank() -> None:
+    before = of_version_0_1({"model": "vit_b", "checkpoint": None, "adaptation": "lora", "lora_rank": 7})
+    read = SFRConfiguration.from_dict(before)
+    assert read.sam.adaptation_settings == {"rank": 7}
+    assert read.sam.strategy.rank == 7
+    assert read.stitching.scale == (1.0, 1.0, 1.0)
+    assert before["sam"]["lora_rank"] == 7, "what was read is left as it is"
+    again = SFRConfiguration.from_dict(json.loads(json.dumps(read.to_dict())))
+    assert again == read
+
+
+def test_the_rank_of_a_plan_of_version_0_1_that_had_no_lora_is_dropped() -> None:
+    before = of_version_0_1({"model": "vit_tiny", "checkpoint": None, "adaptation": "full", "lora_rank": 4})
+    read = SFRConfiguration.from_dict(before)
+    assert (read.sam.model, read.sam.adaptation, read.sam.adaptation_settings) == ("vit_tiny", "full", {})
+    assert "lora_rank" not in read.to_dict()["sam"]
+
+
+def test_a_rank_that_was_never_right_is_refused() -> None:
+    before = of_version_0_1({"model": "vit_b", "checkpoint": None, "adaptation": "lora", "lora_rank": 0})
+    with pytest.raises(ValueError, match="sam: adaptation_settings of lora: rank must be at least 1, got 0"):
+        SFRConfiguration.from_dict(before)
+
+
+def test_settings_of_an_adaptation_that_are_not_named_are_written_out() -> None:
+    assert SAMSettings(model="vit_b", adaptation="lora").adaptation_settings == {"rank": 4}
+    assert SAMSettings(model="vit_b", adaptation="lora", adaptation_settings={"rank": 9}).strategy.rank == 9
 
 
 def test_a_changed_target_spacing_is_refused(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def make_project(
     return plan_project(configuration, target_spacing=target_spacing)
 
 
-def plan_project(configuration: str = "3d_fullres", *, target_spacing: Sequence[float] | None = None) -> SFRDataset:
+def plan_project(
+    configuration: str = "3d_fullres", *, target_spacing: Sequence[float] | None = None, sam: str = "vit_tiny"
+) -> SFRDataset:
     """Plan and preprocess the tiny data set that lies in ``nnUNet_raw``."""
     # nnU-Net's hundred million intensity samples cost seconds and say nothing more about a blob in noise
     with mock.patch.object(fingerprint, "FOREGROUND_SAMPLES", 6000):
@@ -58,6 +60,7 @@ def plan_project(configuration: str = "3d_fullres", *, target_spacing: Sequence[
             configurations=[configuration],
             planner="ExperimentPlannerCPU",
             target_spacing=target_spacing,
+            sam=sam,
             fingerprint_processes=1,
             processes=1,
         )

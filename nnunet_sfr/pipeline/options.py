@@ -43,6 +43,8 @@ class RunOptions:
     """As it was given; None for the one that the plan was made with, or nnU-Net's default."""
     plans: str = DEFAULT_PLANS
     sam: str | None = None
+    adaptation: str | None = None
+    checkpoint: str | None = None
     target_spacing: tuple[float, ...] | None = None
     images: Path | None = None
     predictions: Path | None = None

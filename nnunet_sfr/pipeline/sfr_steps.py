@@ -63,6 +63,10 @@ class Plan(Step):
             command += ["-overwrite_target_spacing", *(f"{length:g}" for length in options.target_spacing)]
         if options.sam is not None:
             command += ["-sam", options.sam]
+        if options.adaptation is not None:
+            command += ["-adaptation", options.adaptation]
+        if options.checkpoint is not None:
+            command += ["-checkpoint", options.checkpoint]
         if options.processes is not None:
             command += ["-np", str(options.processes), "-npfp", str(options.processes)]
         return tuple(command)
@@ -93,6 +97,8 @@ class Plan(Step):
             "-pl": options.planner,
             "-overwrite_target_spacing": options.target_spacing,
             "-sam": options.sam,
+            "-adaptation": options.adaptation,
+            "-checkpoint": options.checkpoint and str(Path(options.checkpoint).expanduser().resolve()),
             **self._raw_parts(),
         }
 
@@ -129,7 +135,8 @@ class Plan(Step):
         Running it again would lose edits of nnU-Net's plan.
         """
         options = self.options
-        if options.target_spacing is not None or options.sam is not None:
+        asked = (options.target_spacing, options.sam, options.adaptation, options.checkpoint)
+        if any(value is not None for value in asked):
             return False
         if not self.project.is_planned() or options.planner not in (None, self._planner_used):
             return False

@@ -12,6 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_sfr.atomic import is_disk_full
 from nnunet_sfr.corrections.journal import require_completed
+from nnunet_sfr.ct_windows import choose_window
 from nnunet_sfr.data.cases import RawDataset, list_cases
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
 from nnunet_sfr.dataset import open_dataset, resolve_dataset_name
@@ -19,14 +20,14 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import SFRPaths, nnunet_root
 from nnunet_sfr.planning.fingerprint import update_fingerprint
-from nnunet_sfr.planning.mosaic import choose_stitching, data_extent
-from nnunet_sfr.planning.planners import check_target_spacing, find_planner, plan
+from nnunet_sfr.planning.mosaic import choose_slice_axis, choose_stitching, data_extent
+from nnunet_sfr.planning.planners import check_target_spacing, default_plans_name, find_planner, plan
+from nnunet_sfr.planning.wanted_sam import NOTHING_WANTED, WantedSAM
 from nnunet_sfr.plans import SFRConfiguration, derived_from, load_configuration, save_configuration
-from nnunet_sfr.settings import SAM_MODELS, FineTuningSettings, SAMSettings
-
-DEFAULT_SAM = "vit_tiny"
-TINY_ITERATIONS = 2000
-"""Fine-tuning steps of vit_tiny: it is trained from scratch on small canvases, where SAM's ViT-B takes 6000."""
+from nnunet_sfr.sam_models import DEFAULT_MODEL, find_model
+from nnunet_sfr.sam_stage.adaptations import find_adaptation
+from nnunet_sfr.sam_stage.weights import require_weights
+from nnunet_sfr.settings import FineTuningSettings, SAMSettings
 
 
 def plan_and_preprocess(
@@ -38,6 +39,8 @@ def plan_and_preprocess(
     gpu_memory_target: float | None = None,
     target_spacing: Sequence[float] | None = None,
     sam: str | None = None,
+    adaptation: str | None = None,
+    checkpoint: str | None = None,
     overwrite_sfr_plan: bool = False,
     clean: bool = False,
     verify: bool = False,
@@ -57,8 +60,10 @@ def plan_and_preprocess(
         plans_name: nnU-Net's plans identifier; None for the planner's own.
         gpu_memory_target: in GB, for the planner; None for its own.
         target_spacing: in mm, for 3d_fullres; None for the planner's choice.
-        sam: a SAM model; None for the one in the SFR plan, or vit_tiny.
-        overwrite_sfr_plan: make the SFR plan anew even if the present one fits.
+        sam: a SAM model; None for the one in the SFR plan, or the default.
+        adaptation: how to fine-tune it; None for what the SFR plan has, or what the model's record says.
+        checkpoint: file with its weights; None for what the SFR plan has, or the published ones.
+        overwrite_sfr_plan: make the SFR plan again even if the present one fits.
         clean: make the fingerprint anew even if no image changed.
         verify: run nnU-Net's verify_dataset_integrity too.
         skip_preprocessing: stop after planning.
@@ -80,6 +85,10 @@ def plan_and_preprocess(
         raw = list_cases(nnunet_root("nnUNet_raw") / name)
         print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
         preprocessed = nnunet_root("nnUNet_preprocessed") / name
+        wanted = WantedSAM(sam, adaptation, checkpoint and str(Path(checkpoint).expanduser().resolve()))
+        for configuration in configurations:
+            paths = SFRPaths(name, plans_name or default_plans_name(planner_class), configuration, data_identifier="")
+            check_sam(paths.sfr_plans_file, configuration, wanted, overwrite=overwrite_sfr_plan)
         if verify:
             _verify(raw, fingerprint_processes)
         fingerprint = update_fingerprint(
@@ -100,7 +109,13 @@ def plan_and_preprocess(
         datasets = [open_dataset(name, configuration, plans_identifier) for configuration in configurations]
         for dataset in datasets:
             print(describe(dataset.plans_manager, dataset.paths.configuration))
-            update_sfr_plan(dataset.paths, dataset.plans_manager, fingerprint, sam=sam, overwrite=overwrite_sfr_plan)
+            update_sfr_plan(
+                dataset.paths,
+                dataset.plans_manager,
+                fingerprint,
+                wanted=wanted,
+                overwrite=overwrite_sfr_plan,
+            )
         if not skip_preprocessing:
             _preprocess_all(raw, [dataset.paths for dataset in datasets], datasets[0].plans_manager, processes)
     except OSError as error:
@@ -111,12 +126,37 @@ def plan_and_preprocess(
     return plans_identifier
 
 
+def check_sam(file: Path, configuration: str, wanted: WantedSAM, *, overwrite: bool) -> None:
+    """Refuse a SAM that cannot be planned or whose weights cannot be had, before anything is computed.
+
+    Args:
+        file: the SFR plan, which need not exist.
+        configuration: nnU-Net's name of it.
+        wanted: which SAM.
+        overwrite: whether the plan will be made again in any case.
+
+    Raises:
+        UserError: model, adaptation and checkpoint do not go together, or the weights are missing.
+    """
+    present = _present_entry(file, configuration)
+    settled = wanted.settled(present)
+    planned = present is not None and not overwrite and not wanted.differing_from(present)
+    try:
+        settings = _sam_settings(settled)
+    except ValueError as error:
+        in_plan = planned or not wanted.options()
+        where = f"{file}: configuration {configuration}: sam" if in_plan else wanted.options()
+        raise UserError(f"{where}: {error}") from None
+    given = None if settings.checkpoint is None else Path(settings.checkpoint)
+    require_weights(find_model(settings.model), given, file if planned else None)
+
+
 def update_sfr_plan(
     paths: SFRPaths,
     plans_manager: PlansManager,
     fingerprint: dict[str, Any],
     *,
-    sam: str | None = None,
+    wanted: WantedSAM = NOTHING_WANTED,
     overwrite: bool = False,
 ) -> SFRConfiguration:
     """Write the SFR plan of one configuration, or keep the one that is there and still fits (it may be edited).
@@ -125,16 +165,16 @@ def update_sfr_plan(
         paths: of the configuration.
         plans_manager: nnU-Net's plan.
         fingerprint: of all images.
-        sam: a SAM model; None for the one in the present plan, or vit_tiny.
-        overwrite: make it anew in any case.
+        wanted: which SAM.
+        overwrite: make it again in any case.
 
     Raises:
         UserError: the present plan fits but one of its settings is not valid.
     """
     file, name = paths.sfr_plans_file, paths.configuration
     present = _present_entry(file, name)
-    reason = _reason_to_plan_anew(present, plans_manager, name, sam, overwrite)
-    fresh = make_sfr_plan(plans_manager, name, fingerprint, sam or _sam_of(present) or DEFAULT_SAM)
+    reason = _reason_to_plan_again(present, plans_manager, name, wanted, overwrite)
+    fresh = make_sfr_plan(plans_manager, name, fingerprint, wanted.settled(present))
     if reason is None:
         kept = load_configuration(
             file,
@@ -144,10 +184,10 @@ def update_sfr_plan(
         )
         hint = ""
         if kept.stitching != fresh.stitching:
-            hint = f", where planning anew would give {_mosaic(fresh)}: --overwrite_sfr_plan takes that"
+            hint = f", where planning again would give {_mosaic(fresh)}: --overwrite_sfr_plan takes that"
         print(f"SFR plan of {name}: {_mosaic(kept)}; kept from {file}{hint}")
         return kept
-    if present is not None and not overwrite and _sam_of(present) == fresh.sam.model:
+    if present is not None and not overwrite and not wanted.differing_from(present):
         fresh = _with_edits(fresh, present, file, name)
     save_configuration(
         file, dataset_name=paths.dataset_name, plans_name=paths.plans_name, configuration=name, settings=fresh
@@ -161,7 +201,7 @@ def _with_edits(fresh: SFRConfiguration, present: dict[str, Any], file: Path, na
     try:
         old = SFRConfiguration.from_dict(present)
     except ValueError as error:
-        raise UserError(f"{file}: configuration {name}: {error}; mend it, or add --overwrite_sfr_plan") from None
+        raise UserError(f"{file}: configuration {name}: {error}; correct it, or add --overwrite_sfr_plan") from None
     return replace(
         fresh,
         sam=old.sam,
@@ -173,9 +213,19 @@ def _with_edits(fresh: SFRConfiguration, present: dict[str, Any], file: Path, na
 
 
 def make_sfr_plan(
-    plans_manager: PlansManager, configuration: str, fingerprint: dict[str, Any], sam: str
+    plans_manager: PlansManager, configuration: str, fingerprint: dict[str, Any], wanted: WantedSAM
 ) -> SFRConfiguration:
-    """Derive the SFR plan of one configuration by the rules of :mod:`nnunet_sfr.planning.mosaic`."""
+    """Derive the SFR plan of one configuration: :mod:`nnunet_sfr.planning.mosaic`, and the records of the tables.
+
+    Args:
+        plans_manager: nnU-Net's plan.
+        configuration: nnU-Net's name of it.
+        fingerprint: of all images.
+        wanted: which SAM; what it leaves open takes the defaults.
+
+    Raises:
+        ValueError: model, adaptation and checkpoint do not go together.
+    """
     manager = plans_manager.get_configuration(configuration)
     extent = data_extent(
         fingerprint["shapes_after_crop"],
@@ -183,13 +233,24 @@ def make_sfr_plan(
         transpose_forward=plans_manager.transpose_forward,
         target_spacing=manager.spacing,
     )
-    tiny = sam == "vit_tiny"
+    sam = replace(_sam_settings(wanted), window=choose_window(plans_manager, manager))
+    model, adaptation = find_model(sam.model), find_adaptation(sam.adaptation)
+    slice_axis = choose_slice_axis(manager.spacing, plans_manager.transpose_forward)
+    stitching = choose_stitching(model, extent, manager.patch_size, slice_axis=slice_axis)
     return SFRConfiguration(
-        stitching=choose_stitching(sam, extent, manager.patch_size),
-        sam=SAMSettings(model=sam, adaptation="full" if tiny else "lora"),
-        fine_tuning=FineTuningSettings(iterations=TINY_ITERATIONS) if tiny else FineTuningSettings(),
+        stitching=stitching,
+        sam=sam,
+        fine_tuning=FineTuningSettings(
+            **{**model.fine_tuning, **model.batch(stitching.canvas_size), **adaptation.fine_tuning}
+        ),
         derived_from=derived_from(plans_manager.plans, manager.configuration),
     )
+
+
+def _sam_settings(wanted: WantedSAM) -> SAMSettings:
+    """The section ``sam``; what is not wanted takes the defaults of the tables."""
+    model = find_model(wanted.model or DEFAULT_MODEL)
+    return SAMSettings(model=model.name, checkpoint=wanted.checkpoint, adaptation=wanted.adaptation or model.adaptation)
 
 
 def describe(plans_manager: PlansManager, configuration: str) -> str:
@@ -217,28 +278,22 @@ def _present_entry(file: Path, configuration: str) -> dict[str, Any] | None:
     return entry
 
 
-def _reason_to_plan_anew(
-    present: dict[str, Any] | None, plans_manager: PlansManager, configuration: str, sam: str | None, overwrite: bool
+def _reason_to_plan_again(
+    present: dict[str, Any] | None, plans_manager: PlansManager, configuration: str, wanted: WantedSAM, overwrite: bool
 ) -> str | None:
-    """Why the SFR plan is made anew, as the words before the file name; None to keep it."""
+    """Why the SFR plan is made again, as the words before the file name; None to keep it."""
     if present is None:
         return "written to"
     if overwrite:
-        return "made anew (--overwrite_sfr_plan) in"
+        return "made again (--overwrite_sfr_plan) in"
+    changed = wanted.differing_from(present)
+    if changed:
+        return f"made again for {changed} in"
     now = derived_from(plans_manager.plans, plans_manager.get_configuration(configuration).configuration)
     for key, value in (present.get("derived_from") or {}).items():
         if now.get(key) != value:
-            return f"stitching made anew because the nnU-Net plan changed ({key} {value} is now {now.get(key)}) in"
-    if sam is not None and sam != _sam_of(present):
-        return f"made anew for -sam {sam} (it had {_sam_of(present)}) in"
+            return f"stitching made again because the nnU-Net plan changed ({key} {value} is now {now.get(key)}) in"
     return None
-
-
-def _sam_of(entry: dict[str, Any] | None) -> str | None:
-    """The SAM model that a plan on disk names; None where an edit left no known name."""
-    section = (entry or {}).get("sam")
-    model = section.get("model") if isinstance(section, dict) else None
-    return model if model in SAM_MODELS else None
 
 
 def _verify(raw: RawDataset, processes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,15 @@ def find_planner(name: str) -> type[ExperimentPlanner]:
             "ExperimentPlannerCPU, or another class in nnunetv2.experiment_planning"
         )
     return planner
+
+
+def default_plans_name(planner_class: type[ExperimentPlanner]) -> str:
+    """The plans identifier that a planner takes unless it is told another: the default of its constructor."""
+    for ancestor in planner_class.__mro__:
+        parameter = inspect.signature(ancestor).parameters.get("plans_name")
+        if parameter is not None:
+            return str(parameter.default)
+    raise AssertionError("nnU-Net's own planner has plans_name")
 
 
 def check_target_spacing(target_spacing: Sequence[float] | None) -> None:

@@ -70,15 +70,15 @@ class ViewMaker:
         self.store = ViewStore(dataset.paths.sam_views)
 
     def count(self, identifier: str) -> int:
-        """Number of views of a case: ``views`` for each of the patches that cover it, or as many as will be drawn."""
-        patches = self.num_patches(identifier)
+        """Number of views of a case: ``views`` for each patch that it is large, or as many as will be drawn."""
+        patches = len(self._patches(identifier))
         needed = math.ceil(self._expected_draws[identifier] / patches)
         return patches * min(self._settings.views, 1 + needed)
 
-    def num_patches(self, identifier: str) -> int:
-        """Number of patches that cover a case; as many of its views, the first, are not augmented."""
+    def _patches(self, identifier: str) -> list[tuple[int, ...]]:
+        """First voxels (D, H, W) of the patches that are a case's first views, without augmentation."""
         image, _, _, _ = self._cases.load_case(identifier)
-        return len(covering_patches(image.shape[1:], self._geometry.patch_size))
+        return spread_patches(image.shape[1:], self._geometry.patch_size)
 
     def prepare(self) -> None:
         """Delete views that were made by another recipe, and say what has changed."""
@@ -120,13 +120,13 @@ class ViewMaker:
     def unaugmented(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Those views of all cases that are the patches themselves, once they are made."""
         for identifier in self._cases.identifiers:
-            for index in range(self.num_patches(identifier)):
+            for index in range(len(self._patches(identifier))):
                 yield self.store.read(self._folder_of[identifier], index)
 
     def _view(self, identifier: str, index: int) -> tuple[Tensor, Tensor]:
         """Images [1, channels, D, H, W] and target [S, S]; the first views are the patches themselves."""
         image, labels, _, _ = self._cases.load_case(identifier)
-        corners = covering_patches(image.shape[1:], self._geometry.patch_size)
+        corners = self._patches(identifier)
         if index < len(corners):
             box = [[start, start + size] for start, size in zip(corners[index], self._geometry.patch_size, strict=True)]
             data = torch.from_numpy(crop_and_pad_nd(image, box, 0))[None]
@@ -167,6 +167,17 @@ def view_seed(seed: int, identifier: str, index: int) -> int:
     """Seed of one view, from 0 to 2**32 - 1."""
     digest = hashlib.sha256(f"{seed}/{identifier}/{index}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+def spread_patches(shape: Sequence[int], patch_size: Sequence[int]) -> list[tuple[int, ...]]:
+    """As many of the patches that cover a volume as have its number of voxels, spread over it.
+
+    A volume that is a little longer than a patch along each axis has eight patches that cover it, but hardly more
+    voxels than one.
+    """
+    corners = covering_patches(shape, patch_size)
+    count = min(len(corners), math.ceil(math.prod(shape) / math.prod(patch_size)))
+    return [corners[index * len(corners) // count] for index in range(count)]
 
 
 def covering_patches(shape: Sequence[int], patch_size: Sequence[int]) -> list[tuple[int, ...]]:

@@ -52,8 +52,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with nnunet_folders(root), pytest.MonkeyPatch.context() as patch:
         dataset = make_project(root, labelled=2, unlabelled=3, test=0, channels=2)
         patch.setattr(fingerprint, "FOREGROUND_SAMPLES", 6000)
-        options: dict[str, Any] = {"fingerprint_processes": 1, "processes": 1, "target_spacing": (2.0, 2.0, 2.0)}
-        plan_and_preprocess(NAME, planner="ExperimentPlannerCPU", plans_name=COARSE, **options)
+        options: dict[str, Any] = {"fingerprint_processes": 1, "processes": 1, "sam": "vit_tiny"}
+        spacing = (2.0, 2.0, 2.0)
+        plan_and_preprocess(NAME, planner="ExperimentPlannerCPU", plans_name=COARSE, target_spacing=spacing, **options)
         fill_store(dataset)
         fill_model_store(dataset, {FIRST: 0.9, REST: 0.8, LAST: 0.1})
         select(dataset, "all", 1, BY_FLIPS, overrule_low=[FIRST])
@@ -464,7 +465,7 @@ def test_what_was_stopped_is_completed_first(
             add(corrected)
     assert read_journal(dataset.paths.raw) is not None
     with pytest.raises(UserError, match="sfr_add_labels was stopped before its end; run it again to complete it"):
-        plan_and_preprocess(NAME, planner="ExperimentPlannerCPU", fingerprint_processes=1, processes=1)
+        plan_and_preprocess(NAME, planner="ExperimentPlannerCPU", sam="vit_tiny", fingerprint_processes=1, processes=1)
     with pytest.raises(UserError, match="elsewhere: not found"):
         add(corrected.parent / "elsewhere")
     assert "an earlier sfr_add_labels was stopped; completing it first" in capsys.readouterr().out
@@ -493,7 +494,7 @@ def test_who_forgets_overwrite_is_told(
         f"  sfr_pseudolabel {case} --overwrite",
         f"  nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p {PLANS}",
     ]
-    with pytest.raises(UserError, match="made with another cases; add --overwrite to start anew"):
+    with pytest.raises(UserError, match="made with another cases; add --overwrite to start again"):
         fine_tune(dataset, "all", CPU)
     fine_tune(dataset, "all", CPU, overwrite=True)
     with pytest.raises(UserError, match="made with another adapter_sha256; add --overwrite"):

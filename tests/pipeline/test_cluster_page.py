@@ -23,7 +23,7 @@ from tests.pipeline.marked_processes import MARK, none_survives
 from tests.tiny_project import nnunet_folders
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cluster.md"
-SCRIPTS = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+WALL_TIME, JOBS, FOLDS, SEVERAL_GPUS = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
 SBATCH = """#!/bin/sh
 # as sbatch would, but at once: the lines that it is given, and a job's number
 for word in "$@"; do case "$word" in --wrap=*) echo "${word#--wrap=}" >> "$SUBMITTED";; esac; done
@@ -39,8 +39,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     (folder / "sbatch").write_text(SBATCH)
     (folder / "sbatch").chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SUBMITTED": str(folder / "submitted")}
-    _, jobs, folds = SCRIPTS
-    subprocess.run(["bash", "-euc", jobs + folds], env=environment, check=True, capture_output=True)
+    subprocess.run(["bash", "-euc", JOBS + FOLDS], env=environment, check=True, capture_output=True)
     return (folder / "submitted").read_text().splitlines()
 
 
@@ -84,10 +83,19 @@ def test_every_option_exists(
     with pytest.raises(SystemExit):
         main()
     known = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", capsys.readouterr().out))
-    lines = [line.removesuffix(" &") for line in [*commands, *SCRIPTS[0].splitlines()] if line.split()[0] == name]
+    lines = [line.removesuffix(" &") for line in [*commands, *WALL_TIME.splitlines()] if line.split()[0] == name]
     assert lines
     given = {word for line in lines for word in shlex.split(line) if word.startswith("-")}
     assert given <= known
+
+
+def test_the_processes_of_several_gpus_run_the_command_that_the_page_names() -> None:
+    lines = [shlex.split(line, comments=True) for line in SEVERAL_GPUS.splitlines()]
+    assert [line[0] for line in lines] == ["torchrun", "accelerate"]
+    for line in lines:
+        assert line[line.index("-m") + 1 :] == [finetune.__name__, "-d", "42"]
+    comment = SEVERAL_GPUS.partition("# in the place of: ")[2].splitlines()[0]
+    assert comment == "sfr_finetune -d 42"
 
 
 def test_a_job_whose_time_is_up_is_requeued(tmp_path: Path) -> None:
@@ -100,7 +108,7 @@ def test_a_job_whose_time_is_up_is_requeued(tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17", MARK: str(tmp_path)}
     with none_survives(str(tmp_path)):
-        job = subprocess.Popen(["bash", "-c", SCRIPTS[0]], env=environment)
+        job = subprocess.Popen(["bash", "-c", WALL_TIME], env=environment)
         while not (tmp_path / "begun").exists():
             time.sleep(0.02)
         job.terminate()

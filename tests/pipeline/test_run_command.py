@@ -111,6 +111,7 @@ def test_print_shows_the_whole_run_and_runs_nothing(sfr_run: Call, fake: FakeCom
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
     code, output, _ = sfr_run(
         *("-d", "42", "-pl", "ExperimentPlannerCPU", "-overwrite_target_spacing", "2.5", "2", "2", "-sam", "vit_b"),
+        *("-adaptation", "adapter", "-checkpoint", "my weights.pth"),
         *("--method", "ACMT", "--epochs", "3", "--plus", "--rounds", "2", "--confidence", "paper", "-f", "0"),
         *("-i", "my images", "-o", "predictions", "-num_gpus", "2", "-np", "3", "--print"),
     )
@@ -119,7 +120,7 @@ def test_print_shows_the_whole_run_and_runs_nothing(sfr_run: Call, fake: FakeCom
     train = "nnUNetv2_train 42 3d_fullres 0 -tr nnUNetTrainerSFR{} -p nnUNetPlansCPU -num_gpus 2"
     assert [line for line in output.splitlines() if not line.startswith("#")] == [
         "sfr_plan_and_preprocess -d 42 -c 3d_fullres -pl ExperimentPlannerCPU -overwrite_target_spacing 2.5 2 2 "
-        "-sam vit_b -np 3 -npfp 3",
+        "-sam vit_b -adaptation adapter -checkpoint 'my weights.pth' -np 3 -npfp 3",
         f"sfr_finetune {case}",
         f"sfr_pseudolabel {case}",
         train.format("_ACMT_3epochs"),

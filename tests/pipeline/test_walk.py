@@ -206,6 +206,31 @@ def test_options_that_are_left_out_change_nothing(planned: SFRDataset) -> None:
     assert go(other) == ["sfr_plan_and_preprocess", "sfr_select --round --quantile"]
 
 
+def test_adaptation_and_checkpoint_are_handed_to_planning(
+    planned: SFRDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "sam.pth"
+    fake = FakeCommands(planned, run_options(sam="mobile_sam", adaptation="decoder", checkpoint=str(weights)))
+    walk(fake.project.options, "sfr_run", fake)
+    assert fake.lines[0] == (
+        "sfr_plan_and_preprocess -d 42 -c 3d_fullres -pl ExperimentPlannerCPU -sam mobile_sam -adaptation decoder "
+        f"-checkpoint {weights}"
+    )
+    assert go(FakeCommands(planned, run_options())) == [], "options that are left out change nothing"
+    monkeypatch.chdir(tmp_path)
+    assert go(FakeCommands(planned, run_options(checkpoint="sam.pth"))) == [], "the same file"
+    plan = ["sfr_plan_and_preprocess"]
+    assert go(FakeCommands(planned, run_options(adaptation="few_shot"))) == plan
+    assert go(FakeCommands(planned, run_options(checkpoint="other.pth"))) == plan
+    assert go(FakeCommands(planned, run_options(checkpoint="other.pth"))) == []
+
+
+@pytest.mark.parametrize("option", ["adaptation", "checkpoint"])
+def test_a_plan_by_hand_is_made_again_where_one_of_them_is_asked_for(option: str, planned: SFRDataset) -> None:
+    """Nobody knows which options it was made with; the command keeps what fits."""
+    assert go(FakeCommands(planned, run_options(**{option: "full"})))[0] == "sfr_plan_and_preprocess"
+
+
 def test_a_plan_that_was_cut_short_is_made_again(planned: SFRDataset) -> None:
     """nnU-Net writes its plan in place, and its planner reads the one that is there."""
     fake = FakeCommands(planned, run_options(target_spacing=(1.0, 1.0, 1.0)))

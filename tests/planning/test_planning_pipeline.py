@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,15 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.entry_points.plan_and_preprocess import main
+from nnunet_sfr.pipeline.options import PLANS_OF_PLANNERS
 from nnunet_sfr.planning import fingerprint
-from nnunet_sfr.planning.planners import ExperimentPlannerCPU, find_planner
+from nnunet_sfr.planning.planners import ExperimentPlannerCPU, default_plans_name, find_planner
 from tests.tiny_dataset import NAME, make_raw_dataset
 from tests.tiny_project import nnunet_folders
 
 PLANS = "nnUNetPlansCPU"
 PLAN_ONLY = ["-d", "42", "-pl", "ExperimentPlannerCPU", "--no_pp", "-npfp", "1"]
-
-
-@pytest.fixture
-def preprocessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(fingerprint, "FOREGROUND_SAMPLES", 6000)
-    with nnunet_folders(tmp_path):
-        make_raw_dataset(tmp_path / "nnUNet_raw", labelled=2)
-        yield tmp_path / "nnUNet_preprocessed" / NAME
+TINY = [*PLAN_ONLY, "-sam", "vit_tiny"]
 
 
 def edit(file: Path, section: str, **values: Any) -> None:
@@ -37,7 +30,7 @@ def edit(file: Path, section: str, **values: Any) -> None:
 
 
 def test_plan_for_a_cpu(preprocessed: Path) -> None:
-    assert main(PLAN_ONLY) == 0
+    assert main(TINY) == 0
     dataset = open_dataset(42, "3d_fullres", PLANS)
     architecture = dataset.configuration_manager.network_arch_init_kwargs
     assert architecture["features_per_stage"] == [16, 32, 64]
@@ -59,7 +52,7 @@ def test_unlabelled_images_change_the_target_spacing(tmp_path: Path, monkeypatch
         make_raw_dataset(raw, labelled=1, unlabelled=0)
         make_raw_dataset(tmp_path / "coarse", unlabelled=5, spacing=(2.0, 2.0, 2.0))
         shutil.copytree(tmp_path / "coarse" / NAME / "imagesUl", raw / NAME / "imagesUl")
-        assert main([*PLAN_ONLY, "-overwrite_plans_name", "Own"]) == 0
+        assert main([*TINY, "-overwrite_plans_name", "Own"]) == 0
         assert open_dataset(42, "3d_fullres", "Own").configuration_manager.spacing == [2.0, 2.0, 2.0]
 
 
@@ -67,7 +60,8 @@ def test_a_large_sam_gets_the_papers_defaults(preprocessed: Path) -> None:
     assert main([*PLAN_ONLY, "-sam", "vit_b", "-c", "3d_fullres", "2d"]) == 0
     for configuration in ("3d_fullres", "2d"):
         settings = open_dataset(42, configuration, PLANS).settings
-        assert (settings.sam.model, settings.sam.adaptation, settings.sam.lora_rank) == ("vit_b", "lora", 4)
+        assert (settings.sam.model, settings.sam.adaptation) == ("vit_b", "lora")
+        assert settings.sam.adaptation_settings == {"rank": 4}
         assert settings.stitching.canvas_size == 1024
         assert settings.stitching.patch_size == (19, 23, 21)
         assert settings.fine_tuning.iterations == 6000
@@ -79,7 +73,7 @@ def test_an_edited_sfr_plan_is_kept_while_it_fits(preprocessed: Path, capsys: py
     def kept() -> bool:
         return open_dataset(42, "3d_fullres", PLANS).settings.fine_tuning.iterations == 777
 
-    main(PLAN_ONLY)
+    main(TINY)
     edit(file, "fine_tuning", iterations=777)
     edit(file, "stitching", patch_size=[9, 20, 20])
     capsys.readouterr()
@@ -90,7 +84,7 @@ def test_an_edited_sfr_plan_is_kept_while_it_fits(preprocessed: Path, capsys: py
     # another SAM is an explicit wish
     assert main([*PLAN_ONLY, "-sam", "vit_b"]) == 0
     assert not kept()
-    assert "made anew for -sam vit_b (it had vit_tiny)" in capsys.readouterr().out
+    assert "made again for -sam vit_b (it had vit_tiny)" in capsys.readouterr().out
     # without the flag, that choice stays too
     assert main(PLAN_ONLY) == 0
     assert open_dataset(42, "3d_fullres", PLANS).settings.sam.model == "vit_b"
@@ -110,8 +104,8 @@ def test_an_edited_sfr_plan_is_kept_while_it_fits(preprocessed: Path, capsys: py
 
 
 def test_two_plans_of_one_data_set_live_side_by_side(preprocessed: Path) -> None:
-    assert main(PLAN_ONLY) == 0
-    assert main([*PLAN_ONLY, "-p", "SecondPlans"]) == 0
+    assert main(TINY) == 0
+    assert main([*TINY, "-p", "SecondPlans"]) == 0
     assert open_dataset(42, "3d_fullres", PLANS).paths.sfr_plans_file.is_file()
     assert open_dataset(42, "3d_fullres", "SecondPlans").settings.stitching.canvas_size == 128
 
@@ -120,7 +114,7 @@ def test_an_invalid_edit_is_an_error_and_not_overwritten(
     preprocessed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = preprocessed / f"{PLANS}_SFRPlans.json"
-    main(PLAN_ONLY)
+    main(TINY)
     edit(file, "stitching", patch_size=[1000, 20, 20])
     edited = file.read_text()
     assert main(PLAN_ONLY) == 1
@@ -141,7 +135,7 @@ def test_an_invalid_edit_is_an_error_and_not_overwritten(
 def test_mistakes_in_the_call_change_nothing(
     preprocessed: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    assert main([*PLAN_ONLY, *arguments]) == 1
+    assert main([*TINY, *arguments]) == 1
     assert message in capsys.readouterr().err
     assert not preprocessed.exists()
 
@@ -150,14 +144,14 @@ def test_mistakes_in_the_call_change_nothing(
 def test_a_configuration_that_the_plan_has_not(
     preprocessed: Path, capsys: pytest.CaptureFixture[str], configuration: str
 ) -> None:
-    assert main([*PLAN_ONLY, "-c", configuration]) == 1
+    assert main([*TINY, "-c", configuration]) == 1
     assert f"has no configuration {configuration}; choose -c from" in capsys.readouterr().err
 
 
 def test_nnunets_integrity_check_can_be_asked_for(preprocessed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset_json = preprocessed.parents[1] / "nnUNet_raw" / NAME / "dataset.json"
     dataset_json.write_text(dataset_json.read_text().replace('"numTraining": 2', '"numTraining": 5'))
-    assert main([*PLAN_ONLY, "--verify_dataset_integrity"]) == 1
+    assert main([*TINY, "--verify_dataset_integrity"]) == 1
     assert "Did not find the expected number of training cases (5). Found 2" in capsys.readouterr().err
 
 
@@ -166,8 +160,21 @@ def test_find_planner_knows_nnunets_and_ours() -> None:
     assert find_planner("nnUNetPlannerResEncM").__module__.startswith("nnunetv2.")
 
 
+@pytest.mark.parametrize(("planner", "name"), list(PLANS_OF_PLANNERS.items()))
+def test_plans_are_found_before_a_planner_has_run(planner: str, name: str) -> None:
+    assert default_plans_name(find_planner(planner)) == name
+
+
+def test_a_planner_that_hands_its_options_on_has_the_name_of_the_one_above() -> None:
+    class Own(ExperimentPlannerCPU):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+
+    assert default_plans_name(Own) == PLANS
+
+
 def test_nnunet_reads_the_plan_of_our_planner(preprocessed: Path) -> None:
-    main(PLAN_ONLY)
+    main(TINY)
     manager = PlansManager(str(preprocessed / f"{PLANS}.json"))
     assert manager.experiment_planner_name == "ExperimentPlannerCPU"
     assert manager.get_configuration("3d_fullres").data_identifier == f"{PLANS}_3d_fullres"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -92,7 +91,7 @@ def test_planning_takes_the_window_of_the_foreground(median: float, window: tupl
 
 def test_a_window_must_rise() -> None:
     for window in ([240, -160], [0, 0], [0, float("inf")], [float("nan"), 1]):
-        with pytest.raises(ValueError, match=re.escape("window must rise")):
+        with pytest.raises(ValueError, match=r"window must (rise|be a finite number)"):
             section_from_dict(SAMSettings, {"window": window})
 
 

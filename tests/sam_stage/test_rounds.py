@@ -192,3 +192,16 @@ def test_every_round_has_a_store_of_its_own(second_round: SFRDataset) -> None:
     expected = agreement(torch.from_numpy(store.read_labels(LOW)), torch.from_numpy(of_before), num_classes=2)
     assert store.read_confidence(LOW)["previous_round_agreement"] == pytest.approx(expected)
     assert {file.name: file.stat().st_mtime_ns for file in first.iterdir()} == before
+
+
+def test_rounds_share_the_views_of_labelled_cases(pretrained_project: SFRDataset) -> None:
+    """With a frozen encoder: those of high cases carry a fold's labels and lie apart, nothing is embedded twice."""
+    fine_tune(pretrained_project, "all", CPU)
+    views = pretrained_project.paths.sam_views
+    before = {file: file.stat().st_mtime_ns for file in views.rglob("*.safetensors")}
+    assert {file.parent.parent.name for file in before} == {"labelled"}
+    scripted_round(pretrained_project)
+    fine_tune(pretrained_project, "all", CPU, round_index=1)
+    after = {file: file.stat().st_mtime_ns for file in views.rglob("*.safetensors")}
+    assert before.items() <= after.items()
+    assert {file.parent for file in after.keys() - before.keys()} == {views / "fold_all" / HIGH}

@@ -12,7 +12,14 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.sam_stage.embedding import EmbeddedViews, ViewMaker, covering_patches, expected_draws, view_seed
+from nnunet_sfr.sam_stage.embedding import (
+    EmbeddedViews,
+    ViewMaker,
+    covering_patches,
+    expected_draws,
+    spread_patches,
+    view_seed,
+)
 from nnunet_sfr.sam_stage.intensities import CasesWithIntensities, intensities_of
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference
 from nnunet_sfr.sam_stage.patches import IGNORE
@@ -63,6 +70,14 @@ def test_covering_patches_cover_every_voxel(shape: tuple[int, int, int]) -> None
     assert covered.all()
 
 
+def test_a_volume_that_is_hardly_larger_than_a_patch_has_few_views() -> None:
+    """Eight patches cover it, two have as many voxels; a volume of 64 patches keeps them all."""
+    assert len(covering_patches((22, 26, 24), (20, 24, 22))) == 8
+    assert spread_patches((22, 26, 24), (20, 24, 22)) == [(0, 0, 0), (2, 0, 0)]
+    assert spread_patches((80, 96, 88), (20, 24, 22)) == covering_patches((80, 96, 88), (20, 24, 22))
+    assert spread_patches((10, 24, 19), (20, 24, 22)) == [(-5, 0, -1)]
+
+
 def test_a_smaller_volume_lies_in_the_middle_of_its_patch() -> None:
     assert covering_patches((10, 24, 19), (20, 24, 22)) == [(-5, 0, -1)]
 
@@ -72,7 +87,7 @@ def test_the_first_view_is_the_patch_itself(pretrained_project: SFRDataset) -> N
     counts = maker.make()
     stored = next(iter(counts))
     case = stored.removeprefix("labelled/")
-    assert counts[stored] == 3 * maker.num_patches(case)
+    assert counts[stored] == 3 * len(maker._patches(case))
     found, target = maker.store.read(stored, 0)
     folder = str(pretrained_project.paths.labelled)
     image, labels, _, _ = infer_dataset_class(folder)(folder).load_case(case)
