@@ -9,6 +9,7 @@ import torch
 from nnunet_sfr.devices import low_precision, resolve_device
 from nnunet_sfr.doctor.findings import Finding, note, ok
 from nnunet_sfr.doctor.wording import gib
+from nnunet_sfr.sam_models import DEFAULT_MODEL
 
 
 def check_cores() -> list[Finding]:
@@ -30,8 +31,9 @@ def check_device() -> list[Finding]:
     if device.type == "mps":
         return [ok("device", f"mps: {gib(device_memory(device) or 0)} to use, single precision")]
     built = "" if torch.version.cuda is None else f" (torch is built for CUDA {torch.version.cuda} and finds no GPU)"
-    remedy = "plan with -pl ExperimentPlannerCPU and keep SAM at vit_tiny; nnU-Net's commands want -device cpu"
-    return [note("device", f"CPU alone, single precision{built}", remedy)]
+    remedy = f"plan with -pl ExperimentPlannerCPU and let SAM be {DEFAULT_MODEL}; nnU-Net's commands want -device cpu"
+    precision = "single precision" if low_precision(device) is None else "SAM in bfloat16"
+    return [note("device", f"CPU alone, {precision}{built}", remedy)]
 
 
 def device_memory(device: torch.device) -> int | None:

@@ -63,7 +63,7 @@ def forward_pass(
         gradients: whether a backward pass is to follow.
     """
     ledger = _Ledger()
-    # what is no CUDA device computes in single precision, as the CPU does
+    # what is no CUDA device is counted as a CPU; the network's own autocast says in which precision it computes
     fake = torch.device("cuda" if device.type == "cuda" else "cpu")
     # allow: the network's own tensors, all of which are replaced
     with FakeTensorMode(allow_non_fake_inputs=True), ledger, nullcontext() if gradients else torch.no_grad():

@@ -19,8 +19,11 @@ from nnunet_sfr.doctor.footprint import forward_pass
 from nnunet_sfr.doctor.plan import read_fingerprint, volumes
 from nnunet_sfr.doctor.sam import empty_sam
 from nnunet_sfr.doctor.wording import GIB, gib
-from nnunet_sfr.sam_stage.adaptation import adapt
+from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
+from nnunet_sfr.sam_stage.examples import CanvasLogits
+from nnunet_sfr.sam_stage.layers.checkpointing import checkpoint_blocks
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
+from nnunet_sfr.sam_stage.model import for_inference
 from nnunet_sfr.sam_stage.patches import IGNORE
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
@@ -47,23 +50,32 @@ image, and what the confidence is computed from), and beside. Measured with 2, 5
 
 
 def check_fine_tuning(dataset: SFRDataset, device: torch.device) -> list[Finding]:
-    """A step of SAM's fine-tuning."""
+    """A step of SAM's fine-tuning, or embedding a view for it if that needs more."""
     settings = dataset.settings
-    step = _FineTuningStep(_stitched_sam(dataset), settings.fine_tuning, device).train()
-    counted = forward_pass(step, _sam_input(dataset, settings.fine_tuning.batch_size), device, gradients=True)
-    needed = counted.training_peak(optimizer_states=ADAM_STATES)
+    model = _stitched_sam(dataset)
+    embedded = encoder_is_frozen(model.sam)
+    if settings.fine_tuning.activation_checkpointing and not embedded:
+        checkpoint_blocks(model.sam.backbone.blocks(model.sam.image_encoder))
+    batch_size = settings.fine_tuning.batch_size
+    inputs = (batch_size, *model.sam.embedding_shape) if embedded else _sam_input(dataset, batch_size)
+    step = _FineTuningStep(CanvasLogits(model, embedded=embedded), settings.fine_tuning, device).train()
+    needed = forward_pass(step, inputs, device, gradients=True).training_peak(optimizer_states=ADAM_STATES)
+    if embedded:
+        needed = max(needed, _embedding_peak(model, device))
     remedy = "lower fine_tuning.batch_size in the SFR plan, or plan with a smaller -sam"
     return [_finding("fine-tuning", needed, device, remedy)]
 
 
 def check_pseudo_labelling(dataset: SFRDataset, device: torch.device) -> list[Finding]:
     """SAM's forward pass, and the probabilities of the largest case, which lie in main memory."""
-    network = _Predicting(_stitched_sam(dataset), device).eval()
+    model = _stitched_sam(dataset)
+    network = _Predicting(for_inference(model), device).eval()
     needed = forward_pass(network, _sam_input(dataset, 1), device, gradients=False).peak
     largest = max(int(np.prod(shape)) for shape in volumes(dataset, read_fingerprint(dataset)))
     maps = largest * (LABELLING_BYTES_PER_CLASS * dataset.num_classes + LABELLING_BYTES)
     if device.type == "cpu":
-        needed, beside = needed + maps, ""
+        # where the encoder lies twice: as it was fine-tuned, and in its form for inference
+        needed, beside = needed + _encoder_bytes(model) + maps, ""
     else:
         beside = f", and {gib(maps)} of main memory for the probabilities of the largest case"
     memory = main_memory()
@@ -136,9 +148,24 @@ def _finding(subject: str, needed: int, device: torch.device, remedy: str, besid
 
 def _stitched_sam(dataset: SFRDataset) -> StitchedSAM:
     stitching = dataset.settings.stitching
-    with torch.device("meta"):
-        sam = adapt(empty_sam(dataset), dataset.settings.sam)
-    return StitchedSAM(sam, StitchGeometry(stitching.patch_size, stitching.canvas_size))
+    # not within the context of the meta device: adaptations compute with numbers, as that of rows of a projection
+    sam = adapt(empty_sam(dataset), dataset.settings.sam)
+    # a few tokens, that depend on numbers which are not there
+    sam.prompts = None
+    return StitchedSAM(
+        sam, StitchGeometry(stitching.patch_size, stitching.canvas_size, stitching.scale, stitching.slice_axis)
+    )
+
+
+def _embedding_peak(model: StitchedSAM, device: torch.device) -> int:
+    """Bytes at the highest while one view is embedded; the encoder that is in the model stays beside the frozen one."""
+    encoder = for_inference(model).sam.encoder_of_images().eval()
+    images = (1, model.sam.in_channels, model.sam.input_size, model.sam.input_size)
+    return forward_pass(encoder, images, device, gradients=False).peak + _encoder_bytes(model)
+
+
+def _encoder_bytes(model: StitchedSAM) -> int:
+    return sum(parameter.nbytes for parameter in model.sam.image_encoder.parameters())
 
 
 def _sam_input(dataset: SFRDataset, batch_size: int) -> tuple[int, ...]:
@@ -146,15 +173,15 @@ def _sam_input(dataset: SFRDataset, batch_size: int) -> tuple[int, ...]:
 
 
 class _FineTuningStep(nn.Module):
-    """From a batch (B, channels, D, H, W) to the loss, as a step of fine-tuning computes it."""
+    """From a batch to the loss, as a step of fine-tuning computes it."""
 
-    def __init__(self, model: StitchedSAM, settings: FineTuningSettings, device: torch.device) -> None:
+    def __init__(self, logits: CanvasLogits, settings: FineTuningSettings, device: torch.device) -> None:
         super().__init__()
-        self.model, self.settings, self.device = model, settings, device
+        self.logits, self.settings, self.device = logits, settings, device
 
-    def forward(self, volume: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         with autocast(self.device):
-            logits = self.model.forward_canvas(volume)
+            logits = self.logits(inputs)
         loss, _ = stitched_segmentation_loss(
             logits,
             torch.zeros((len(logits), *logits.shape[2:]), dtype=torch.int64, device=logits.device),

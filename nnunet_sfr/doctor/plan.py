@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_sfr.canvas import UNSCALED, filled_share, scaled_size, shown_size, tiles
 from nnunet_sfr.data.cases import list_cases
 from nnunet_sfr.data.preprocessing import preprocessed_shape
 from nnunet_sfr.dataset import SFRDataset
@@ -54,8 +55,8 @@ def check_plan(dataset: SFRDataset, stitching: StitchingSettings) -> list[Findin
         ok("nnU-Net", describe(dataset.plans_manager, dataset.paths.configuration)),
         ok(
             "mosaic",
-            f"{times(stitching.patch_size)} voxels on a canvas of {stitching.canvas_size}: room for {mosaic.rows} x "
-            f"{mosaic.columns} = {mosaic.rows * mosaic.columns} slices, {mosaic.used} used, "
+            f"{times(stitching.patch_size)} voxels{_at_scale(stitching)} on a canvas of {stitching.canvas_size}: room "
+            f"for {mosaic.rows} x {mosaic.columns} = {mosaic.rows * mosaic.columns} slices, {mosaic.used} used, "
             f"{100 * mosaic.filled:.0f} % of the pixels filled",
         ),
         ok(
@@ -107,6 +108,13 @@ def slice_spacings(dataset: SFRDataset, fingerprint: dict[str, Any]) -> tuple[fl
     return depth, height, width
 
 
+def _at_scale(stitching: StitchingSettings) -> str:
+    if stitching.scale == UNSCALED:
+        return ""
+    size = scaled_size(stitching.patch_size, stitching.scale)
+    return f" at a scale of {times(f'{factor:g}' for factor in stitching.scale)}, {times(size)} pixels,"
+
+
 def measure_mosaic(stitching: StitchingSettings, shapes: Sequence[Sequence[int]], spacing: Sequence[float]) -> Mosaic:
     """Capacity and coverage of a mosaic.
 
@@ -115,15 +123,16 @@ def measure_mosaic(stitching: StitchingSettings, shapes: Sequence[Sequence[int]]
         shapes: (D, H, W) of every volume on the preprocessed grid.
         spacing: (D, H, W) of that grid in mm.
     """
-    slices, height, width = stitching.patch_size
+    size = shown_size(stitching.patch_size, stitching.scale, stitching.slice_axis)
+    rows, columns = tiles(size, stitching.canvas_size)
     covered = np.minimum(1.0, np.array(stitching.patch_size) / np.array(shapes))
     extent = [length * millimetres for length, millimetres in zip(stitching.patch_size, spacing, strict=True)]
     shares = np.median(covered, axis=0).tolist()
     return Mosaic(
-        rows=stitching.canvas_size // height,
-        columns=stitching.canvas_size // width,
-        used=slices,
-        filled=slices * height * width / stitching.canvas_size**2,
+        rows=rows,
+        columns=columns,
+        used=size[0],
+        filled=filled_share(size, stitching.canvas_size),
         extent=(extent[0], extent[1], extent[2]),
         shares=(shares[0], shares[1], shares[2]),
         volume_share=float(np.median(covered.prod(axis=1))),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 
+from nnunet_sfr.canvas import UNSCALED, Scale
 from nnunet_sfr.report.pictures import Colours, draw_labels, to_grey
 from nnunet_sfr.report.target import Voxel
 from nnunet_sfr.sam_stage.patches import IGNORE
@@ -24,6 +25,8 @@ class Stitching:
 
     patch_size: tuple[int, int, int]
     canvas_size: int
+    scale: Scale = UNSCALED
+    slice_axis: int = 0
 
     @classmethod
     def of(cls, made_by: Mapping[str, object]) -> Stitching:
@@ -31,7 +34,9 @@ class Stitching:
         values = made_by["stitching"]
         assert isinstance(values, Mapping)
         slices, height, width = values["patch_size"]
-        return cls((slices, height, width), values["canvas_size"])
+        # stores of version 0.1 knew neither scale nor axis
+        scale, slice_axis = tuple(values.get("scale", UNSCALED)), values.get("slice_axis", 0)
+        return cls((slices, height, width), values["canvas_size"], scale, slice_axis)
 
 
 def patch_around(centre: Voxel, shape: Sequence[int], patch_size: Sequence[int]) -> tuple[slice, ...]:
@@ -63,14 +68,18 @@ def stitched(
     Returns:
         image (S, S) and labels (S, S) of the canvas; where no voxel is shown, 0 and ``IGNORE``.
     """
-    geometry = StitchGeometry(stitching.patch_size, stitching.canvas_size)
-    canvases = []
-    for volume, fill in ((image, 0), (labels, IGNORE)):
-        padded = pad_nd_image(torch.from_numpy(volume[None]), stitching.patch_size, "constant", {"value": fill})
-        # an axis that was padded is as long as the patch, so that the centre has not to be moved along it
-        patch = padded[(slice(None), *patch_around(centre, padded.shape[1:], stitching.patch_size))]
-        canvases.append(geometry.stitch(patch[None], fill=fill)[0, 0].numpy())
-    return canvases[0], canvases[1]
+    geometry = StitchGeometry(stitching.patch_size, stitching.canvas_size, stitching.scale, stitching.slice_axis)
+    canvas = geometry.stitch(_patch(image, 0, centre, stitching))[0, 0]
+    label_canvas = geometry.stitch_labels(_patch(labels, IGNORE, centre, stitching), fill=IGNORE)[0]
+    return canvas.numpy(), label_canvas.numpy()
+
+
+def _patch(volume: np.ndarray, fill: int, centre: Voxel, stitching: Stitching) -> torch.Tensor:
+    """The patch (1, 1, D, H, W) around a point."""
+    padded = pad_nd_image(torch.from_numpy(volume[None]), stitching.patch_size, "constant", {"value": fill})
+    # an axis that was padded is as long as the patch, so that the centre has not to be moved along it
+    patch: torch.Tensor = padded[(slice(None), *patch_around(centre, padded.shape[1:], stitching.patch_size))]
+    return patch[None]
 
 
 def draw_mosaic(

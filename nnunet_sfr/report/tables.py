@@ -14,6 +14,8 @@ from nnunet_sfr import __version__
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.report.contents import LabelClass, SourceView, Table
 from nnunet_sfr.report.sources import MAIN, MODEL, LabelSource, Pool
+from nnunet_sfr.sam_stage.adaptations import find_adaptation
+from nnunet_sfr.settings import SAMSettings
 
 NOTHING = "-"
 HASH_DIGITS = 8
@@ -94,14 +96,16 @@ def settings_tables(dataset: SFRDataset) -> list[Table]:
         if not dataclasses.is_dataclass(section):
             continue  # derived_from, which is no setting
         rows = [
-            [setting.name, _json(getattr(section, setting.name)), _default(setting)]
+            [setting.name, _json(getattr(section, setting.name)), _default(setting, section)]
             for setting in dataclasses.fields(section)
         ]
         tables.append(Table(field.name, ["setting", "value", "default"], rows))
     return tables
 
 
-def _default(setting: dataclasses.Field[Any]) -> str:
+def _default(setting: dataclasses.Field[Any], section: object) -> str:
+    if isinstance(section, SAMSettings) and setting.name == "adaptation_settings":
+        return _json(dataclasses.asdict(find_adaptation(section.adaptation).settings()))
     return "derived from the plan" if setting.default is dataclasses.MISSING else _json(setting.default)
 
 

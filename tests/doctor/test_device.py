@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from nnunet_sfr import devices
 from nnunet_sfr.doctor.device import check_cores, check_device, main_memory
 
 GIB = 2**30
@@ -38,6 +39,16 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.level.value == "note"
     assert "built for CUDA 13.2 and finds no GPU" in finding.text
     assert "ExperimentPlannerCPU" in finding.remedy
+    assert "let SAM be lite_medsam" in finding.remedy
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "SAM in bfloat16"), (False, "single precision")])
+def test_the_precision_of_a_cpu(native: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "_cpu_has_bfloat16", lambda: native)
+    (finding,) = check_device()
+    assert finding.text.startswith(f"CPU alone, {precision}")
 
 
 def test_cores() -> None:

@@ -20,6 +20,7 @@ from torch import nn
 
 from nnunet_sfr.confidence import confidence_record
 from nnunet_sfr.dataset import SFRDataset, open_dataset
+from nnunet_sfr.devices import autocast
 from nnunet_sfr.doctor import memory
 from nnunet_sfr.doctor.findings import Finding
 from nnunet_sfr.doctor.memory import (
@@ -30,11 +31,17 @@ from nnunet_sfr.doctor.memory import (
 )
 from nnunet_sfr.doctor.plan import read_fingerprint, volumes
 from nnunet_sfr.labelling.common import predict_mirrored
-from nnunet_sfr.sam_stage import sam
+from nnunet_sfr.sam_models import MODELS
+from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
+from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
+from nnunet_sfr.sam_stage.examples import CanvasLogits
+from nnunet_sfr.sam_stage.layers import frozen_encoder
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
-from nnunet_sfr.sam_stage.model import build_stitched_sam
+from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference
 from nnunet_sfr.sam_stage.patches import IGNORE
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
+from nnunet_sfr.sam_stage.sam import StitchedSAM, build_sam
+from nnunet_sfr.sam_stage.stitching import StitchGeometry
 from nnunet_sfr.settings import PseudoLabelSettings
 from tests.doctor.levels import levels
 from tests.doctor.measured import autocast_on_cuda, peak_of
@@ -59,24 +66,99 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "gib", lambda size: f"{size / 2**30:.9f} GiB")
 
 
+@pytest.fixture
+def small_vit_b(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vit_b of vit_tiny's sizes."""
+    tiny = MODELS["vit_tiny"]
+    small = replace(MODELS["vit_b"], encoder=tiny.encoder, decoder=tiny.decoder, stride=tiny.stride)
+    monkeypatch.setitem(MODELS, "vit_b", small)
+
+
+def with_sam(project: SFRDataset, model: str, adaptation: str, **fine_tuning: object) -> SFRDataset:
+    sam = {"model": model, "adaptation": adaptation, "adaptation_settings": {}}
+    change_settings(project, {"sam": sam, "fine_tuning": fine_tuning})
+    return open_dataset(NAME, "3d_fullres", PLANS)
+
+
+def without_weights(dataset: SFRDataset) -> StitchedSAM:
+    """The data set's SAM, adapted, with random weights in the place of published ones."""
+    settings, stitching = dataset.settings.sam, dataset.settings.stitching
+    sam = build_sam(settings.model, input_size=stitching.canvas_size, in_channels=1, num_classes=2)
+    return StitchedSAM(adapt(sam, settings), StitchGeometry(stitching.patch_size, stitching.canvas_size))
+
+
+def fine_tune_two_steps(dataset: SFRDataset) -> None:
+    """Two steps, so that the optimiser has its states, on patches or on embeddings as fine-tuning does."""
+    model = without_weights(dataset).train()
+    settings = dataset.settings.fine_tuning
+    embedded = encoder_is_frozen(model.sam)
+    shape = model.sam.embedding_shape if embedded else (1, *dataset.settings.stitching.patch_size)
+    compute = CanvasLogits(model, embedded=embedded)
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
+    for _ in range(2):
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(CPU):
+            logits = compute(torch.zeros(settings.batch_size, *shape))
+        target = torch.zeros((settings.batch_size, *logits.shape[2:]), dtype=torch.int64)
+        loss, _ = stitched_segmentation_loss(
+            logits, target, ignore_index=IGNORE, cross_entropy_weight=0.5, dice_weight=0.5
+        )
+        loss.backward()
+        optimizer.step()
+
+
 @pytest.mark.usefixtures("exact")
 def test_a_step_of_fine_tuning_against_a_real_one(project: SFRDataset) -> None:
-    def real() -> None:
-        model = build_stitched_sam(project)
-        optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
-        for _ in range(2):
-            optimizer.zero_grad(set_to_none=True)
-            logits = model.forward_canvas(torch.zeros(2, 1, *project.settings.stitching.patch_size))
-            target = torch.zeros((2, *logits.shape[2:]), dtype=torch.int64)
-            loss, _ = stitched_segmentation_loss(
-                logits, target, ignore_index=IGNORE, cross_entropy_weight=0.5, dice_weight=0.5
-            )
-            loss.backward()
-            optimizer.step()
-
     (finding,) = check_fine_tuning(project, CPU)
     assert finding.level.value == "ok"
-    assert 1.0 <= bytes_in(finding) / peak_of(real) <= 1.2
+    assert 1.0 <= bytes_in(finding) / peak_of(lambda: fine_tune_two_steps(project)) <= 1.2
+
+
+@pytest.mark.usefixtures("exact", "small_vit_b")
+def test_a_step_on_embeddings_against_a_real_one(project: SFRDataset) -> None:
+    """Where the encoder is frozen, no activation of it is kept: a step needs a fraction of one on patches."""
+    dataset = with_sam(project, "vit_b", "decoder", batch_size=4)
+    (finding,) = check_fine_tuning(dataset, CPU)
+    assert 1.0 <= bytes_in(finding) / peak_of(lambda: fine_tune_two_steps(dataset)) <= 1.2
+    (on_patches,) = check_fine_tuning(with_sam(project, "vit_b", "lora", batch_size=4), CPU)
+    assert bytes_in(finding) < 0.7 * bytes_in(on_patches)
+
+
+@pytest.mark.usefixtures("exact")
+def test_embedding_counts_where_it_needs_more_than_a_step(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiteMedSAM's encoder with a small decoder, at a batch of 1."""
+    small = replace(MODELS["lite_medsam"], decoder=MODELS["vit_tiny"].decoder)
+    monkeypatch.setitem(MODELS, "lite_medsam", small)
+    dataset = with_sam(project, "lite_medsam", "decoder", batch_size=1)
+
+    def real() -> None:
+        model = without_weights(dataset)
+        encoder = for_inference(model).sam.encoder_of_images()
+        with torch.inference_mode():
+            encoder(model.geometry.stitch(torch.zeros(1, 1, *dataset.settings.stitching.patch_size)))
+
+    (finding,) = check_fine_tuning(dataset, CPU)
+    embedding = peak_of(real)
+    assert embedding > 1.2 * peak_of(lambda: fine_tune_two_steps(dataset))
+    assert bytes_in(finding) == pytest.approx(embedding, rel=0.03)
+
+
+@pytest.mark.usefixtures("small_vit_b")
+@pytest.mark.parametrize("model", ["vit_b", "lite_medsam"])
+@pytest.mark.parametrize("adaptation", list(ADAPTATIONS))
+def test_every_adaptation_is_estimated(model: str, adaptation: str, project: SFRDataset) -> None:
+    dataset = with_sam(project, model, adaptation)
+    (tuning,), (labelling,) = check_fine_tuning(dataset, CPU), check_pseudo_labelling(dataset, CPU)
+    assert (tuning.level.value, labelling.level.value) == ("ok", "ok")
+
+
+@pytest.mark.usefixtures("exact", "small_vit_b")
+def test_activation_checkpointing_is_counted(project: SFRDataset) -> None:
+    (plain,) = check_fine_tuning(with_sam(project, "vit_b", "lora"), CPU)
+    (saving,) = check_fine_tuning(with_sam(project, "vit_b", "lora", activation_checkpointing=True), CPU)
+    assert bytes_in(saving) < 0.8 * bytes_in(plain)
+    (frozen,) = check_fine_tuning(with_sam(project, "vit_b", "decoder", activation_checkpointing=True), CPU)
+    assert frozen == check_fine_tuning(with_sam(project, "vit_b", "decoder", activation_checkpointing=False), CPU)[0]
 
 
 @pytest.mark.usefixtures("exact")
@@ -101,9 +183,12 @@ def test_prediction_against_a_real_one(project: SFRDataset) -> None:
     """SAM's part; the probabilities of the largest case, of 20 x 24 x 22 voxels, come on top on a CPU."""
 
     def real() -> None:
-        model = build_stitched_sam(project).eval()
+        trained = build_stitched_sam(project)
+        model = for_inference(trained).eval()
         with torch.inference_mode():
-            torch.softmax(model(torch.zeros(1, 1, *project.settings.stitching.patch_size)), dim=1)
+            with autocast(CPU):
+                logits = model(torch.zeros(1, 1, *project.settings.stitching.patch_size))
+            torch.softmax(logits.float(), dim=1)
 
     (finding,) = check_pseudo_labelling(project, CPU)
     labelling = 20 * 24 * 22 * (20 * 2 + 32)
@@ -181,13 +266,11 @@ def test_on_a_gpu_nnunets_estimate_is_taken(project: SFRDataset, monkeypatch: py
     assert levels(check_retraining(project, torch.device("cuda"))) == ["problem"]
 
 
-@pytest.mark.usefixtures("exact")
-def test_lora_needs_less_than_everything(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("exact", "small_vit_b")
+def test_lora_needs_less_than_everything(project: SFRDataset) -> None:
     """No gradients and optimiser states for weights that stay; the encoder keeps about as much for its adapters."""
-    monkeypatch.setitem(sam.ARCHITECTURES, "vit_b", replace(sam.ARCHITECTURES["vit_tiny"], name="vit_b"))
     (everything,) = check_fine_tuning(project, CPU)
-    change_settings(project, {"sam": {"model": "vit_b", "adaptation": "lora"}})
-    (adapters,) = check_fine_tuning(open_dataset(NAME, "3d_fullres", PLANS), CPU)
+    (adapters,) = check_fine_tuning(with_sam(project, "vit_b", "lora"), CPU)
     assert 5 * MIB < bytes_in(everything) - bytes_in(adapters) < 20 * MIB
 
 
@@ -196,9 +279,8 @@ def test_lora_needs_less_than_everything(project: SFRDataset, monkeypatch: pytes
 def test_a_gpu_takes_mixed_precision_and_something_for_itself(
     project: SFRDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        memory, "autocast", lambda device: nullcontext() if device.type == "cpu" else autocast_on_cuda()
-    )
+    for module, name in ((memory, "autocast"), (frozen_encoder, "inference_autocast")):
+        monkeypatch.setattr(module, name, lambda device: nullcontext() if device.type == "cpu" else autocast_on_cuda())
     monkeypatch.setattr(memory, "device_memory", lambda device: 2**40)
     (single,), (mixed,) = check_fine_tuning(project, CPU), check_fine_tuning(project, torch.device("cuda"))
     # attention keeps its softmax in single precision and again in half
@@ -223,11 +305,14 @@ def test_too_little_main_memory_for_the_probabilities(project: SFRDataset, monke
 
 
 @pytest.mark.usefixtures("exact")
-def test_a_larger_batch_needs_more(project: SFRDataset) -> None:
-    (before,) = check_fine_tuning(project, CPU)
-    change_settings(project, {"fine_tuning": {"batch_size": 4}})
-    (after,) = check_fine_tuning(open_dataset(NAME, "3d_fullres", PLANS), CPU)
-    assert 1.5 < bytes_in(after) / bytes_in(before) < 2
+def test_memory_grows_in_proportion_to_the_batch(project: SFRDataset) -> None:
+    sizes = []
+    for batch_size in (2, 4, 8):
+        change_settings(project, {"fine_tuning": {"batch_size": batch_size}})
+        (finding,) = check_fine_tuning(open_dataset(NAME, "3d_fullres", PLANS), CPU)
+        sizes.append(bytes_in(finding))
+    assert sizes[1] > 1.4 * sizes[0]
+    assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=0.03)
 
 
 def test_a_network_of_others_that_cannot_be_counted(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:

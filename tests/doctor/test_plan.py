@@ -44,12 +44,34 @@ def test_a_mosaic_that_shows_a_part() -> None:
     assert mosaic.volume_share == pytest.approx(1 / 30)
 
 
+def test_a_mosaic_with_a_scale_counts_scaled_pixels_and_voxels_of_the_patch() -> None:
+    """22 x 40 x 58 voxels at (1/2, 2, 2): 11 slices of 80 x 116, of which 512 pixels hold 6 x 4."""
+    stitching = StitchingSettings(patch_size=(22, 40, 58), canvas_size=512, scale=(0.5, 2.0, 2.0))
+    mosaic = measure_mosaic(stitching, [(44, 40, 58)], (2.5, 2.5, 2.5))
+    assert (mosaic.rows, mosaic.columns, mosaic.used) == (6, 4, 11)
+    assert mosaic.filled == pytest.approx(11 * 80 * 116 / 512**2)
+    assert mosaic.extent == (55.0, 100.0, 145.0)
+    assert mosaic.shares == (0.5, 1.0, 1.0)
+    assert mosaic.volume_share == 0.5
+
+
 def test_the_lines_of_a_planned_data_set(project: SFRDataset) -> None:
     """Cases of 18 x 22 x 20 to 20 x 24 x 22 voxels of 1 mm: a canvas of 128 has 5 x 5 places for 20 slices."""
     findings = check_plan(project, project.settings.stitching)
     assert levels(findings) == ["ok", "ok", "ok"]
     assert findings[1].text == (
         "20 x 24 x 22 voxels on a canvas of 128: room for 5 x 5 = 25 slices, 20 used, 64 % of the pixels filled"
+    )
+    assert findings[2].text.startswith("20 x 24 x 22 mm: 100 %, 100 %, 100 % of depth, height and width")
+
+
+def test_the_line_of_a_mosaic_with_a_scale(project: SFRDataset) -> None:
+    stitching = StitchingSettings(patch_size=(20, 24, 22), canvas_size=256, scale=(0.5, 2.0, 1.5))
+    findings = check_plan(project, stitching)
+    # 256 // 48 = 5 rows, 256 // 33 = 7 columns; 10 * 48 * 33 of 65536 pixels
+    assert findings[1].text == (
+        "20 x 24 x 22 voxels at a scale of 0.5 x 2 x 1.5, 10 x 48 x 33 pixels, on a canvas of 256: room for 5 x 7 = 35 "
+        "slices, 10 used, 24 % of the pixels filled"
     )
     assert findings[2].text.startswith("20 x 24 x 22 mm: 100 %, 100 %, 100 % of depth, height and width")
 

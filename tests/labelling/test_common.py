@@ -24,8 +24,9 @@ CASE = "unlabelled_00"
 class HalfAndHalf:
     """Foreground in the first half of the slices; counts what it was asked."""
 
-    def __init__(self, *, regions: bool = False) -> None:
+    def __init__(self, *, regions: bool = False, average: bool = False) -> None:
         self.regions = regions
+        self.average = average
         self.asked: list[str] = []
 
     def case_probabilities(
@@ -42,6 +43,21 @@ class HalfAndHalf:
 
 def empty_store(dataset: SFRDataset, folder: Path) -> PseudoLabelStore:
     return PseudoLabelStore.create(folder, grid=dataset.grid, made_by={"source": "test"})
+
+
+def test_labels_are_decided_by_the_mean_over_mirrored_images(project: SFRDataset, tmp_path: Path) -> None:
+    """Foreground has 0.9 in one half of the slices and 0.2 in the other; mirrored once along them and once not.
+
+    The mean of the three is (0.9 + 0.2 + 0.9) / 3 = 0.667 in the first half and 0.433 in the second.
+    """
+    store = empty_store(project, tmp_path / "store")
+    label_pool(store, project, HalfAndHalf(average=True), [CASE], mirrored=True)
+    record = store.read_confidence(CASE)
+    assert record["foreground_mean_max_probability"] == pytest.approx(2 / 3)
+    assert (store.read_labels(CASE)[:, :9] == 1).all()
+    assert (store.read_labels(CASE)[:, 9:] == 0).all()
+    # two of three single predictions are the mean's label map, the third is its mirror image
+    assert record["flip_agreement"] == pytest.approx(2 / 3)
 
 
 def test_only_cases_that_are_missing_are_labelled(project: SFRDataset, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def _settings() -> list[Table]:
         Table(
             "fine_tuning",
             columns,
-            [["iterations", "4000", "20000"], ["learning_rate", "0.0001", "0.0001"], ["lora_rank", "4", "4"]],
+            [["iterations", "4000", "20000"], ["learning_rate", "0.0001", "0.0001"], ["views", "32", "32"]],
         ),
         Table(
             "rounds", columns, [["threshold", "0.92", "0.985"], ["measure", "estimated_dice", "mean_max_probability"]]

@@ -263,13 +263,17 @@ def test_a_selection_of_other_labels_does_not_count(with_round: SFRDataset) -> N
 
 
 def test_settings_stand_beside_their_defaults(with_round: SFRDataset) -> None:
-    change_settings(with_round, {"pseudo_labels": {"tile_step_size": 0.7}})
+    sam = {"model": "vit_b", "adaptation": "lora", "adaptation_settings": {"rank": 9}}
+    change_settings(with_round, {"pseudo_labels": {"tile_step_size": 0.7}, "sam": sam})
     changed = open_dataset(NAME, "3d_fullres", PLANS)
     tables = {table.title: {row[0]: tuple(row[1:]) for row in table.rows} for table in contents_of(changed).settings}
     assert set(tables) == {"stitching", "sam", "fine_tuning", "pseudo_labels", "retraining", "rounds"}
     assert tables["pseudo_labels"]["tile_step_size"] == ("0.7", "0.5")
     assert tables["rounds"]["threshold"] == ("null", "null")
     assert tables["stitching"]["canvas_size"][1] == "derived from the plan"
+    assert tables["stitching"]["scale"] == ("[1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0]")
+    assert tables["sam"]["adaptation_settings"] == ('{"rank": 9}', '{"rank": 4}')
+    assert tables["sam"]["checkpoint"] == ("null", "null")
 
 
 def test_the_best_measure_that_there_is() -> None:

@@ -37,6 +37,32 @@ def test_a_small_volume_is_padded_as_for_prediction() -> None:
     assert canvas[:8, 8:].sum() == canvas[8:, :8].sum() == 30
 
 
+def test_a_patch_is_drawn_at_its_scale() -> None:
+    """Half the slices, each twice as high: what SAM saw, with labels that stay labels."""
+    image = np.arange(10 * 12 * 11, dtype=np.float32).reshape(10, 12, 11)
+    labels = (image % 7 == 0).astype(np.int8)
+    stitching = Stitching((4, 6, 5), 16, (0.5, 2.0, 1.0))
+    canvas, canvas_labels = stitched(image, labels, (5, 6, 5), stitching)
+    patch = (slice(3, 7), slice(3, 9), slice(3, 8))
+    geometry = StitchGeometry((4, 6, 5), 16, (0.5, 2.0, 1.0))
+    np.testing.assert_array_equal(canvas, geometry.stitch(torch.from_numpy(image[patch])[None, None])[0, 0].numpy())
+    assert (canvas_labels == -1).sum() == 16 * 16 - 2 * 12 * 5
+    assert set(np.unique(canvas_labels)) == {-1, 0, 1}
+    # a line of pixels along the height is drawn over two of them
+    block = np.zeros((4, 6, 5), np.int8)
+    block[:, 2, :] = 1
+    _, drawn = stitched(np.zeros((4, 6, 5), np.float32), block, (2, 3, 2), stitching)
+    assert (drawn == 1).sum() == 2 * 2 * 5
+
+
+def test_a_manifest_says_the_scale() -> None:
+    values = {"patch_size": [4, 6, 5], "canvas_size": 16}
+    assert Stitching.of({"stitching": {**values, "scale": [0.5, 2.0, 1.0]}}) == Stitching(
+        (4, 6, 5), 16, (0.5, 2.0, 1.0)
+    )
+    assert Stitching.of({"stitching": values}) == STITCHING, "of version 0.1"
+
+
 def test_small_canvases_are_enlarged_by_whole_pixels() -> None:
     image = np.zeros((4, 6, 5), np.float32)
     labels = np.zeros((4, 6, 5), np.int8)
