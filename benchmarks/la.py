@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.left_atrium.study import KNOWN_TRAINERS, STOCK, Study, Workspace, open_workspace
 from nnunet_sfr.entry_points.command_line import positive_number
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
+from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
 DEFAULT_TRAINERS = (STOCK, "nnUNetTrainer_MT", "nnUNetTrainerSFR_MT", "nnUNetTrainerSFRPlus_MT")
 PLANNERS = {"cpu": "ExperimentPlannerCPU", "cuda": "ExperimentPlanner"}
@@ -67,6 +69,7 @@ def _study(options: argparse.Namespace) -> Study:
         iterations_per_epoch=options.iterations_per_epoch,
         validation_iterations_per_epoch=options.validation_iterations_per_epoch,
         sam=options.sam,
+        adaptation=options.adaptation,
         sam_iterations=options.sam_iterations,
         rounds=options.rounds,
         planner=options.planner or PLANNERS[options.device],
@@ -105,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--iterations-per-epoch", type=positive_number, default=50, metavar="N", help="a divisor (50)")
     runs.add_argument("--validation-iterations-per-epoch", type=positive_number, default=5, metavar="N", help="(5)")
     runs.add_argument("--rounds", type=positive_number, default=1, metavar="N", help="of SFR+, after round 0 (1)")
-    runs.add_argument("--sam", choices=("vit_tiny", "vit_b", "vit_l", "vit_h"), default="vit_tiny", help="(vit_tiny)")
+    runs.add_argument("--sam", choices=tuple(MODELS), default=DEFAULT_MODEL, help=f"({DEFAULT_MODEL})")
+    runs.add_argument("--adaptation", choices=tuple(ADAPTATIONS), help="how SAM is fine-tuned (as planned)")
     runs.add_argument("--sam-iterations", type=positive_number, metavar="N", help="of its fine-tuning (as planned)")
     runs.add_argument("--planner", help="nnU-Net planner (ExperimentPlannerCPU on the CPU, else ExperimentPlanner)")
     runs.add_argument("--device", choices=tuple(PLANNERS), default="cpu", help="where to train (cpu)")

@@ -19,11 +19,13 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_sfr.atomic import write_json
+from nnunet_sfr.canvas import UNSCALED
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.planning.mosaic import choose_stitching
 from nnunet_sfr.plans import SFRConfiguration, derived_from, save_configuration
+from nnunet_sfr.sam_models import find_model
 
 DATASET, PLANS, CONFIGURATION = "Dataset001_Benchmark", "nnUNetPlans", "3d_fullres"
 SPACING = (1.0, 1.0, 1.0)
@@ -160,7 +162,7 @@ def _write_project(plans: dict[str, Any], workload: Workload) -> None:
         plans_name=PLANS,
         configuration=CONFIGURATION,
         settings=SFRConfiguration(
-            stitching=choose_stitching("vit_tiny", workload.patch_size, workload.patch_size),
+            stitching=choose_stitching(find_model("vit_tiny"), workload.patch_size, workload.patch_size, UNSCALED),
             derived_from=derived_from(plans, configuration.configuration),
         ),
     )

@@ -57,6 +57,8 @@ class Steps:
     def _plan(self, base: Project) -> None:
         command = ["sfr_plan_and_preprocess", "-d", str(DATASET_ID), "-c", CONFIGURATION, "-pl", self.study.planner]
         command += ["-sam", self.study.sam]
+        if self.study.adaptation is not None:
+            command += ["-adaptation", self.study.adaptation]
         if self.study.spacing is not None:
             command += ["-overwrite_target_spacing", *[f"{self.study.spacing:g}"] * 3]
         self._run(base, command)
@@ -159,11 +161,12 @@ class Steps:
 
     def _run(self, project: Project, command: Sequence[str]) -> None:
         print(f"[{project.folder.parent.name}/{project.folder.name}] {shlex.join(command)}", flush=True)
-        code = subprocess.run(command, env=self._environment(project), cwd=REPOSITORY, check=False).returncode
+        code = subprocess.run(command, env=self.environment(project), cwd=REPOSITORY, check=False).returncode
         if code != 0:
             raise UserError(f"{command[0]} failed with exit code {code}; its messages are above")
 
-    def _environment(self, project: Project) -> dict[str, str]:
+    def environment(self, project: Project) -> dict[str, str]:
+        """Of the commands: nnU-Net's folders, no more processes and threads than asked for."""
         ours = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
         if self.study.device == "cuda":
             ours = {}

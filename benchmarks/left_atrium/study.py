@@ -32,7 +32,8 @@ class Study:
         iterations: of every re-training, the rounds of SFR+ taken together.
         iterations_per_epoch: a divisor of ``iterations``.
         validation_iterations_per_epoch: batches that estimate the Dice after each epoch.
-        sam: SAM's size.
+        sam: name of the SAM.
+        adaptation: how it is fine-tuned, None for what was planned.
         sam_iterations: of SAM's fine-tuning, None for what was planned.
         rounds: of SFR+ after round 0.
         planner: nnU-Net planner.
@@ -46,6 +47,7 @@ class Study:
     iterations_per_epoch: int
     validation_iterations_per_epoch: int
     sam: str
+    adaptation: str | None
     sam_iterations: int | None
     rounds: int
     planner: str

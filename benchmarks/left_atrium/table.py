@@ -123,7 +123,7 @@ def _facts(study: Study, workspace: Workspace, results: Sequence[TrainerResults]
         + ("nnU-Net's spacing" if study.spacing is None else f"target spacing {study.spacing:g} mm"),
         "training": f"{study.iterations} iterations each ({study.epochs} epochs); SFR+ shares them among "
         f"{study.rounds + 1} rounds; {study.planner}",
-        "SAM": f"{study.sam}, {study.sam_iterations or 'planned number of'} iterations, the same for all seeds"
+        "SAM": f"{_sam(study)}, {study.sam_iterations or 'planned number of'} iterations, the same for all seeds"
         + _sam_time(workspace),
         "±": "standard deviation over seeds of the mean over cases; lowest case: of the means over seeds",
     }
@@ -135,6 +135,10 @@ def _facts(study: Study, workspace: Workspace, results: Sequence[TrainerResults]
 
 def _unlabelled(workspace: Workspace) -> int:
     return len(list((workspace.base.raw_dataset / "imagesUl").iterdir()))
+
+
+def _sam(study: Study) -> str:
+    return study.sam if study.adaptation is None else f"{study.sam} ({study.adaptation})"
 
 
 def _sam_time(workspace: Workspace) -> str:

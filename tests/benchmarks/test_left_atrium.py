@@ -36,6 +36,7 @@ STUDY = Study(
     iterations_per_epoch=50,
     validation_iterations_per_epoch=5,
     sam="vit_tiny",
+    adaptation=None,
     sam_iterations=80,
     rounds=2,
     planner="ExperimentPlannerCPU",
@@ -92,11 +93,13 @@ def run_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run trainers and seeds of a study with fake commands; returns the commands."""
     monkeypatch.setattr(steps, "convert", fake_convert)
 
-    def run(trainers: Sequence[str], seeds: Sequence[int], die_at: int | None = None) -> tuple[list[str], Workspace]:
+    def run(
+        trainers: Sequence[str], seeds: Sequence[int], die_at: int | None = None, study: Study = STUDY
+    ) -> tuple[list[str], Workspace]:
         commands = FakeCommands(die_at)
         monkeypatch.setattr(subprocess, "run", commands)
-        workspace = open_workspace(tmp_path, STUDY)
-        work = Steps(STUDY, workspace, threads=1)
+        workspace = open_workspace(tmp_path, study)
+        work = Steps(study, workspace, threads=1)
         work.prepare(with_sam=any(needs_sam(trainer) for trainer in trainers))
         for seed in seeds:
             for trainer in trainers:
@@ -134,6 +137,35 @@ SHARED = [
     f"sfr_finetune {DATA} -device cpu",
     f"sfr_pseudolabel {DATA} -device cpu",
 ]
+
+
+def test_the_adaptation_is_handed_to_planning(run_study: Any) -> None:
+    lines, workspace = run_study((), [], study=replace(STUDY, sam="lite_medsam", adaptation="few_shot"))
+    assert lines == [
+        "sfr_plan_and_preprocess -d 120 -pl ExperimentPlannerCPU -sam lite_medsam -adaptation few_shot "
+        "-overwrite_target_spacing 2.5 2.5 2.5"
+    ]
+    with pytest.raises(UserError, match=r"was begun with another study \(adaptation few_shot\)"):
+        open_workspace(workspace.folder.parent, replace(STUDY, sam="lite_medsam", adaptation="lora"))
+
+
+def test_a_study_from_before_there_were_adaptations_continues(tmp_path: Path) -> None:
+    file = open_workspace(tmp_path, STUDY).folder / "study.json"
+    earlier = json.loads(file.read_text())
+    del earlier["adaptation"]
+    write_json(earlier, file)
+    open_workspace(tmp_path, STUDY)
+    with pytest.raises(UserError, match=r"another study \(adaptation None\)"):
+        open_workspace(tmp_path, replace(STUDY, adaptation="decoder"))
+
+
+def test_sam_and_adaptation_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Study] = []
+    monkeypatch.setattr(la, "_run", lambda study, workspace, options: seen.append(study))
+    monkeypatch.setattr(la, "_write_table", lambda *_: None)
+    assert la.main(["source", "--output", str(tmp_path / "a")]) == 0
+    assert la.main(["source", "--output", str(tmp_path / "b"), "--sam", "mobile_sam", "--adaptation", "lora"]) == 0
+    assert [(study.sam, study.adaptation) for study in seen] == [("lite_medsam", None), ("mobile_sam", "lora")]
 
 
 def in_one_go(trainer: str, seed: int) -> list[str]:
