@@ -1,4 +1,4 @@
-"""Makes docs/settings.md from nnunet_sfr/settings.py, so that the page cannot say something else than the code.
+"""Makes docs/settings.md from the settings and the tables of models and adaptations: the page says what the code says.
 
 python docs/settings_page.py
 """
@@ -6,18 +6,27 @@ python docs/settings_page.py
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-SOURCE = REPOSITORY / "nnunet_sfr" / "settings.py"
-PAGE = REPOSITORY / "docs" / "settings.md"
-SECTIONS = {
-    "stitching": "StitchingSettings",
-    "sam": "SAMSettings",
-    "fine_tuning": "FineTuningSettings",
-    "pseudo_labels": "PseudoLabelSettings",
-    "retraining": "RetrainingSettings",
-    "rounds": "RoundSettings",
+from nnunet_sfr import settings
+from nnunet_sfr.sam_models import MODELS
+from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
+
+PAGE = Path(__file__).resolve().parent / "settings.md"
+SECTIONS: Mapping[str, type] = {
+    "stitching": settings.StitchingSettings,
+    "sam": settings.SAMSettings,
+    "fine_tuning": settings.FineTuningSettings,
+    "pseudo_labels": settings.PseudoLabelSettings,
+    "retraining": settings.RetrainingSettings,
+    "rounds": settings.RoundSettings,
 }
 INTRODUCTION = """# Settings
 
@@ -25,39 +34,92 @@ INTRODUCTION = """# Settings
 the sections below; edit the values there, they are checked whenever the file is read. Keys that are left out take the
 default. `derived_from` says which nnU-Net plan the entry belongs to: leave it alone.
 
-<!-- made by docs/settings_page.py from nnunet_sfr/settings.py -->
+<!-- made by docs/settings_page.py from nnunet_sfr/settings.py, sam_models.py and sam_stage/adaptations/ -->
 """
+HEADER = ("Setting", "Default", "Meaning")
+
+Row = Sequence[str]
 
 
 def render() -> str:
     """The page as text."""
-    classes = {node.name: node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.ClassDef)}
-    return INTRODUCTION + "".join(_section(name, classes[class_name]) for name, class_name in SECTIONS.items())
+    page = INTRODUCTION
+    for name, section in SECTIONS.items():
+        page += f"\n## `{name}`\n\n{_plain(inspect.getdoc(section))}\n\n{_table(HEADER, _settings(section))}"
+        if name == "sam":
+            page += _models() + _adaptations()
+    return page
 
 
-def _section(name: str, definition: ast.ClassDef) -> str:
-    rows = ["| Setting | Default | Meaning |", "|---|---|---|"]
-    statements = definition.body
-    for index, statement in enumerate(statements):
+def _models() -> str:
+    rows = [
+        (f"`{model.name}`", model.summary, f"`{model.adaptation}`", _values(model.fine_tuning))
+        for model in MODELS.values()
+    ]
+    header = ("`sam.model`", "What it is", "`sam.adaptation` in a new plan", "`fine_tuning` in a new plan")
+    return (
+        "\n### Models\n\nA new plan has the defaults, but for what stands here; the values of an adaptation win over "
+        f"those of the model.\n\n{_table(header, rows)}"
+    )
+
+
+def _adaptations() -> str:
+    rows = [
+        (f"`{adaptation.name}`", adaptation.summary, _values(adaptation.fine_tuning))
+        for adaptation in ADAPTATIONS.values()
+    ]
+    header = ("`sam.adaptation`", "What is trained", "`fine_tuning` in a new plan")
+    own = [
+        (f"`{adaptation.name}`", *row) for adaptation in ADAPTATIONS.values() for row in _settings(adaptation.settings)
+    ]
+    return (
+        f"\n### Adaptations\n\n{_table(header, rows)}"
+        f"\nTheir own settings, in `sam.adaptation_settings`:\n\n{_table(('`sam.adaptation`', *HEADER), own)}"
+    )
+
+
+def _settings(section: type) -> list[Row]:
+    """(name, default, meaning) of every field of a dataclass."""
+    meanings = _meanings(section)
+    return [(f"`{field.name}`", _default(field), meanings[field.name]) for field in dataclasses.fields(section)]
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return f"`{json.dumps(field.default)}`"
+    if field.default_factory is not dataclasses.MISSING:
+        return f"`{json.dumps(field.default_factory())}`"
+    return "derived from the plan"
+
+
+def _meanings(section: type) -> dict[str, str]:
+    """The docstrings under the fields of a dataclass, by field."""
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    assert isinstance(definition, ast.ClassDef)
+    meanings: dict[str, str] = {}
+    for statement, following in zip(definition.body, [*definition.body[1:], None], strict=True):
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue
-        default = "derived from the plan" if statement.value is None else f"`{_json(statement.value)}`"
-        rows.append(f"| `{statement.target.id}` | {default} | {_meaning(statements, index)} |")
-    title = " ".join((ast.get_docstring(definition) or "").split())
-    return f"\n## `{name}`\n\n{title}\n\n" + "\n".join(rows) + "\n"
+        if not isinstance(following, ast.Expr) or not isinstance(following.value, ast.Constant):
+            raise ValueError(f"{section.__name__}.{statement.target.id} has no docstring")
+        meanings[statement.target.id] = _plain(str(following.value.value))
+    return meanings
 
 
-def _meaning(statements: list[ast.stmt], index: int) -> str:
-    """The docstring under a field."""
-    statement = statements[index + 1]
-    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
-        raise ValueError(f"{SOURCE}: line {statement.lineno}: the setting above has no docstring")
-    return " ".join(str(statement.value.value).split()).replace("``", "`").replace("|", "\\|")
+def _plain(docstring: str | None) -> str:
+    """A docstring as Markdown on one line."""
+    text = " ".join((docstring or "").split()).replace("``", "`").replace("|", "\\|")
+    text = re.sub(r":\w+:`", "`", text)
+    return re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", text)
 
 
-def _json(value: ast.expr) -> str:
-    text = ast.unparse(value).replace("'", '"').replace("(", "[").replace(")", "]")
-    return {"None": "null", "True": "true", "False": "false"}.get(text, text)
+def _values(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{name}` {json.dumps(value)}" for name, value in values.items()) or "-"
+
+
+def _table(header: Row, rows: Iterable[Row]) -> str:
+    lines = [f"| {' | '.join(row)} |\n" for row in (header, *rows)]
+    return "".join([lines[0], f"|{'---|' * len(header)}\n", *lines[1:]])
 
 
 if __name__ == "__main__":

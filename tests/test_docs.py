@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from docs import settings_page
+from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, SAMModel
+from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -47,6 +49,75 @@ def test_every_block_of_the_worked_example_is_checked_and_its_file_is_shown_in_f
     method = "nnunet_sfr/trainers/interpolation_consistency.py"
     shown = "".join(code for source, code in quotes if source == method)
     assert without_blank_lines(shown) == without_blank_lines((REPOSITORY / method).read_text())
+
+
+def table_rows(page: str, first_header: str) -> dict[str, list[str]]:
+    """The other cells of each row of a table, by the first name in backquotes of its first cell."""
+    text = (REPOSITORY / "docs" / page).read_text()
+    [table] = re.findall(rf"^\| {first_header} \|[^\n]*\n\|[-|]+\n((?:\|[^\n]*\n)+)", text, flags=re.MULTILINE)
+    rows = [[cell.strip() for cell in line.strip("|").split(" |")] for line in table.splitlines()]
+    return {first.split("`")[1]: cells for first, *cells in rows}
+
+
+def canvases(model: SAMModel) -> str:
+    """As docs/method.md writes them."""
+    sizes = model.canvas.sizes
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}, {sizes[1]}, …, {sizes[-1]}"
+
+
+def test_the_table_of_models_is_that_of_the_code() -> None:
+    rows = table_rows("method.md", "Model")
+    assert list(rows) == list(MODELS)
+    intensities = {"zero_to_one": "0 to 1", "as_preprocessed": "as preprocessed"}
+    for name, (_, *cells) in rows.items():
+        model = MODELS[name]
+        expected = [str(model.stride), canvases(model), intensities[model.intensities], f"`{model.adaptation}`"]
+        assert cells == expected, name
+    assert f"| `{DEFAULT_MODEL}` (default) |" in (REPOSITORY / "docs" / "method.md").read_text()
+
+
+def test_every_adaptation_is_explained() -> None:
+    assert list(table_rows("method.md", "Adaptation")) == list(ADAPTATIONS)
+
+
+def test_the_page_of_licences_names_all_weights_and_packages() -> None:
+    rows = table_rows("licences.md", "Model")
+    assert list(rows) == list(MODELS)
+    for name, (file, _, licence) in rows.items():
+        weights = MODELS[name].weights
+        assert (file, licence) == (
+            ("none: trained from scratch", "") if weights is None else (f"`{weights.file}`", weights.licence)
+        )
+    text = (REPOSITORY / "docs" / "licences.md").read_text()
+    default = MODELS[DEFAULT_MODEL].weights
+    assert default is not None
+    assert f"`{default.sha256}`" in text
+    [dependencies] = re.findall(
+        r"^dependencies = \[(.*?)^\]", (REPOSITORY / "pyproject.toml").read_text(), re.DOTALL | re.M
+    )
+    packages = re.findall(r'^    "([\w-]+)', dependencies, flags=re.MULTILINE)
+    assert len(packages) > 20
+    assert [package for package in packages if f"`{package}`" not in text] == []
+
+
+def test_every_module_of_the_sam_stage_is_on_the_page_of_architecture() -> None:
+    folder = REPOSITORY / "nnunet_sfr" / "sam_stage"
+    modules = {file.name for file in folder.glob("*.py")} - {"__init__.py"}
+    packages = {f"{file.parent.name}/" for file in folder.glob("*/__init__.py")}
+    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    [section] = re.findall(r"`sam_stage/`, file by file:(.*?)\n\n[A-Z]", text, flags=re.DOTALL)
+    assert (
+        set(re.findall(r"`(\w+(?:\.py|/))`", "".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE))))
+        == modules | packages
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_that_are_run_can_be_run(page: Path) -> None:
+    """``-m nnunet_sfr.entry_points.finetune`` does nothing without the last lines of a script."""
+    for module in set(re.findall(r"-m nnunet_sfr\.entry_points\.(\w+)", page.read_text())):
+        file = REPOSITORY / "entry_points" / f"{module}.py"
+        assert 'if __name__ == "__main__":' in file.read_text(), f"{file} does nothing when it is run with -m"
 
 
 def test_every_command_in_the_readme_exists() -> None:

@@ -1,4 +1,4 @@
-"""Draws the way of the data, docs/images/way_of_data.png, with volumes of the demonstration.
+"""Draws the data flow, docs/images/way_of_data.png, with volumes of the demonstration.
 
 python docs/figures/way_of_data.py
 """
@@ -77,7 +77,7 @@ def _data_set(canvas: Canvas) -> None:
 
 
 def _sam(canvas: Canvas) -> None:
-    _panel(canvas, 1, "SAM learns: all slices in one image")
+    _panel(canvas, 1, "LiteMedSAM is fine-tuned: all slices in one image")
     canvas.picture(*_slot(1, 0), SIDE, _mosaic(LABELLED))
     _block(canvas, 1, "SAM")
     _go_across(canvas, 1, (_slot(1, 1)[0] - GAP, _slot(1, 3)[0]), "sfr_finetune")
@@ -93,14 +93,14 @@ def _pseudo_labels(canvas: Canvas) -> None:
 
 
 def _model(canvas: Canvas) -> None:
-    _panel(canvas, 3, "A normal nnU-Net model; SAM is gone")
+    _panel(canvas, 3, "A normal nnU-Net model, without SAM")
     _block(canvas, 3, "nnU-Net")
     canvas.picture(*_slot(3, 0), SIDE, _slice(NEW, "result"))
     _go_across(canvas, 3, (_slot(3, 3)[0], _slot(3, 1)[0] - GAP), "nnUNetv2_predict")
 
 
 def _loop(canvas: Canvas) -> None:
-    """Beside the panels, from the bottom up: nnU-Net labels the pool, its sure cases teach SAM."""
+    """Beside the panels, from the bottom up: nnU-Net labels the pool, SAM learns its cases of high confidence."""
     block_edge = _slot(1, 3)[0] + SIDE
     corners = [(x, _middle(row)) for row, x in ((3, block_edge), (3, LOOP_LINE), (1, LOOP_LINE), (1, block_edge))]
     canvas.arrow(*corners, colour=LOOP)
@@ -109,13 +109,13 @@ def _loop(canvas: Canvas) -> None:
     canvas.text(LOOP_WORDS, _middle(3) + LINE, "nnU-Net labels the pool")
     _selection(canvas)
     _command(canvas, LOOP_WORDS, _middle(1) - LINE / 2, "sfr_finetune --round 1", color=LOOP)
-    canvas.text(LOOP_WORDS, _middle(1) + LINE / 2, "SAM goes on learning")
+    canvas.text(LOOP_WORDS, _middle(1) + LINE / 2, "SAM is trained further")
 
 
 def _selection(canvas: Canvas) -> None:
     _command(canvas, LOOP_WORDS, _title_middle(2), "sfr_select", color=LOOP)
     for column, (index, lines) in enumerate(
-        ((POOL[1], ("sure:", "teaches SAM")), (POOL[0], ("unsure:", "labelled anew")))
+        ((POOL[1], ("high:", "SAM learns it")), (POOL[0], ("low:", "labelled again")))
     ):
         left, top = LOOP_WORDS + column * (SIDE + GAP), _slot(2, 0)[1]
         canvas.picture(left, top, SIDE, _slice(index, "result"))
@@ -126,8 +126,8 @@ def _selection(canvas: Canvas) -> None:
 def _headline(canvas: Canvas) -> None:
     _title(canvas, LOOP_LINE, 0, "SFR+: another round", color=LOOP)
     top = _slot(0, 0)[1] + LINE / 2
-    canvas.text(LOOP_LINE, top, "SAM and nnU-Net teach each")
-    canvas.text(LOOP_LINE, top + LINE, "other. Then down again, by")
+    canvas.text(LOOP_LINE, top, "SAM and nnU-Net learn from")
+    canvas.text(LOOP_LINE, top + LINE, "each other. Then again by")
     _command(canvas, LOOP_LINE, top + 2 * LINE, "sfr_pseudolabel --round 1", color=LOOP)
     _command(canvas, LOOP_LINE, top + 3 * LINE, "nnUNetTrainerSFRPlus_MT", color=LOOP)
 
