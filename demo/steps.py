@@ -45,7 +45,7 @@ class Options:
 
     device: str = "cpu"
     spacing: float | None = None
-    iterations: int = 300
+    iterations: int = 200
     epochs: int = 5
     iterations_per_epoch: int = 30
 

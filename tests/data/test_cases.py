@@ -203,7 +203,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(raw: Path, mistake: str, capf
     break_it(raw)
     before = snapshot(raw.parent.parent)
     with pytest.raises(UserError) as error:
-        plan_and_preprocess(NAME, fingerprint_processes=1, processes=1)
+        plan_and_preprocess(NAME, sam="vit_tiny", fingerprint_processes=1, processes=1)
     assert str(error.value).startswith(str(raw / file) + ":")
     assert message in str(error.value)
     assert "\n" not in str(error.value)

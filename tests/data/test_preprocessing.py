@@ -24,7 +24,12 @@ from tests.tiny_dataset import NAME, make_raw_dataset
 from tests.tiny_project import nnunet_folders, project_copy
 
 PLANS = "nnUNetPlansCPU"
-OPTIONS: dict[str, Any] = {"planner": "ExperimentPlannerCPU", "fingerprint_processes": 1, "processes": 1}
+OPTIONS: dict[str, Any] = {
+    "planner": "ExperimentPlannerCPU",
+    "sam": "vit_tiny",
+    "fingerprint_processes": 1,
+    "processes": 1,
+}
 
 
 @pytest.fixture(scope="module")
