@@ -87,7 +87,8 @@ def list_cases(folder: Path) -> RawDataset:
 
     Raises:
         UserError: no or an incomplete ``dataset.json``, no labelled or no unlabelled cases, a file name that does not
-            follow nnU-Net's scheme, a missing channel or label, an identifier that is both labelled and unlabelled.
+            follow nnU-Net's scheme, a link to nothing or a folder in the place of an image, a missing channel or label,
+            an identifier that is both labelled and unlabelled, another number of labelled cases than ``numTraining``.
     """
     dataset_json = _read_dataset_json(folder / "dataset.json")
     problems: list[str] = []
@@ -107,6 +108,7 @@ def list_cases(folder: Path) -> RawDataset:
         if case.identifier in known
     ]
     raise_first(problems)
+    _require_all_labelled(folder, dataset_json, len(labelled))
     return RawDataset(folder, dataset_json, tuple(labelled), tuple(unlabelled))
 
 
@@ -143,7 +145,33 @@ def _read_dataset_json(file: Path) -> dict[str, Any]:
     for key in ("labels", "numTraining", "file_ending"):
         if key not in content:
             raise UserError(f"{file}: the key {key} is missing; add it")
+    for key, (kind, words) in _TYPES.items():
+        value = content.get(key)
+        if key in content and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise UserError(f"{file}: {key} must be {words}, got {value!r}; correct it")
     return content
+
+
+_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "channel_names": (dict, 'an object of numbers and names, as {"0": "CT"}'),
+    "modality": (dict, 'an object of numbers and names, as {"0": "CT"}'),
+    "labels": (dict, 'an object of names and values, as {"background": 0, "liver": 1}'),
+    "numTraining": (int, "the number of labelled cases"),
+    "file_ending": (str, "the ending of the image files, as .nii.gz"),
+    "dataset": (dict, "an object of cases with the keys images and label"),
+    "regions_class_order": (list, "a list of label values"),
+}
+"""Keys of ``dataset.json`` that are read here, with the type that nnU-Net's format gives them."""
+
+
+def _require_all_labelled(folder: Path, dataset_json: dict[str, Any], found: int) -> None:
+    """Compare with ``numTraining``, as nnU-Net's own check does: a case that is not found is no longer missed."""
+    named = dataset_json["numTraining"]
+    if named != found:
+        raise UserError(
+            f"{folder / 'dataset.json'}: numTraining is {named}, but {found} labelled cases were found; correct "
+            "numTraining, or add the cases that are missing"
+        )
 
 
 def channel_names(dataset_json: dict[str, Any]) -> list[str]:
@@ -164,22 +192,30 @@ def _list_labelled(folder: Path, dataset_json: dict[str, Any], problems: list[st
     else:
         ending = dataset_json["file_ending"]
         # like nnU-Net, pass over files with another ending
-        files = [file for file in _files(images) if file.name.endswith(ending)]
+        files = [file for file in _files(images, ending, problems) if file.name.endswith(ending)]
         labels = folder / "labelsTr"
         cases = [
             Case(identifier, channels, labels / f"{identifier}{ending}")
             for identifier, channels in _group_channels(files, ending, problems).items()
         ]
     if not cases and not problems:
-        raise UserError(f"{images}: no labelled images; put at least one there, and its label into labelsTr")
+        raise UserError(f"{images}: no labelled images{_other_ending(images, dataset_json['file_ending'])}")
     return cases
+
+
+def _other_ending(images: Path, ending: str) -> str:
+    """What to do about a folder without images of the ending that ``dataset.json`` names."""
+    others = sorted({"".join(file.suffixes[-2:]) for file in _files(images, ending, [])})
+    if not others:
+        return "; put at least one there, and its label into labelsTr"
+    return f" that end in {ending}, but files that end in {', '.join(others)}; correct file_ending in dataset.json"
 
 
 def _list_unlabelled(folder: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[Case]:
     images = folder / UNLABELLED_IMAGES
     ending = dataset_json["file_ending"]
-    files = [file for file in _files(images) if not file.name.startswith(".")]
-    if not files:
+    files = [file for file in _files(images, ending, problems) if not file.name.startswith(".")]
+    if not files and not problems:
         state = "is empty" if images.is_dir() else "not found"
         raise UserError(
             f"{images}: {state}; put the unlabelled images there, named like <case>_0000{ending}, one file per channel"
@@ -187,8 +223,17 @@ def _list_unlabelled(folder: Path, dataset_json: dict[str, Any], problems: list[
     return [Case(identifier, channels) for identifier, channels in _group_channels(files, ending, problems).items()]
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_file()) if folder.is_dir() else []
+def _files(folder: Path, ending: str, problems: list[str]) -> list[Path]:
+    """Files of a folder; links to nothing, and folders that are named like images, go to ``problems``."""
+    files = []
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if entry.is_file():
+            files.append(entry)
+        elif entry.is_symlink():
+            problems.append(f"{entry}: a link to {entry.readlink()}, which is not there; repair or remove it")
+        elif entry.name.endswith(ending):
+            problems.append(f"{entry}: is no file, but named like an image; rename or remove it")
+    return files
 
 
 def _group_channels(files: Sequence[Path], ending: str, problems: list[str]) -> dict[str, tuple[Path, ...]]:
@@ -213,6 +258,11 @@ def _channel_problem(case: Case, num_channels: int, ending: str) -> str | None:
     present = [file.name for file in case.images]
     if present in (expected, expected[:1]):
         return None
+    if present and not set(present) & set(expected):
+        return (
+            f"{case.images[0]}: the number behind the last _ is that of a channel, and no file of case "
+            f"{case.identifier} is of channel 0; if it belongs to the name of the case, add _0000 before {ending}"
+        )
     wrong = min(set(expected).symmetric_difference(present))
     what = "is missing" if wrong in expected else f"is more than the {num_channels} that dataset.json names"
     return (
@@ -227,7 +277,7 @@ def _file_problem(case: Case) -> str | None:
         return f"{case.images[0]}: nnU-Net keeps names that end in _seg for itself; rename the case"
     for file in case.images:
         if not file.is_file():
-            return f"{file}: image of case {case.identifier} not found; mend its entry in dataset.json"
+            return f"{file}: image of case {case.identifier} not found; correct its entry in dataset.json"
     if case.label is not None and not case.label.is_file():
         return (
             f"{case.label}: label of case {case.identifier} not found; add it, or move the image to {UNLABELLED_IMAGES}"

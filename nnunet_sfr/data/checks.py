@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import nibabel
 import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.openers import ImageOpener
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
@@ -18,6 +20,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from numpy.typing import NDArray
 
 from nnunet_sfr.data.cases import Case, RawDataset, raise_first
+from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.errors import UserError
@@ -54,8 +57,8 @@ def check_cases(raw: RawDataset, *, samples_per_case: int, processes: int) -> di
 
     Raises:
         UserError: an image that cannot be read, has NaN or infinite voxels or nothing but zeros, channels or a label
-            that do not match in size, a number of channels or of dimensions that does not fit, label values that
-            ``dataset.json`` does not know, or no foreground in any label.
+            that do not lie on one grid, a spacing that is not positive, a number of channels or of dimensions that does
+            not fit, label values that ``dataset.json`` does not know, or no foreground in any label.
     """
     example = raw.labelled[0]
     reader = find_reader(raw.dataset_json, example.images[0], f"the image of case {example.identifier}")
@@ -113,6 +116,9 @@ class _Check:
     num_samples: int
 
 
+_SPACING = "it must be positive and finite; correct the header"
+
+
 class _ContentError(Exception):
     """Something is wrong with the content of a case; never leaves this module."""
 
@@ -123,15 +129,46 @@ def label_values(raw: RawDataset) -> tuple[int, ...]:
     Raises:
         UserError: the labels in ``dataset.json`` are not nnU-Net's format.
     """
+    _require_plain_labels(raw)
     try:
         manager = LabelManager(raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order"))
         values = [int(label) for label in manager.all_labels]
         ignore = [] if manager.ignore_label is None else [int(manager.ignore_label)]
     except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{raw.folder / 'dataset.json'}: labels are not nnU-Net's format ({error}); mend them"
+            f"{raw.folder / 'dataset.json'}: labels are not nnU-Net's format ({error}); correct them"
         ) from None
+    every = sorted(values + ignore)
+    if every != list(range(len(every))):
+        missing = min(set(range(every[-1])) - set(every), default=every[-1])
+        raise UserError(
+            f"{raw.folder / 'dataset.json'}: labels have the values {', '.join(map(str, every))}, without {missing}; "
+            "nnU-Net wants consecutive values from 0 on, here and in the label files"
+        )
     return tuple(values + ignore)
+
+
+def _require_plain_labels(raw: RawDataset) -> None:
+    """Refuse a value that two labels share, and an order of regions that does not fit them.
+
+    Regions share values by their nature, and are compared as a whole.
+    """
+    file, labels = raw.folder / "dataset.json", raw.dataset_json["labels"]
+    names: dict[str, str] = {}
+    for name, value in labels.items():
+        text = str(sorted(value) if isinstance(value, (list, tuple)) else [value])
+        if text in names:
+            raise UserError(f"{file}: the labels {names[text]} and {name} have the same value {value}; remove one")
+        names[text] = name
+    order = raw.dataset_json.get("regions_class_order")
+    if order is None:
+        return
+    regions = [name for name in labels if name not in ("background", "ignore")]
+    known = {value for values in labels.values() for value in (values if isinstance(values, list) else [values])}
+    unknown = sorted(value for value in order if value not in known)
+    if unknown or len(order) != len(regions):
+        fault = f"the value {unknown[0]}, which no label has" if unknown else f"{len(order)} values"
+        raise UserError(f"{file}: regions_class_order has {fault}; it needs one for each of {', '.join(regions)}")
 
 
 def _check_case(task: _Check) -> CaseFacts | str:
@@ -148,8 +185,9 @@ def _check_case(task: _Check) -> CaseFacts | str:
 
 def _measure(task: _Check) -> CaseFacts:
     case = task.case
-    images, spacing = _read_images(task)
-    label = None if case.label is None else _read_label(task, images.shape[1:])
+    images, properties = _read_images(task)
+    spacing = properties["spacing"]
+    label = None if case.label is None else _read_label(task, images.shape[1:], properties)
     cropped, cropped_label, _ = crop_to_nonzero(images, label)
     foreground = []
     if label is not None:
@@ -165,15 +203,19 @@ def _measure(task: _Check) -> CaseFacts:
     )
 
 
-def _read_images(task: _Check) -> tuple[NDArray[np.float32], Sequence[float]]:
-    """All channels (channels, and three axes) and the spacing in mm."""
+def _read_images(task: _Check) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """All channels (channels, and three axes), and the reader's properties of the first: spacing in mm, geometry."""
     case = task.case
     channels: list[NDArray[np.float32]] = []
     spacings: list[Sequence[float]] = []
+    first: dict[str, Any] = {}
     for file in case.images:
         array, properties = _read(task.reader, file, case)
         spacing = properties["spacing"]
+        first = first or properties
         _require_finite(array, file, case)
+        if not all(np.isfinite(spacing)) or min(spacing) <= 0:
+            raise _ContentError(f"{file}: case {case.identifier} has a spacing of {_mm(spacing)}; {_SPACING}")
         if channels and array.shape[1:] != channels[0].shape[1:]:
             raise _ContentError(
                 f"{file}: {_size(array)} voxels, but {case.images[0].name} of case {case.identifier} has "
@@ -194,25 +236,29 @@ def _read_images(task: _Check) -> tuple[NDArray[np.float32], Sequence[float]]:
         )
     if not np.any(images):
         raise _ContentError(f"{case.images[0]}: case {case.identifier} has no voxel but zeros; replace or remove it")
-    return images, spacings[0]
+    return images, first
 
 
-def _read_label(task: _Check, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Label (1, and three axes) on the grid of the image."""
+def _read_label(task: _Check, shape: tuple[int, ...], image: dict[str, Any]) -> NDArray[np.float32]:
+    """Label (1, and three axes) on the grid of the image, whose reader gave the properties ``image``."""
     case = task.case
     assert case.label is not None
-    label, _ = _read(task.reader, case.label, case, kind="label")
+    label, properties = _read(task.reader, case.label, case, kind="label")
     if label.shape != (1, *shape):
         raise _ContentError(
             f"{case.label}: {_size(label)} voxels, but the image of case {case.identifier} has "
             f"{' x '.join(map(str, shape))}; label and image need the same grid"
         )
+    try:
+        require_same_grid(case.label, (label.shape[1:], properties), (shape, image), case.identifier)
+    except UserError as error:
+        raise _ContentError(str(error)) from None
     # isin compares with each value in turn, where unique would sort all voxels
     unknown = label[~np.isin(label, task.labels)]
     if unknown.size:
         raise _ContentError(
             f"{case.label}: case {case.identifier} has the label {unknown.min():g}, which dataset.json does not name; "
-            "mend one of the two"
+            "correct one of the two"
         )
     return label
 
@@ -240,10 +286,24 @@ def _read(
 def _read_nifti_strictly(file: Path, case: Case) -> None:
     """Find what SimpleITK's NIfTI reader passes over: voxels cut off, which it makes up, and NaN, which become 0."""
     if file.name.endswith((".nii", ".nii.gz")):
-        image: Any = nibabel.load(file)
+        # it would print that it takes a spacing of 0 for 1, as SimpleITK does
+        with LoggingOutputSuppressor():
+            image: Any = nibabel.load(file)
+        stated = _stated_spacing(image, file)
+        if not all(np.isfinite(stated)) or min(stated) <= 0:
+            raise _ContentError(
+                f"{file}: case {case.identifier} has a spacing of {_mm(stated)} in its header; {_SPACING}"
+            )
         stored = np.asarray(image.dataobj.get_unscaled())
         if stored.dtype.kind == "f":
             _require_finite(stored, file, case)
+
+
+def _stated_spacing(image: Any, file: Path) -> list[float]:
+    """The lengths of a voxel as the header of a NIfTI file has them, which nibabel corrects when it loads it."""
+    with ImageOpener(str(file)) as stream:
+        header = type(image).header_class.from_fileobj(stream, check=False)
+    return [float(length) for length in header["pixdim"][1 : 1 + min(3, len(image.shape))]]
 
 
 def _require_finite(array: NDArray[Any], file: Path, case: Case) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -179,12 +181,118 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
     ),
     "no dataset.json": (lambda raw: (raw / "dataset.json").unlink(), "dataset.json", "not found"),
     "broken dataset.json": (lambda raw: truncate(raw / "dataset.json"), "dataset.json", "cannot be read as JSON"),
+    "a link to nothing among the unlabelled": (
+        lambda raw: link_to_nothing(raw / U1),
+        U1,
+        "a link to moved.nii.gz, which is not there; repair or remove it",
+    ),
+    "a link to nothing among the labelled": (
+        lambda raw: link_to_nothing(raw / "imagesTr/train_01_0000.nii.gz"),
+        "imagesTr/train_01_0000.nii.gz",
+        "a link to moved.nii.gz, which is not there",
+    ),
+    "a folder named like an image": (
+        lambda raw: (raw / "imagesUl/new_0000.nii.gz").mkdir(),
+        "imagesUl/new_0000.nii.gz",
+        "is no file, but named like an image",
+    ),
+    "fewer labelled cases than named": (
+        lambda raw: edit_json(raw, numTraining=3),
+        "dataset.json",
+        "numTraining is 3, but 2 labelled cases were found",
+    ),
+    "the channel is forgotten": (
+        lambda raw: forget_channels(raw),
+        "imagesUl/vol_0007.nii.gz",
+        "if it belongs to the name of the case, add _0000 before .nii.gz",
+    ),
+    "another ending": (
+        lambda raw: edit_json(raw, file_ending=".nrrd"),
+        "imagesTr",
+        "no labelled images that end in .nrrd, but files that end in .nii.gz; correct file_ending",
+    ),
+    "channel_names is a list": (
+        lambda raw: edit_json(raw, channel_names=["MR", "CT"]),
+        "dataset.json",
+        "channel_names must be an object of numbers and names",
+    ),
+    "numTraining is a text": (
+        lambda raw: edit_json(raw, numTraining="2"),
+        "dataset.json",
+        "numTraining must be the number",
+    ),
+    "file_ending is a list": (lambda raw: edit_json(raw, file_ending=[".nii"]), "dataset.json", "file_ending must be"),
+    "labels is a list": (lambda raw: edit_json(raw, labels=["a"]), "dataset.json", "labels must be an object"),
+    "a gap in the labels": (
+        lambda raw: edit_json(raw, labels={"background": 0, "a": 1, "b": 3}),
+        "dataset.json",
+        "labels have the values 0, 1, 3, without 2; nnU-Net wants consecutive values",
+    ),
+    "a value twice": (
+        lambda raw: edit_json(raw, labels={"background": 0, "a": 1, "also_a": 1}),
+        "dataset.json",
+        "the labels a and also_a have the same value 1",
+    ),
+    "an order of regions of other values": (
+        lambda raw: edit_json(raw, labels={"background": 0, "whole": [1, 2], "core": [2]}, regions_class_order=[1, 3]),
+        "dataset.json",
+        "regions_class_order has the value 3, which no label has; it needs one for each of whole, core",
+    ),
+    "a short order of regions": (
+        lambda raw: edit_json(raw, labels={"background": 0, "whole": [1, 2], "core": [2]}, regions_class_order=[1]),
+        "dataset.json",
+        "regions_class_order has 1 values; it needs one for each of whole, core",
+    ),
+    "label of another spacing": (
+        lambda raw: write_image(raw / "labelsTr/train_00.nii.gz", np.ones(SHAPE, np.uint8), spacing=(3.0, 0.5, 0.5)),
+        "labelsTr/train_00.nii.gz",
+        "spacing 3 0.5 0.5, but the image of case train_00 has 1 1 1; a label map has to lie on the grid of the image",
+    ),
+    "label of another origin": (
+        lambda raw: move(raw / "labelsTr/train_00.nii.gz"),
+        "labelsTr/train_00.nii.gz",
+        "origin 5 0 0, but the image of case train_00 has 0 0 0",
+    ),
+    "a spacing of 0 in the header": (
+        lambda raw: set_spacing(raw / U0, 0.0),
+        U0,
+        "case unlabelled_00 has a spacing of 0 x 1 x 1 mm in its header; it must be positive and finite",
+    ),
+    "a spacing that is not a number": (
+        lambda raw: set_spacing(raw / U0, float("nan")),
+        U0,
+        "a spacing of nan x 1 x 1 mm",
+    ),
     "labels of a wrong form": (
         lambda raw: edit_json(raw, labels={"background": 0, "a": [1, 2], "b": 1}),
         "dataset.json",
         "labels are not nnU-Net's format",
     ),
 }
+
+
+def forget_channels(raw: Path) -> None:
+    """A case whose name ends in a number, in one file without a channel."""
+    (raw / "imagesUl/unlabelled_01_0001.nii.gz").unlink()
+    (raw / "imagesUl/unlabelled_01_0000.nii.gz").rename(raw / "imagesUl/vol_0007.nii.gz")
+
+
+def link_to_nothing(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("moved.nii.gz")
+
+
+def move(file: Path) -> None:
+    moved = SimpleITK.ReadImage(str(file))
+    moved.SetOrigin((5.0, 0.0, 0.0))
+    SimpleITK.WriteImage(moved, str(file))
+
+
+def set_spacing(file: Path, length: float) -> None:
+    """Write the first of pixdim's lengths in a NIfTI-1 header (bytes 80 to 83)."""
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[80:84] = struct.pack("<f", length)
+    file.write_bytes(gzip.compress(bytes(content)))
 
 
 def write_4d(file: Path) -> None:
@@ -194,7 +302,7 @@ def write_4d(file: Path) -> None:
 
 
 def snapshot(folder: Path) -> dict[Path, int]:
-    return {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    return {file: file.lstat().st_mtime_ns for file in folder.rglob("*")}
 
 
 @pytest.mark.parametrize("mistake", list(MISTAKES))

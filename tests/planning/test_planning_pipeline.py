@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -13,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.entry_points.plan_and_preprocess import main
 from nnunet_sfr.pipeline.options import PLANS_OF_PLANNERS
-from nnunet_sfr.planning import fingerprint
+from nnunet_sfr.planning import fingerprint, pipeline
 from nnunet_sfr.planning.planners import ExperimentPlannerCPU, default_plans_name, find_planner
 from tests.tiny_dataset import NAME, make_raw_dataset
 from tests.tiny_project import nnunet_folders
@@ -149,10 +150,11 @@ def test_a_configuration_that_the_plan_has_not(
 
 
 def test_nnunets_integrity_check_can_be_asked_for(preprocessed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dataset_json = preprocessed.parents[1] / "nnUNet_raw" / NAME / "dataset.json"
-    dataset_json.write_text(dataset_json.read_text().replace('"numTraining": 2', '"numTraining": 5'))
-    assert main([*TINY, "--verify_dataset_integrity"]) == 1
-    assert "Did not find the expected number of training cases (5). Found 2" in capsys.readouterr().err
+    found = AssertionError("Some images have errors")
+    with mock.patch.object(pipeline, "verify_dataset_integrity", side_effect=found) as check:
+        assert main([*TINY, "--verify_dataset_integrity"]) == 1
+    assert check.call_args.args[0] == str(preprocessed.parents[1] / "nnUNet_raw" / NAME)
+    assert "nnU-Net's verify_dataset_integrity found: Some images have errors" in capsys.readouterr().err
 
 
 def test_find_planner_knows_nnunets_and_ours() -> None:
