@@ -64,6 +64,21 @@ def augmented(loader: nnUNetDataLoader, *, num_processes: int, pin_memory: bool)
     return stream
 
 
+SHORTEST_AXIS_TO_BLUR = 4
+"""nnU-Net's blur reflects up to three voxels at each end, and torch reflects fewer voxels than there are."""
+
+
+def without_blur(transforms: ComposeTransforms) -> ComposeTransforms:
+    """nnU-Net's transforms for patches with an axis that is too short for its blur, as those of single slices."""
+    return ComposeTransforms(
+        [
+            transform
+            for transform in transforms.transforms
+            if not (isinstance(transform, RandomTransform) and isinstance(transform.transform, GaussianBlurTransform))
+        ]
+    )
+
+
 def without_timing(transform: BasicTransform) -> BasicTransform:
     """Keep the blur from choosing its convolution by a stopwatch.
 

@@ -13,7 +13,7 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_sfr.data.datasets import Cases
-from nnunet_sfr.data.loaders import augmented, without_timing
+from nnunet_sfr.data.loaders import SHORTEST_AXIS_TO_BLUR, augmented, without_blur, without_timing
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_stage.bezier import BezierCurveTransform
 from nnunet_sfr.sam_stage.shift import RandomShiftTransform
@@ -82,6 +82,8 @@ def _augmentation(dataset: SFRDataset) -> tuple[BasicTransform, Any]:
         regions=None,
         ignore_label=dataset.label_manager.ignore_label,
     )
+    if min(patch_size) < SHORTEST_AXIS_TO_BLUR:
+        transforms = without_blur(transforms)
     settings = dataset.settings.fine_tuning
     extras = [RandomShiftTransform(settings.shift_fraction), BezierCurveTransform(settings.bezier_probability)]
     return ComposeTransforms([without_timing(transforms), *extras]), initial_patch_size
