@@ -145,16 +145,44 @@ class SAMModel:
     needs_gpu: bool = False
     """Whether fine-tuning it as planned takes too long on a CPU."""
 
-    def batch(self, canvas_size: int) -> dict[str, int]:
-        """The setting ``batch_size`` for a canvas of this side in pixels, where it differs from the planned one."""
-        planned = self.fine_tuning.get("batch_size")
-        if self.batch_pixels is None or planned is None or planned * canvas_size**2 <= self.batch_pixels:
-            return {}
-        return {"batch_size": max(SMALLEST_BATCH, self.batch_pixels // canvas_size**2)}
+    def batch_size(self, planned: int, canvas_size: int) -> int:
+        """The setting ``batch_size`` for a canvas of this side in pixels: the planned one, or fewer."""
+        if self.batch_pixels is None:
+            return planned
+        return min(planned, max(SMALLEST_BATCH, self.batch_pixels // canvas_size**2))
 
 
-_SEGMENT_ANYTHING = Download(url="https://dl.fbaipublicfiles.com/segment_anything/")
 _ORIGINAL_CANVAS = Canvas(step=1024, largest=1024)
+"""That of SAM's pre-training."""
+_VIT_B = ViTSizes(embed_dim=768, depth=12, num_heads=12, global_blocks=(2, 5, 8, 11))
+FEW_STEPS = {
+    "iterations": 400,
+    "batch_size": 4,
+    "warmup_iterations": 20,
+    "weight_decay": 0.05,
+    "max_gradient_norm": 1.0,
+    "validation_every": 200,
+}
+"""Settings of fine-tuning for a small model, and for a mask decoder alone."""
+
+
+def _segment_anything(name: str, encoder: ViTSizes, file: str, sha256: str) -> SAMModel:
+    """One of the models that SAM was published with."""
+    return SAMModel(
+        name=name,
+        summary=f"SAM's ViT-{name[-1].upper()} as published, fetched once; wants a GPU",
+        backbone="vit",
+        encoder=encoder,
+        stride=encoder.patch_size,
+        canvas=_ORIGINAL_CANVAS,
+        intensities="as_preprocessed",
+        weights=Weights(
+            file=file, sha256=sha256, source=Download(url="https://dl.fbaipublicfiles.com/segment_anything/")
+        ),
+        adaptation="lora",
+        needs_gpu=True,
+    )
+
 
 _RECORDS = (
     SAMModel(
@@ -175,14 +203,7 @@ _RECORDS = (
             ),
         ),
         adaptation="decoder",
-        fine_tuning={
-            "iterations": 400,
-            "batch_size": 4,
-            "warmup_iterations": 20,
-            "weight_decay": 0.05,
-            "max_gradient_norm": 1.0,
-            "validation_every": 200,
-        },
+        fine_tuning=FEW_STEPS,
         batch_pixels=4 * 256**2,
     ),
     SAMModel(
@@ -197,20 +218,13 @@ _RECORDS = (
             file="mobile_sam.pt", source=GivenFile(where="https://github.com/ChaoningZhang/MobileSAM (weights)")
         ),
         adaptation="decoder",
-        fine_tuning={
-            "iterations": 400,
-            "batch_size": 4,
-            "warmup_iterations": 20,
-            "weight_decay": 0.05,
-            "max_gradient_norm": 1.0,
-            "validation_every": 200,
-        },
+        fine_tuning=FEW_STEPS,
     ),
     SAMModel(
         name="medsam",
         summary="MedSAM: SAM's ViT-B, trained on medical images; weights given as a file, wants a GPU",
         backbone="vit",
-        encoder=ViTSizes(embed_dim=768, depth=12, num_heads=12, global_blocks=(2, 5, 8, 11)),
+        encoder=_VIT_B,
         stride=16,
         canvas=_ORIGINAL_CANVAS,
         intensities="zero_to_one",
@@ -220,53 +234,23 @@ _RECORDS = (
         adaptation="lora",
         needs_gpu=True,
     ),
-    SAMModel(
-        name="vit_b",
-        summary="SAM's ViT-B as published, fetched once; wants a GPU",
-        backbone="vit",
-        encoder=ViTSizes(embed_dim=768, depth=12, num_heads=12, global_blocks=(2, 5, 8, 11)),
-        stride=16,
-        canvas=_ORIGINAL_CANVAS,
-        intensities="as_preprocessed",
-        weights=Weights(
-            file="sam_vit_b_01ec64.pth",
-            sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-            source=_SEGMENT_ANYTHING,
-        ),
-        adaptation="lora",
-        needs_gpu=True,
+    _segment_anything(
+        "vit_b",
+        _VIT_B,
+        "sam_vit_b_01ec64.pth",
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
     ),
-    SAMModel(
-        name="vit_l",
-        summary="SAM's ViT-L as published, fetched once; wants a GPU",
-        backbone="vit",
-        encoder=ViTSizes(embed_dim=1024, depth=24, num_heads=16, global_blocks=(5, 11, 17, 23)),
-        stride=16,
-        canvas=_ORIGINAL_CANVAS,
-        intensities="as_preprocessed",
-        weights=Weights(
-            file="sam_vit_l_0b3195.pth",
-            sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-            source=_SEGMENT_ANYTHING,
-        ),
-        adaptation="lora",
-        needs_gpu=True,
+    _segment_anything(
+        "vit_l",
+        ViTSizes(embed_dim=1024, depth=24, num_heads=16, global_blocks=(5, 11, 17, 23)),
+        "sam_vit_l_0b3195.pth",
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
     ),
-    SAMModel(
-        name="vit_h",
-        summary="SAM's ViT-H as published, fetched once; wants a GPU",
-        backbone="vit",
-        encoder=ViTSizes(embed_dim=1280, depth=32, num_heads=16, global_blocks=(7, 15, 23, 31)),
-        stride=16,
-        canvas=_ORIGINAL_CANVAS,
-        intensities="as_preprocessed",
-        weights=Weights(
-            file="sam_vit_h_4b8939.pth",
-            sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-            source=_SEGMENT_ANYTHING,
-        ),
-        adaptation="lora",
-        needs_gpu=True,
+    _segment_anything(
+        "vit_h",
+        ViTSizes(embed_dim=1280, depth=32, num_heads=16, global_blocks=(7, 15, 23, 31)),
+        "sam_vit_h_4b8939.pth",
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
     ),
     SAMModel(
         # Tokens of 8 pixels keep the detail of small tiles: raw maps have half the canvas's size, not a quarter.

@@ -237,12 +237,11 @@ def make_sfr_plan(
     model, adaptation = find_model(sam.model), find_adaptation(sam.adaptation)
     slice_axis = choose_slice_axis(manager.spacing, plans_manager.transpose_forward)
     stitching = choose_stitching(model, extent, manager.patch_size, slice_axis=slice_axis)
+    fine_tuning = FineTuningSettings(**{**model.fine_tuning, **adaptation.fine_tuning})
     return SFRConfiguration(
         stitching=stitching,
         sam=sam,
-        fine_tuning=FineTuningSettings(
-            **{**model.fine_tuning, **model.batch(stitching.canvas_size), **adaptation.fine_tuning}
-        ),
+        fine_tuning=replace(fine_tuning, batch_size=model.batch_size(fine_tuning.batch_size, stitching.canvas_size)),
         derived_from=derived_from(plans_manager.plans, manager.configuration),
     )
 

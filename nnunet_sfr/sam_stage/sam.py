@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from nnunet_sfr.sam_models import DecoderSizes, SAMModel, find_model
 from nnunet_sfr.sam_stage.backbones import find_backbone
+from nnunet_sfr.sam_stage.backbones.backbone import check_stride
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
 UNUSED_MODULES = (
@@ -199,8 +200,7 @@ def build_sam(model: str | SAMModel, *, input_size: int, in_channels: int, num_c
         ValueError: an unknown name, or a number that does not fit.
     """
     record = find_model(model) if isinstance(model, str) else model
-    if input_size < record.stride or input_size % record.stride:
-        raise ValueError(f"the canvas must be a multiple of {record.name}'s stride, {record.stride}; got {input_size}")
+    check_stride(record, record.stride, input_size)
     if in_channels < 1:
         raise ValueError(f"in_channels must be at least 1, got {in_channels}")
     if num_classes < 2:

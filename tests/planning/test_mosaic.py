@@ -177,10 +177,6 @@ def test_canvas_and_patch_follow_the_axis_of_the_slices() -> None:
 
 
 def test_a_batch_has_fewer_large_canvases() -> None:
-    assert [LITE_MEDSAM.batch(canvas) for canvas in (64, 256, 320, 512)] == [
-        {},
-        {},
-        {"batch_size": 2},
-        {"batch_size": 2},
-    ]
-    assert MODELS["vit_b"].batch(1024) == {}
+    assert [LITE_MEDSAM.batch_size(4, canvas) for canvas in (64, 256, 320, 512)] == [4, 4, 2, 2]
+    assert LITE_MEDSAM.batch_size(1, 512) == 1
+    assert MODELS["vit_b"].batch_size(4, 1024) == 4

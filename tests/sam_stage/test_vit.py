@@ -66,7 +66,7 @@ def test_positions_start_as_a_vit_does() -> None:
 
 @pytest.mark.parametrize("size", [40, 8, 0])
 def test_canvases_that_do_not_fit(size: int) -> None:
-    with pytest.raises(ValueError, match=f"multiple of small's patch, 16; got {size}"):
+    with pytest.raises(ValueError, match=f"multiple of small's stride, 16; got {size}"):
         BACKBONE.build(SMALL_VIT, size, 3)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nnunet_sfr.sam_models import FEW_STEPS
 from nnunet_sfr.sam_stage.adaptations.adaptation import Adaptation, NoSettings
 
 if TYPE_CHECKING:
@@ -19,4 +20,5 @@ DECODER = Adaptation(
     summary="the mask decoder alone (MedSAM v1); every image is embedded once",
     prepare=prepare,
     frozen_encoder=True,
+    fine_tuning=FEW_STEPS,
 )

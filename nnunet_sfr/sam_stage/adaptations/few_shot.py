@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nnunet_sfr.sam_models import FEW_STEPS
 from nnunet_sfr.sam_stage.adaptations.adaptation import Adaptation
 
 if TYPE_CHECKING:
@@ -36,4 +37,5 @@ FEW_SHOT = Adaptation(
     settings=FewShotSettings,
     prepare=prepare,
     frozen_encoder=True,
+    fine_tuning=FEW_STEPS,
 )

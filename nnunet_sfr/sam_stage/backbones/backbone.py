@@ -37,3 +37,15 @@ class Backbone:
 
     for_inference: Callable[[nn.Module], nn.Module]
     """A copy without gradients that computes the same (within rounding) in less time."""
+
+
+def check_stride(model: SAMModel, stride: int, input_size: int) -> None:
+    """Compare the stride that an encoder's sizes give with the record's and with the canvas.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    if stride != model.stride:
+        raise ValueError(f"{model.name}: its encoder has a stride of {stride}, not {model.stride}")
+    if input_size < stride or input_size % stride:
+        raise ValueError(f"the canvas must be a multiple of {model.name}'s stride, {stride}; got {input_size}")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nnunet_sfr.sam_models import SAMModel, TinyViTSizes
-from nnunet_sfr.sam_stage.backbones.backbone import Backbone
+from nnunet_sfr.sam_stage.backbones.backbone import Backbone, check_stride
 from nnunet_sfr.sam_stage.layers.frozen_encoder import FrozenEncoder
 from nnunet_sfr.sam_stage.layers.split_qkv import fuse_projections
 
@@ -123,10 +123,7 @@ def build(model: SAMModel, input_size: int, channels: int) -> TinyViTEncoder:
         raise ValueError(f"{model.name}: tiny_vit needs TinyViTSizes, got {type(sizes).__name__}")
     # two convolutions in the stem, and a merge of stride 2 before each stage but the first and the last
     stride = sizes.stem_stride**2 * 2 ** (len(sizes.depths) - 2)
-    if stride != model.stride:
-        raise ValueError(f"{model.name}: its encoder has a stride of {stride}, not {model.stride}")
-    if input_size < stride or input_size % stride:
-        raise ValueError(f"the canvas must be a multiple of {model.name}'s stride, {stride}; got {input_size}")
+    check_stride(model, stride, input_size)
     return TinyViTEncoder(sizes, channels=channels, dim=model.decoder.dim)
 
 

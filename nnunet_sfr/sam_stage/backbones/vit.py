@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_sfr.sam_models import SAMModel, ViTSizes
-from nnunet_sfr.sam_stage.backbones.backbone import Backbone
+from nnunet_sfr.sam_stage.backbones.backbone import Backbone, check_stride
 from nnunet_sfr.sam_stage.layers.frozen_encoder import FrozenEncoder
 from nnunet_sfr.sam_stage.layers.relative_attention import RelativeAttention
 from nnunet_sfr.sam_stage.layers.split_qkv import fuse_projections
@@ -39,10 +39,7 @@ def build(model: SAMModel, input_size: int, channels: int) -> ImageEncoderViT:
     if not isinstance(sizes, ViTSizes):
         raise ValueError(f"{model.name}: vit needs ViTSizes, got {type(sizes).__name__}")
     patch = sizes.patch_size
-    if patch != model.stride:
-        raise ValueError(f"{model.name}: its encoder has a stride of {patch}, not {model.stride}")
-    if input_size < patch or input_size % patch:
-        raise ValueError(f"the canvas must be a multiple of {model.name}'s patch, {patch}; got {input_size}")
+    check_stride(model, patch, input_size)
     encoder = ImageEncoderViT(
         img_size=input_size,
         patch_size=patch,
