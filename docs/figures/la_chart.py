@@ -1,7 +1,7 @@
 """Draw the bar chart of the left-atrium benchmark: ``python docs/figures/la_chart.py``.
 
 Bars are means over seeds, whiskers their standard deviation, dots the seeds. The numbers are those that
-``benchmarks/la.py --update-readme`` wrote into ``benchmarks/results/``.
+``benchmarks/la.py --update-readme`` wrote into ``benchmarks/results/``, a file for each number of labelled cases.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draw; the exit code is 1 for a mistake of the user."""
     options = _parser().parse_args(arguments)
     try:
-        figure = draw(read_json(options.results, "run benchmarks/la.py --update-readme first"))
+        files = options.results or sorted(RESULTS.glob("la_*.json"), key=_labelled)
+        figure = draw([read_json(file, "run benchmarks/la.py --update-readme first") for file in files])
         with replacing(options.output) as temporary:
             figure.savefig(temporary, dpi=DPI)
     except UserError as error:
@@ -49,24 +50,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def draw(results: Mapping[str, Any]) -> Figure:
-    """The chart of one study.
+def draw(studies: Sequence[Mapping[str, Any]]) -> Figure:
+    """The chart of one or several studies.
 
     Args:
-        results: ``study``, and for each trainer, metric and seed the mean over the test cases.
+        studies: each with ``study``, and for each trainer, metric and seed the mean over the test cases.
     """
-    trainers = results["trainers"]
+    trainers = {
+        f"{trainer}, {results['study']['labelled']} labelled": values
+        for results in studies
+        for trainer, values in results["trainers"].items()
+    }
     figure = Figure(figsize=(WIDTH, MARGIN + LINE_HEIGHT * len(trainers)), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (metric, title, number) in zip(panels, PANELS, strict=True):
         _draw_metric(axes, {trainer: list(values[metric].values()) for trainer, values in trainers.items()}, number)
         axes.set_title(title, fontsize=11)
-    study = results["study"]
+    study = studies[0]["study"]
     spacing = "planned spacing" if study["spacing"] is None else f"{study['spacing']:g} mm"
-    figure.suptitle(
-        f"Left atrium, {study['labelled']} labelled, {spacing}, {study['iterations']} iterations each", fontsize=12
-    )
+    figure.suptitle(f"Left atrium, {spacing}, {study['iterations']} iterations each", fontsize=12)
     return figure
 
 
@@ -88,17 +91,20 @@ def _draw_metric(axes: Axes, values: Mapping[str, Sequence[float]], number: str)
 
 def colour_of(trainer: str) -> str:
     """By where the trainer's labels come from."""
-    if trainer == "nnUNetTrainer":
+    if trainer.split(",")[0] == "nnUNetTrainer":
         return STOCK_COLOUR
     return next(colour for part, colour in COLOURS.items() if part in trainer)
+
+
+def _labelled(file: Path) -> int:
+    return int(file.name.split("_")[1])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="docs/figures/la_chart.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = RESULTS / "la_4_labelled_2.5mm.json"
-    parser.add_argument("results", type=Path, nargs="?", default=default, help=f"numbers of a study ({default.name})")
+    parser.add_argument("results", type=Path, nargs="*", help="numbers of studies (all in benchmarks/results)")
     parser.add_argument("--output", type=Path, default=IMAGE, help=f"PNG to write ({IMAGE.name})")
     return parser
 
