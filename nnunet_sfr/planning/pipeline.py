@@ -19,15 +19,16 @@ from nnunet_sfr.dataset import open_dataset, resolve_dataset_name
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import SFRPaths, nnunet_root
-from nnunet_sfr.planning.fingerprint import update_fingerprint
+from nnunet_sfr.planning.fingerprint import OWN_KEY, update_fingerprint
 from nnunet_sfr.planning.mosaic import choose_slice_axis, choose_stitching, data_extent
 from nnunet_sfr.planning.planners import check_target_spacing, default_plans_name, find_planner, plan
+from nnunet_sfr.planning.schedule import choose_fine_tuning
 from nnunet_sfr.planning.wanted_sam import NOTHING_WANTED, WantedSAM
 from nnunet_sfr.plans import SFRConfiguration, derived_from, load_configuration, save_configuration
 from nnunet_sfr.sam_models import DEFAULT_MODEL, find_model
 from nnunet_sfr.sam_stage.adaptations import find_adaptation
 from nnunet_sfr.sam_stage.weights import require_weights
-from nnunet_sfr.settings import FineTuningSettings, SAMSettings
+from nnunet_sfr.settings import SAMSettings
 
 
 def plan_and_preprocess(
@@ -237,11 +238,10 @@ def make_sfr_plan(
     model, adaptation = find_model(sam.model), find_adaptation(sam.adaptation)
     slice_axis = choose_slice_axis(manager.spacing, plans_manager.transpose_forward)
     stitching = choose_stitching(model, extent, manager.patch_size, slice_axis=slice_axis)
-    fine_tuning = FineTuningSettings(**{**model.fine_tuning, **adaptation.fine_tuning})
     return SFRConfiguration(
         stitching=stitching,
         sam=sam,
-        fine_tuning=replace(fine_tuning, batch_size=model.batch_size(fine_tuning.batch_size, stitching.canvas_size)),
+        fine_tuning=choose_fine_tuning(model, adaptation, stitching.canvas_size, fingerprint[OWN_KEY]["num_labelled"]),
         derived_from=derived_from(plans_manager.plans, manager.configuration),
     )
 

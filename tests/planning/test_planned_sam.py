@@ -70,11 +70,11 @@ def test_the_default(preprocessed: Path) -> None:
 
 
 def test_what_the_records_say_is_written(preprocessed: Path, weights: Path) -> None:
-    """mobile_sam's own canvas, adaptation and schedule, and a checkpoint that is found from any folder."""
+    """mobile_sam's own canvas and adaptation, a schedule for two labelled cases, a checkpoint found from any folder."""
     assert plan("-sam", "mobile_sam", "-checkpoint", str(weights)) == 0
     assert (sam().model, sam().adaptation, sam().checkpoint) == ("mobile_sam", "decoder", str(weights))
     assert open_dataset(42, "3d_fullres", PLANS).settings.stitching.canvas_size == 1024
-    assert (fine_tuning().iterations, fine_tuning().batch_size, fine_tuning().max_gradient_norm) == (400, 4, 1.0)
+    assert (fine_tuning().iterations, fine_tuning().batch_size, fine_tuning().max_gradient_norm) == (566, 4, 1.0)
 
 
 def test_a_checkpoint_is_written_with_its_whole_path(

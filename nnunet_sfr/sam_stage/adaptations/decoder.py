@@ -21,4 +21,5 @@ DECODER = Adaptation(
     prepare=prepare,
     frozen_encoder=True,
     fine_tuning=FEW_STEPS,
+    steps_grow=True,
 )

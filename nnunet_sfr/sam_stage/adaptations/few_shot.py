@@ -38,4 +38,5 @@ FEW_SHOT = Adaptation(
     prepare=prepare,
     frozen_encoder=True,
     fine_tuning=FEW_STEPS,
+    steps_grow=True,
 )

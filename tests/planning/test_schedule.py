@@ -1,0 +1,32 @@
+"""Steps and batches of SAM's fine-tuning, as planning chooses them."""
+
+from __future__ import annotations
+
+import pytest
+
+from nnunet_sfr.planning.schedule import choose_fine_tuning
+from nnunet_sfr.sam_models import MODELS
+from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
+
+LITE_MEDSAM = MODELS["lite_medsam"]
+
+
+@pytest.mark.parametrize(("labelled", "iterations"), [(1, 400), (2, 566), (4, 800), (16, 1600), (1000, 6000)])
+def test_a_decoder_takes_more_steps_for_more_cases(labelled: int, iterations: int) -> None:
+    for adaptation in ("decoder", "few_shot"):
+        for model in ("lite_medsam", "vit_b"):
+            chosen = choose_fine_tuning(MODELS[model], ADAPTATIONS[adaptation], 256, labelled)
+            assert chosen.iterations == iterations
+
+
+def test_other_schedules_are_the_records() -> None:
+    assert choose_fine_tuning(MODELS["vit_b"], ADAPTATIONS["lora"], 1024, 16).iterations == 6000
+    assert choose_fine_tuning(MODELS["vit_tiny"], ADAPTATIONS["full"], 256, 16).iterations == 2000
+    assert choose_fine_tuning(LITE_MEDSAM, ADAPTATIONS["lora"], 256, 16).iterations == 400
+
+
+def test_large_canvases_come_in_smaller_batches() -> None:
+    batches = [
+        choose_fine_tuning(LITE_MEDSAM, ADAPTATIONS["decoder"], canvas, 1).batch_size for canvas in (64, 256, 512)
+    ]
+    assert batches == [4, 4, 2]
