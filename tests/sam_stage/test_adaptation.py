@@ -163,6 +163,7 @@ def test_fresh_adapter_changes_nothing(small: SAMModel, settings: SAMSettings) -
     torch.testing.assert_close(sam(images), before, rtol=1e-5, atol=1e-6)
 
 
+@torch.no_grad()  # attention that wants a gradient takes another path
 def test_fresh_lora_equals_the_split_network_bit_for_bit(small: SAMModel) -> None:
     sam = build(small)
     adapt(sam, LORA)

@@ -13,21 +13,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
-from nnunet_sfr.sam_stage import processes
-from nnunet_sfr.sam_stage.finetuning import fine_tune
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import FINAL_ADAPTER
 from tests.tiny_project import change_settings
 
-CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
-def on_two_processes(project: SFRDataset) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+LAUNCHER = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
+
+
+def fine_tuned(project: SFRDataset, *launcher: str) -> subprocess.CompletedProcess[str]:
+    """In processes of their own: accelerate keeps its first precision for as long as a process lives."""
     script = ["-m", "tests.sam_stage.fine_tune_small", project.paths.dataset_name, project.paths.plans_name]
     return subprocess.run(
-        [*launcher, *script],
+        [sys.executable, *launcher, *script],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -37,31 +37,32 @@ def on_two_processes(project: SFRDataset) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_two_processes_equal_one(pretrained_project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_equal_one(pretrained_project: SFRDataset) -> None:
     """The whole command: views shared out, batches of four shared, Dice over both halves, gradients added up."""
-    monkeypatch.setattr(processes, "low_precision", lambda device: None)
     settings = {"iterations": 6, "batch_size": 4, "max_gradient_norm": 1.0, "validation_every": 3}
     change_settings(pretrained_project, {"fine_tuning": settings})
     project = open_dataset(pretrained_project.paths.dataset_name, "3d_fullres", pretrained_project.paths.plans_name)
-    one = load_file(fine_tune(project, "all", CPU) / FINAL_ADAPTER)
     folder = project.paths.sam_stage("all")
+    alone = fine_tuned(project)
+    assert alone.returncode == 0, alone.stderr
+    one = load_file(folder / FINAL_ADAPTER)
     for file in [*folder.iterdir(), *project.paths.sam_views.rglob("*.safetensors")]:
         file.unlink()
-    finished = on_two_processes(project)
+    finished = fine_tuned(project, *LAUNCHER)
     assert finished.returncode == 0, finished.stderr
     two = load_file(folder / FINAL_ADAPTER)
     assert two.keys() == one.keys()
     # attention does not feel the bias of its keys: their gradients are rounding errors, and Adam makes steps of them
     felt = {name: value for name, value in one.items() if not name.endswith("k_proj.bias")}
     distances = {name: float((two[name] - value).abs().max()) for name, value in felt.items()}
-    # single precision adds up in another order; a step moves a weight by up to the learning rate, 1e-3
-    assert max(distances.values()) < 1e-5, max(distances, key=lambda name: distances[name])
+    # single precision adds up in another order; each of the steps moves a weight by up to the learning rate, 1e-3
+    assert max(distances.values()) < 1e-4, max(distances, key=lambda name: distances[name])
     assert any(distances.values()), "it ran again"
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(pretrained_project: SFRDataset) -> None:
     change_settings(pretrained_project, {"fine_tuning": {"batch_size": 3}})
-    finished = on_two_processes(pretrained_project)
+    finished = fine_tuned(pretrained_project, *LAUNCHER)
     assert finished.returncode != 0
     assert "error: fine_tuning.batch_size 3 cannot be shared by 2 processes" in finished.stderr
 
