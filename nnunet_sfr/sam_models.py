@@ -170,7 +170,7 @@ def _segment_anything(name: str, encoder: ViTSizes, file: str, sha256: str) -> S
     """One of the models that SAM was published with."""
     return SAMModel(
         name=name,
-        summary=f"SAM's ViT-{name[-1].upper()} as published, fetched once; wants a GPU",
+        summary=f"SAM's ViT-{name[-1].upper()} as published, fetched once, wants a GPU",
         backbone="vit",
         encoder=encoder,
         stride=encoder.patch_size,
@@ -187,7 +187,7 @@ def _segment_anything(name: str, encoder: ViTSizes, file: str, sha256: str) -> S
 _RECORDS = (
     SAMModel(
         name="lite_medsam",
-        summary="LiteMedSAM: TinyViT, distilled from MedSAM on medical images; runs on a CPU",
+        summary="LiteMedSAM: TinyViT, distilled from MedSAM on medical images, runs on a CPU",
         backbone="tiny_vit",
         encoder=TinyViTSizes(stem_kernel=1, stem_stride=1),
         stride=4,
@@ -208,7 +208,7 @@ _RECORDS = (
     ),
     SAMModel(
         name="mobile_sam",
-        summary="MobileSAM: TinyViT, distilled from SAM on photographs; weights given as a file",
+        summary="MobileSAM: TinyViT, distilled from SAM on photographs, weights given as a file",
         backbone="tiny_vit",
         encoder=TinyViTSizes(stem_kernel=3, stem_stride=2),
         stride=16,
@@ -222,7 +222,7 @@ _RECORDS = (
     ),
     SAMModel(
         name="medsam",
-        summary="MedSAM: SAM's ViT-B, trained on medical images; weights given as a file, wants a GPU",
+        summary="MedSAM: SAM's ViT-B, trained on medical images, weights given as a file, wants a GPU",
         backbone="vit",
         encoder=_VIT_B,
         stride=16,
@@ -255,7 +255,7 @@ _RECORDS = (
     SAMModel(
         # Tokens of 8 pixels keep the detail of small tiles: raw maps have half the canvas's size, not a quarter.
         name="vit_tiny",
-        summary="a small ViT that is trained from scratch; no weights needed, runs on a CPU",
+        summary="a small ViT that is trained from scratch, no weights needed, runs on a CPU",
         backbone="vit",
         encoder=ViTSizes(embed_dim=128, depth=4, num_heads=4, global_blocks=(1, 3), patch_size=8, window_size=8),
         decoder=DecoderSizes(dim=64, mlp_dim=256, num_heads=4, mask_prompt_channels=4, iou_head_dim=64),

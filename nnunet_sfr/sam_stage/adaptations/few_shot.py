@@ -33,7 +33,7 @@ def prepare(sam: SegmentationSAM, settings: FewShotSettings) -> None:
 
 FEW_SHOT = Adaptation(
     name="few_shot",
-    summary="the mask decoder, prompted by mean embeddings of the labelled regions; every image is embedded once",
+    summary="the mask decoder, prompted by mean embeddings of the labelled regions, every image is embedded once",
     settings=FewShotSettings,
     prepare=prepare,
     frozen_encoder=True,
