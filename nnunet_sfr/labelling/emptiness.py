@@ -1,0 +1,72 @@
+"""Where a labelling of the pool found nothing: cases without any foreground, and classes that no case has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+BACKGROUND = "0"
+
+
+@dataclass(frozen=True)
+class Emptiness:
+    """What a set of label maps does not contain.
+
+    Args:
+        cases: number of label maps.
+        empty_cases: identifiers without any foreground, sorted.
+        absent_classes: names of the classes that no label map has, in the order of their values.
+        classes: number of foreground classes.
+    """
+
+    cases: int
+    empty_cases: Sequence[str]
+    absent_classes: Sequence[str]
+    classes: int
+
+    @property
+    def mostly_empty(self) -> bool:
+        """Whether more than half of the label maps have no foreground."""
+        return 2 * len(self.empty_cases) > self.cases
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether a training on these label maps would learn that something is never there."""
+        return self.cases > 0 and (self.mostly_empty or bool(self.absent_classes))
+
+    def sentences(self) -> list[str]:
+        """What is wrong, one sentence each; none if every class occurs and every case has foreground."""
+        found = []
+        if self.absent_classes:
+            found.append(
+                f"{len(self.absent_classes)} of {self.classes} classes found in none of the {self.cases} cases: "
+                f"{', '.join(self.absent_classes)}"
+            )
+        if self.empty_cases:
+            found.append(
+                f"no foreground in {len(self.empty_cases)} of {self.cases} cases: {', '.join(self.empty_cases)}"
+            )
+        return found
+
+
+def find_emptiness(class_voxels: Mapping[str, Mapping[str, int]], class_names: Mapping[str, str]) -> Emptiness:
+    """Count what is missing.
+
+    Args:
+        class_voxels: voxels by label value (as text) of every label map, by case.
+        class_names: name of every foreground label value, which is given as text
+            (:attr:`nnunet_sfr.dataset.SFRDataset.class_names`).
+    """
+    present = {
+        label
+        for by_label in class_voxels.values()
+        for label, voxels in by_label.items()
+        if voxels and label != BACKGROUND
+    }
+    empty = [
+        case
+        for case, by_label in class_voxels.items()
+        if not any(voxels for label, voxels in by_label.items() if label != BACKGROUND)
+    ]
+    absent = [class_names[label] for label in sorted(class_names, key=int) if label not in present]
+    return Emptiness(len(class_voxels), sorted(empty), absent if class_voxels else [], len(class_names))
