@@ -90,26 +90,56 @@ class SFRDataset:
     def split(self, fold: Fold) -> tuple[list[str], list[str]]:
         """Labelled cases to train and to validate on, as nnU-Net splits them; fold ``all`` has every case in both.
 
-        nnU-Net's ``splits_final.json`` is used where it exists and made by nnU-Net's rule where not.
+        nnU-Net's ``splits_final.json`` counts where it exists, and nnU-Net's rule for making it where not. Nothing is
+        written.
+
+        Args:
+            fold: a number, or ``all``.
+
+        Returns:
+            identifiers to train on and identifiers to validate on.
 
         Raises:
             UserError: the fold cannot exist, or the labelled cases are not preprocessed.
         """
-        folder = self.paths.labelled
-        identifiers = sorted(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else []
-        if not identifiers:
-            raise UserError(f"{folder}: no preprocessed labelled cases; run sfr_plan_and_preprocess first")
+        identifiers = self._labelled_identifiers()
         if fold == "all":
             return identifiers, list(identifiers)
-        splits_file = self.paths.preprocessed / "splits_final.json"
-        if not splits_file.is_file():
+        splits_file = self._splits_file
+        if splits_file.is_file():
+            training, validation = _read_split(splits_file, fold)
+        else:
             check_fold(fold, len(identifiers))
-            write_json(generate_crossval_split(identifiers, seed=12345, n_splits=FOLDS), splits_file)
-        training, validation = _read_split(splits_file, fold)
+            made = _make_splits(identifiers)[int(fold)]
+            training, validation = made["train"], made["val"]
         missing = sorted({*training, *validation} - set(identifiers))
         if missing:
             raise UserError(f"{splits_file}: fold {fold} names {missing[0]}, which is no preprocessed labelled case")
         return training, validation
+
+    def write_split(self, fold: Fold) -> None:
+        """Keep the folds for every later step and for nnU-Net: write ``splits_final.json`` unless it exists.
+
+        Args:
+            fold: to be trained; fold ``all`` needs no file.
+
+        Raises:
+            UserError: the fold cannot exist, or the labelled cases are not preprocessed.
+        """
+        self.split(fold)
+        if fold != "all" and not self._splits_file.is_file():
+            write_json(_make_splits(self._labelled_identifiers()), self._splits_file)
+
+    @property
+    def _splits_file(self) -> Path:
+        return self.paths.preprocessed / "splits_final.json"
+
+    def _labelled_identifiers(self) -> list[str]:
+        folder = self.paths.labelled
+        identifiers = sorted(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else []
+        if not identifiers:
+            raise UserError(f"{folder}: no preprocessed labelled cases; run sfr_plan_and_preprocess first")
+        return identifiers
 
 
 def open_dataset(dataset_name_or_id: str | int, configuration: str, plans_name: str = "nnUNetPlans") -> SFRDataset:
@@ -152,6 +182,12 @@ def read_splits_file(file: Path) -> list[dict[str, Any]]:
         ]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file}: is not a list of splits as nnU-Net writes it ({error}); mend or delete it") from None
+
+
+def _make_splits(identifiers: list[str]) -> list[dict[str, list[str]]]:
+    """nnU-Net's five folds, by its own function and seed."""
+    splits = generate_crossval_split(identifiers, seed=12345, n_splits=FOLDS)
+    return [{part: [str(case) for case in split[part]] for part in ("train", "val")} for split in splits]
 
 
 def _read_split(file: Path, fold: Fold) -> tuple[list[str], list[str]]:

@@ -28,7 +28,6 @@ def check_split(dataset: SFRDataset, fold: Fold) -> list[Finding]:
     Raises:
         UserError: ``splits_final.json`` is damaged, has no such fold, or names a case that is not there.
     """
-    # without the file, split would write it
     if fold == "all" or not (dataset.paths.preprocessed / "splits_final.json").is_file():
         return []
     training, validation = dataset.split(fold)

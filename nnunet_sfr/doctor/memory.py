@@ -21,10 +21,10 @@ from nnunet_sfr.doctor.sam import empty_sam
 from nnunet_sfr.doctor.wording import GIB, gib
 from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
 from nnunet_sfr.sam_stage.examples import CanvasLogits
+from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
 from nnunet_sfr.sam_stage.layers.checkpointing import checkpoint_blocks
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import for_inference
-from nnunet_sfr.sam_stage.patches import IGNORE
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 from nnunet_sfr.settings import FineTuningSettings
@@ -57,7 +57,7 @@ def check_fine_tuning(dataset: SFRDataset, device: torch.device) -> list[Finding
     if settings.fine_tuning.activation_checkpointing and not embedded:
         checkpoint_blocks(model.sam.backbone.blocks(model.sam.image_encoder))
     batch_size = settings.fine_tuning.batch_size
-    inputs = (batch_size, *model.sam.embedding_shape) if embedded else _sam_input(dataset, batch_size)
+    inputs = (batch_size, *(model.sam.embedding_shape if embedded else _canvas(model)))
     step = _FineTuningStep(CanvasLogits(model, embedded=embedded), settings.fine_tuning, device).train()
     needed = forward_pass(step, inputs, device, gradients=True).training_peak(optimizer_states=ADAM_STATES)
     if embedded:
@@ -70,7 +70,7 @@ def check_pseudo_labelling(dataset: SFRDataset, device: torch.device) -> list[Fi
     """SAM's forward pass, and the probabilities of the largest case, which lie in main memory."""
     model = _stitched_sam(dataset)
     network = _Predicting(for_inference(model), device).eval()
-    needed = forward_pass(network, _sam_input(dataset, 1), device, gradients=False).peak
+    needed = forward_pass(network, _patch_of(dataset), device, gradients=False).peak
     largest = max(int(np.prod(shape)) for shape in volumes(dataset, read_fingerprint(dataset)))
     maps = largest * (LABELLING_BYTES_PER_CLASS * dataset.num_classes + LABELLING_BYTES)
     if device.type == "cpu":
@@ -160,16 +160,21 @@ def _stitched_sam(dataset: SFRDataset) -> StitchedSAM:
 def _embedding_peak(model: StitchedSAM, device: torch.device) -> int:
     """Bytes at the highest while one view is embedded; the encoder that is in the model stays beside the frozen one."""
     encoder = for_inference(model).sam.encoder_of_images().eval()
-    images = (1, model.sam.in_channels, model.sam.input_size, model.sam.input_size)
-    return forward_pass(encoder, images, device, gradients=False).peak + _encoder_bytes(model)
+    return forward_pass(encoder, (1, *_canvas(model)), device, gradients=False).peak + _encoder_bytes(model)
+
+
+def _canvas(model: StitchedSAM) -> tuple[int, int, int]:
+    """Shape (channels, S, S) of a stitched image."""
+    return model.sam.in_channels, model.sam.input_size, model.sam.input_size
 
 
 def _encoder_bytes(model: StitchedSAM) -> int:
     return sum(parameter.nbytes for parameter in model.sam.image_encoder.parameters())
 
 
-def _sam_input(dataset: SFRDataset, batch_size: int) -> tuple[int, ...]:
-    return (batch_size, dataset.num_input_channels, *dataset.settings.stitching.patch_size)
+def _patch_of(dataset: SFRDataset) -> tuple[int, ...]:
+    """Shape (1, channels, D, H, W) of what SAM labels at a time."""
+    return (1, dataset.num_input_channels, *dataset.settings.stitching.patch_size)
 
 
 class _FineTuningStep(nn.Module):

@@ -39,7 +39,7 @@ def ensure_split(project: Project) -> None:
         from nnunet_sfr.dataset import open_dataset
 
         options = project.options
-        open_dataset(options.dataset_name, options.configuration, options.plans).split(options.fold)
+        open_dataset(options.dataset_name, options.configuration, options.plans).write_split(options.fold)
 
 
 class Plan(Step):

@@ -12,7 +12,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunet_sfr.canvas import UNSCALED, Scale
 from nnunet_sfr.report.pictures import Colours, draw_labels, to_grey
 from nnunet_sfr.report.target import Voxel
-from nnunet_sfr.sam_stage.patches import IGNORE
+from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
 SIDE = 768

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from nnunet_sfr.data.datasets import Cases, image_hash
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
-from nnunet_sfr.sam_stage.intensities import after_augmentation, intensities_of
-from nnunet_sfr.sam_stage.patches import IGNORE, labelled_patches, target_labels
+from nnunet_sfr.sam_stage.intensities import intensities_of
+from nnunet_sfr.sam_stage.labelled_canvas import labelled_canvas
+from nnunet_sfr.sam_stage.patches import labelled_patches
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 from nnunet_sfr.sam_stage.views import ViewStore
 from nnunet_sfr.settings import FineTuningSettings
@@ -111,9 +112,9 @@ class ViewMaker:
         before = random_state()
         with torch.inference_mode():
             for identifier, index in tqdm(todo, desc="Embedding labelled views", mininterval=1, disable=part > 0):
-                images, target = self._view(identifier, index)
-                embedding = self._encoder(self._geometry.stitch(images.to(self._device)))
-                self.store.write(self._folder_of[identifier], index, embedding[0], target)
+                canvas, target = self._view(identifier, index)
+                embedding = self._encoder(canvas.to(self._device))
+                self.store.write(self._folder_of[identifier], index, embedding[0], target[0])
         restore_random_state(before)
         return in_folders
 
@@ -124,7 +125,7 @@ class ViewMaker:
                 yield self.store.read(self._folder_of[identifier], index)
 
     def _view(self, identifier: str, index: int) -> tuple[Tensor, Tensor]:
-        """Images [1, channels, D, H, W] and target [S, S]; the first views are the patches themselves."""
+        """Image [1, channels, S, S] and target [1, S, S]; the first views are the patches without augmentation."""
         image, labels, _, _ = self._cases.load_case(identifier)
         corners = self._patches(identifier)
         if index < len(corners):
@@ -136,8 +137,13 @@ class ViewMaker:
             only = _OneCase(self._cases, identifier)
             batch = next(labelled_patches(self._dataset, only, batch_size=1, processes=0, pin_memory=False))
             data, target = batch["data"], batch["target"]
-        classes = target_labels(target, self._dataset.label_manager.ignore_label)
-        return after_augmentation(data, self._intensities), self._geometry.stitch_labels(classes, fill=IGNORE)[0]
+        return labelled_canvas(
+            self._geometry,
+            data,
+            target,
+            intensities=self._intensities,
+            ignore_label=self._dataset.label_manager.ignore_label,
+        )
 
     def _recipe(self, identifier: str) -> dict[str, Any]:
         _, labels, _, properties = self._cases.load_case(identifier)

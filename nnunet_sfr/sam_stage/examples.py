@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from nnunet_sfr.data.loaders import finish
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_stage.embedding import EmbeddedViews
-from nnunet_sfr.sam_stage.intensities import after_augmentation, intensities_of
-from nnunet_sfr.sam_stage.patches import IGNORE, target_labels
+from nnunet_sfr.sam_stage.intensities import intensities_of
+from nnunet_sfr.sam_stage.labelled_canvas import labelled_canvas
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 
 
@@ -19,7 +19,7 @@ class Examples(Protocol):
     """Endless batches, this process's share of each."""
 
     embedded: bool
-    """Whether they are image embeddings, and not patches."""
+    """Whether they are image embeddings, and not stitched patches."""
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """Inputs of :class:`CanvasLogits` and targets [B, S, S], int64 with ``IGNORE``, on the CPU."""
@@ -29,7 +29,7 @@ class Examples(Protocol):
 
 
 class PatchExamples:
-    """Augmented patches [B, channels, D, H, W].
+    """Augmented patches, stitched: [B, channels, S, S].
 
     Args:
         dataset: gives intensities and labels.
@@ -47,9 +47,13 @@ class PatchExamples:
 
     def draw(self) -> tuple[Tensor, Tensor]:
         batch = next(self._batches)
-        labels = target_labels(batch["target"], self._ignore_label)
-        target = self._geometry.stitch_labels(labels, fill=IGNORE)
-        return after_augmentation(batch["data"], self._intensities), target
+        return labelled_canvas(
+            self._geometry,
+            batch["data"],
+            batch["target"],
+            intensities=self._intensities,
+            ignore_label=self._ignore_label,
+        )
 
     def close(self) -> None:
         finish(self._batches)
@@ -75,7 +79,7 @@ class CanvasLogits(nn.Module):
 
     Args:
         model: fine-tuned through this module.
-        embedded: whether the inputs are image embeddings.
+        embedded: whether the inputs are image embeddings [B, dim, h, w], and not stitched patches [B, channels, S, S].
     """
 
     def __init__(self, model: StitchedSAM, *, embedded: bool) -> None:
@@ -84,5 +88,5 @@ class CanvasLogits(nn.Module):
         self.embedded = embedded
 
     def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.model.sam.decode(inputs) if self.embedded else self.model.forward_canvas(inputs)
+        logits: Tensor = self.model.sam.decode(inputs) if self.embedded else self.model.sam(inputs)
         return logits

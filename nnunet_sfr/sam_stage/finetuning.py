@@ -26,6 +26,7 @@ from nnunet_sfr.sam_stage.adaptation import adapter_state, encoder_is_frozen, lo
 from nnunet_sfr.sam_stage.embedding import EmbeddedViews, ViewMaker
 from nnunet_sfr.sam_stage.examples import CanvasLogits, Examples, PatchExamples, ViewExamples
 from nnunet_sfr.sam_stage.intensities import CasesWithIntensities, intensities_of
+from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
 from nnunet_sfr.sam_stage.layers.checkpointing import checkpoint_blocks
 from nnunet_sfr.sam_stage.layers.prototypes import PrototypePrompts
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
@@ -40,7 +41,7 @@ from nnunet_sfr.sam_stage.model import (
     save_adapter,
     weights_identity,
 )
-from nnunet_sfr.sam_stage.patches import IGNORE, labelled_patches
+from nnunet_sfr.sam_stage.patches import labelled_patches
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.processes import adding_up, make_accelerator
 from nnunet_sfr.sam_stage.rounds import Round, continue_from, open_round
@@ -81,6 +82,7 @@ def fine_tune(
         UserError: the data, the settings or an earlier run do not allow it.
     """
     folder = dataset.paths.sam_stage(fold, round_index)
+    dataset.write_split(fold)
     this_round = open_round(dataset, fold, round_index)
     recipe = _recipe(dataset, fold, this_round)
     finished = folder / FINAL_ADAPTER

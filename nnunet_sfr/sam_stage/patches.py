@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -17,9 +16,6 @@ from nnunet_sfr.data.loaders import SHORTEST_AXIS_TO_BLUR, augmented, without_bl
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_stage.bezier import BezierCurveTransform
 from nnunet_sfr.sam_stage.shift import RandomShiftTransform
-
-IGNORE = -1
-"""Value of target voxels and of mosaic filling that take no part in the loss."""
 
 OVERSAMPLE_FOREGROUND = 0.33
 """nnU-Net's share of patches that are centred on foreground."""
@@ -59,12 +55,6 @@ def labelled_patches(
         transforms=transforms,
     )
     return augmented(loader, num_processes=processes, pin_memory=pin_memory)
-
-
-def target_labels(target: torch.Tensor, ignore_label: int | None) -> torch.Tensor:
-    """Label values (B, 1, D, H, W) with the data set's ignore label, if any, replaced by ``IGNORE``; int64."""
-    labels = target.long()
-    return labels if ignore_label is None else torch.where(labels == ignore_label, IGNORE, labels)
 
 
 def _augmentation(dataset: SFRDataset) -> tuple[BasicTransform, Any]:

@@ -174,12 +174,7 @@ class StitchedSAM(nn.Module):
         Returns:
             Logits [B, num_classes, D, H, W].
         """
-        return self.geometry.unstitch(self.forward_canvas(volume))
-
-    def forward_canvas(self, volume: Tensor) -> Tensor:
-        """Logits of the stitched image, [B, num_classes, S, S]: what the fine-tuning loss compares."""
-        logits: Tensor = self.sam(self.geometry.stitch(volume))
-        return logits
+        return self.geometry.unstitch(self.sam(self.geometry.stitch(volume)))
 
 
 def encoder_channels(in_channels: int) -> int:

@@ -17,7 +17,7 @@ from functools import cached_property
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnunet_sfr.canvas import UNSCALED, Scale, Size, check_canvas, filled_share, scaled_size, shown_size, tiles
+from nnunet_sfr.canvas import UNSCALED, Scale, Size, check_canvas, scaled_size, shown_size, tiles
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,6 @@ class StitchGeometry:
     @property
     def tile_width(self) -> int:
         return self.canvas_size // self.columns
-
-    @property
-    def filled_share(self) -> float:
-        """Share of the canvas's pixels that show the patch, between 0 and 1; the rest is fill."""
-        return filled_share(self.shown_size, self.canvas_size)
 
     def stitch(self, volume: Tensor, fill: float = 0) -> Tensor:
         """Resample a patch (trilinearly) and lay its slices on a canvas; differentiable.

@@ -35,10 +35,10 @@ from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 from nnunet_sfr.sam_stage.examples import CanvasLogits
+from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
 from nnunet_sfr.sam_stage.layers import frozen_encoder
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference
-from nnunet_sfr.sam_stage.patches import IGNORE
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.sam import StitchedSAM, build_sam
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
@@ -92,7 +92,7 @@ def fine_tune_two_steps(dataset: SFRDataset) -> None:
     model = without_weights(dataset).train()
     settings = dataset.settings.fine_tuning
     embedded = encoder_is_frozen(model.sam)
-    shape = model.sam.embedding_shape if embedded else (1, *dataset.settings.stitching.patch_size)
+    shape = model.sam.embedding_shape if embedded else (1, *[dataset.settings.stitching.canvas_size] * 2)
     compute = CanvasLogits(model, embedded=embedded)
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
     for _ in range(2):

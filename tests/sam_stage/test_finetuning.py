@@ -20,6 +20,7 @@ from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.sam_stage import finetuning
 from nnunet_sfr.sam_stage.examples import CanvasLogits
 from nnunet_sfr.sam_stage.finetuning import STATE, fine_tune, learning_rate
+from nnunet_sfr.sam_stage.labelled_canvas import target_labels
 from nnunet_sfr.sam_stage.model import (
     BEST_ADAPTER,
     FINAL_ADAPTER,
@@ -28,7 +29,6 @@ from nnunet_sfr.sam_stage.model import (
     load_adapter,
     save_adapter,
 )
-from nnunet_sfr.sam_stage.patches import target_labels
 from nnunet_sfr.settings import FineTuningSettings
 from tests.conftest import Golden
 from tests.tiny_project import change_settings

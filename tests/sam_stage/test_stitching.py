@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nnunet_sfr.canvas import Scale, Size, scaled_size
+from nnunet_sfr.canvas import Scale, Size, filled_share, scaled_size
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 from nnunet_sfr.settings import StitchingSettings
 
@@ -48,7 +48,7 @@ def test_unstitching_inverts_stitching(patch_size: tuple[int, int, int], canvas_
     assert canvas.shape == (2, 3, canvas_size, canvas_size)
     assert torch.equal(geometry.unstitch(canvas), volume)
     assert int((canvas != 0).sum()) == volume.numel()
-    assert geometry.filled_share == pytest.approx(volume.numel() / canvas.numel())
+    assert filled_share(geometry.shown_size, geometry.canvas_size) == pytest.approx(volume.numel() / canvas.numel())
 
 
 @pytest.mark.parametrize(("patch_size", "canvas_size"), UNEVEN)
@@ -173,7 +173,7 @@ def test_constants_come_back_exactly_up_to_the_border() -> None:
     canvas = geometry.stitch(torch.full((2, 3, 3, 5, 7), 4.0))
     assert int((canvas[0, 0] == 4).sum()) == 6 * 7 * 4  # 5 * 1.3 = 6.5 and 7 * 0.6 = 4.2
     assert int((canvas[0, 0] == 0).sum()) == 64 * 64 - 6 * 7 * 4
-    assert geometry.filled_share == 6 * 7 * 4 / 64**2
+    assert filled_share(geometry.shown_size, geometry.canvas_size) == 6 * 7 * 4 / 64**2
     assert torch.equal(geometry.unstitch(canvas), torch.full((2, 3, 3, 5, 7), 4.0))
 
 
@@ -252,7 +252,7 @@ def test_the_papers_small_input_is_one_slice_on_a_canvas_of_its_size() -> None:
     geometry = StitchGeometry(settings.patch_size, settings.canvas_size, settings.scale)
     volume = torch.randn(1, 1, 1, 112, 112)
     assert torch.equal(geometry.stitch(volume)[:, :, None], volume)
-    assert geometry.filled_share == 1
+    assert filled_share(geometry.shown_size, geometry.canvas_size) == 1
 
 
 @pytest.mark.parametrize("depth", [1, 7, 65, 80, 88, 95, 96])

@@ -21,8 +21,8 @@ from nnunet_sfr.sam_stage.embedding import (
     view_seed,
 )
 from nnunet_sfr.sam_stage.intensities import CasesWithIntensities, intensities_of
+from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference
-from nnunet_sfr.sam_stage.patches import IGNORE
 from nnunet_sfr.sam_stage.views import ViewStore
 from tests.tiny_project import change_settings
 
