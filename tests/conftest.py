@@ -22,19 +22,17 @@ os.environ.update(
 pytest_plugins = ["tests.project_fixtures"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+GOLDEN = REPOSITORY / "tests" / "golden"
 
 Golden = Mapping[str, np.ndarray]
 
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], Golden]:
-    """Load outputs of the official implementations by name; the test is skipped where they are not at hand."""
+    """Load inputs and outputs of the official implementations by name (tests/golden/README.md)."""
 
     def load(name: str) -> Golden:
-        file = REPOSITORY.parent / "shared" / "golden" / f"{name}.npz"
-        if not file.is_file():
-            pytest.skip(f"no golden vectors at {file}")
-        arrays: dict[str, Any] = dict(np.load(file))
+        arrays: dict[str, Any] = dict(np.load(GOLDEN / f"{name}.npz"))
         return arrays
 
     return load

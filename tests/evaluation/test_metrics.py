@@ -11,6 +11,7 @@ import pytest
 
 from nnunet_sfr.evaluation.metrics import Metrics, diagonal, measure
 from tests.conftest import Golden
+from tests.evaluation.golden_masks import golden_masks
 
 SPACING = (3.0, 4.0, 12.0)
 SHAPE = (4, 4, 4)
@@ -99,10 +100,10 @@ def test_the_diagonal() -> None:
     assert diagonal((1, 2, 2), (3.0, 2.0, 6.0)) == 13.0
 
 
-@pytest.mark.parametrize("case", ["la0", "la1", "la2", "box", "blob"])
+@pytest.mark.parametrize("case", ["eroded", "dilated", "shifted", "box", "border"])
 def test_the_overlap_of_medpy(golden: Callable[[str], Golden], case: str) -> None:
     vectors = golden("metrics")
-    prediction, truth = vectors[f"{case}.pred"] > 0, vectors[f"{case}.gt"] > 0
+    prediction, truth = golden_masks(vectors, case)
     found = measure(prediction, truth, (1.0, 1.0, 1.0), voxel_ml=0.001, nsd_tolerance_mm=1.0)
     expected = vectors[f"{case}.dc_jc_hd95_asd"]
     np.testing.assert_allclose([found.dice, found.jaccard, found.hd95_mm, found.asd_mm], expected, rtol=0, atol=1e-6)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nnunet_sfr.evaluation.surfaces import SurfaceDistances, surface_distances
 from tests.conftest import Golden
+from tests.evaluation.golden_masks import golden_masks
 
 Mask = NDArray[np.bool_]
 
@@ -116,12 +117,12 @@ def test_a_surface_that_is_all_hidden_has_no_distance() -> None:
     assert surface_distances(truth, truth, (1.0, 1.0, 1.0), ignored=~truth) is None
 
 
-@pytest.mark.parametrize("case", ["la0", "la1", "la2", "box", "blob"])
+@pytest.mark.parametrize("case", ["eroded", "dilated", "shifted", "box", "border"])
 def test_the_values_of_medpy(golden: Callable[[str], Golden], case: str) -> None:
     vectors = golden("metrics")
-    prediction, truth = vectors[f"{case}.pred"] > 0, vectors[f"{case}.gt"] > 0
+    prediction, truth = golden_masks(vectors, case)
     found = between(prediction, truth, (1.0, 1.0, 1.0))
     _, _, hd95, asd = vectors[f"{case}.dc_jc_hd95_asd"]
     np.testing.assert_allclose([found.hd95, found.asd], [hd95, asd], rtol=0, atol=1e-6)
-    asd_of_truth = vectors[f"{case}.acmt_order"][3]
+    asd_of_truth = vectors[f"{case}.asd_of_truth"]
     np.testing.assert_allclose(found.assd, (asd + asd_of_truth) / 2, rtol=0, atol=1e-6)
