@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from tqdm import tqdm
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.label_resampling import is_nnunet_default, resample_labels
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 
@@ -32,13 +35,32 @@ def to_original_grid(labels: np.ndarray, properties: dict[str, Any], dataset: SF
     spacing = dataset.configuration_manager.spacing
     if len(spacing) < len(original_spacing):  # 2D configurations keep the distance between slices
         spacing = [original_spacing[0], *spacing]
-    resampled = dataset.configuration_manager.resampling_fn_seg(
-        np.maximum(labels, 0), properties["shape_after_cropping_and_before_resampling"], spacing, original_spacing
+    resampled = _resample(
+        np.maximum(labels, 0),
+        properties["shape_after_cropping_and_before_resampling"],
+        spacing,
+        original_spacing,
+        dataset.configuration_manager,
     )
     full = np.zeros(properties["shape_before_cropping"], dtype=np.uint8 if labels.max() < 256 else np.uint16)
-    full = insert_crop_into_image(full, np.asarray(resampled)[0], properties["bbox_used_for_cropping"])
+    full = insert_crop_into_image(full, resampled, properties["bbox_used_for_cropping"])
     original: np.ndarray = full.transpose(plans.transpose_backward)
     return original
+
+
+def _resample(
+    labels: np.ndarray,
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    original_spacing: Sequence[float],
+    configuration: ConfigurationManager,
+) -> np.ndarray:
+    """From (1, D, H, W) to (D, H, W) of ``shape``."""
+    if is_nnunet_default(configuration.configuration):
+        separate: bool | None = configuration.configuration["resampling_fn_seg_kwargs"].get("force_separate_z")
+        return resample_labels(labels[0], shape, spacing, original_spacing, force_separate_z=separate)
+    resampled: np.ndarray = np.asarray(configuration.resampling_fn_seg(labels, shape, spacing, original_spacing))[0]
+    return resampled
 
 
 def export_pseudo_labels(store: PseudoLabelStore, dataset: SFRDataset, folder: Path) -> None:
