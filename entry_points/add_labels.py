@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import argument_parser, positive_number, run
+from .command_line import argument_parser, positive_number, run, typed
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and take the labels; returns the exit code."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(argv)
 
     def command() -> None:
         # importing torch takes seconds, which -h should not
@@ -22,7 +21,7 @@ def main() -> int:
         add_labels(
             arguments.dataset,
             arguments.folder,
-            typed=shlex.join(["sfr_add_labels", *sys.argv[1:]]),
+            typed=typed("sfr_add_labels", argv),
             plans=arguments.plans,
             processes=arguments.processes,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from nnunet_sfr.errors import UserError
@@ -113,6 +114,16 @@ def fold(text: str) -> int | str:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor all") from None
+
+
+def typed(command: str, argv: Sequence[str] | None) -> str:
+    """The command as it was typed.
+
+    Args:
+        command: its name.
+        argv: its arguments; None for those of this process.
+    """
+    return shlex.join([command, *(sys.argv[1:] if argv is None else argv)])
 
 
 def run(command: Callable[[], None], *, goes_on: bool = True) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_sfr.conversion import PUBLIC_DATASETS
@@ -10,9 +11,9 @@ from nnunet_sfr.conversion import PUBLIC_DATASETS
 from .command_line import positive_number, run
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and convert; returns the exit code."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(argv)
 
     def command() -> None:
         from nnunet_sfr.conversion.raw_dataset import dataset_folder

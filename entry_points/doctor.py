@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from nnunet_sfr.doctor.findings import Level, Section, count
 
 from .command_line import add_configuration, add_fold, argument_parser, run
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, examine and report; returns the exit code."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(argv)
     sections: list[Section] = []
 
     def command() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_sfr.evaluation.rules import NSD_TOLERANCE_MM, RULES
@@ -14,10 +15,10 @@ from .command_line import argument_parser, positive_number, run
 OUTPUT = "sfr_metrics.json"
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, measure and report; returns the exit code."""
     parser = _parser()
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.dataset is not None and arguments.dataset_json is not None:
         parser.error("-d and -djfile both name a dataset.json; give one of them")
     output: Path = arguments.output or arguments.pred_folder / OUTPUT

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from .command_line import add_configuration, argument_parser, fold, run
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and export; returns the exit code."""
     parser = argument_parser(
         "sfr_export",
@@ -30,16 +31,15 @@ def main() -> int:
         metavar="PATH",
         help="a folder for nnUNetv2_predict_from_modelfolder, or a .zip for nnUNetv2_install_pretrained_model_from_zip",
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     def command() -> None:
         from nnunet_sfr.dataset import open_dataset
         from nnunet_sfr.trainers.export import export_model
 
         dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
-        model = f"{arguments.trainer}__{arguments.plans}__{arguments.configuration}"
         export_model(
-            dataset.paths.results / model,
+            dataset.paths.model(arguments.trainer),
             arguments.folds,
             arguments.output,
             checkpoint=arguments.checkpoint,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .command_line import add_configuration, add_device, add_fold, add_round, argument_parser, run
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and fine-tune; returns the exit code."""
     parser = argument_parser(
         "sfr_finetune",
@@ -16,7 +18,7 @@ def main() -> int:
     add_device(parser)
     add_round(parser, "continues from the round before, with the labelled cases and those that sfr_select found sure")
     parser.add_argument("--overwrite", action="store_true", help="discard an earlier run and start again")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     def command() -> None:
         from nnunet_sfr.dataset import open_dataset

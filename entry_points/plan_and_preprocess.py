@@ -97,8 +97,9 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = vars(parser().parse_args(arguments))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, plan and preprocess; returns the exit code."""
+    options = vars(parser().parse_args(argv))
 
     def command() -> None:
         # importing torch takes seconds, which -h should not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
     from nnunet_sfr.dataset import SFRDataset
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and label; returns the exit code."""
     parser = _parser()
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     _check(parser, arguments)
 
     def command() -> None:
@@ -116,7 +117,7 @@ def _label(dataset: SFRDataset, arguments: argparse.Namespace) -> PseudoLabelSto
     from nnunet_sfr.labelling.from_images import label_from_images
     from nnunet_sfr.labelling.from_model import CHECKPOINT, label_from_model
     from nnunet_sfr.labelling.from_retraining import label_from_retraining
-    from nnunet_sfr.sam_stage.model import BEST_ADAPTER, FINAL_ADAPTER
+    from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER
     from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
 
     share = Share(arguments.num_parts, arguments.part_id, arguments.overwrite)

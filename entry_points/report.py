@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from .command_line import add_configuration, add_fold, argument_parser, positive_number, run
@@ -11,9 +12,9 @@ from .command_line import add_configuration, add_fold, argument_parser, positive
 MOST_PROCESSES = 4
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and make the report; returns the exit code."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(argv)
 
     def command() -> None:
         # importing torch takes seconds, which -h should not

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES
 
-from .command_line import add_configuration, add_device, add_fold, argument_parser, positive_number, run
+from .command_line import add_configuration, add_device, add_fold, argument_parser, positive_number, run, typed
 from .select import PAPER, fraction
 
 if TYPE_CHECKING:
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 _SELECTION = ("confidence", "confidence_of", "threshold", "quantile")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and walk; returns the exit code."""
     from nnunet_sfr.pipeline.processes import InterruptedRunError
     from nnunet_sfr.pipeline.walk import StepError
 
     parser = _parser()
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     _check(parser, arguments)
     try:
-        exit_code: int = run(lambda: _command(arguments))
+        exit_code: int = run(lambda: _command(arguments, typed("sfr_run", argv)))
         return exit_code
     except StepError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -42,7 +42,7 @@ def main() -> int:
         return interruption.exit_code
 
 
-def _command(arguments: argparse.Namespace) -> None:
+def _command(arguments: argparse.Namespace, as_typed: str) -> None:
     from nnunet_sfr.pipeline.sequence import shell_commands
     from nnunet_sfr.pipeline.status import status_text
     from nnunet_sfr.pipeline.walk import walk
@@ -54,7 +54,7 @@ def _command(arguments: argparse.Namespace) -> None:
         print(status_text(options))
     else:
         _check_folders(options)
-        walk(options, shlex.join(["sfr_run", *sys.argv[1:]]))
+        walk(options, as_typed)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES
@@ -13,10 +14,10 @@ from .command_line import add_configuration, add_fold, argument_parser, round_nu
 PAPER = "paper"
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and select; returns the exit code."""
     parser = _parser()
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.round == 0:
         parser.error("--round must be 1 or later: round 0 learns from all pseudo-labels")
 

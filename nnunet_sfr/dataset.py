@@ -16,7 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import Fold, SFRPaths, nnunet_root
+from nnunet_sfr.paths import DATASET_JSON, SFR_PLANS_ENDING, Fold, SFRPaths, nnunet_root
 from nnunet_sfr.plans import SFRConfiguration, load_configuration
 
 FOLDS = 5
@@ -105,7 +105,7 @@ class SFRDataset:
         identifiers = self._labelled_identifiers()
         if fold == "all":
             return identifiers, list(identifiers)
-        splits_file = self._splits_file
+        splits_file = self.paths.splits_file
         if splits_file.is_file():
             training, validation = _read_split(splits_file, fold)
         else:
@@ -127,12 +127,8 @@ class SFRDataset:
             UserError: the fold cannot exist, or the labelled cases are not preprocessed.
         """
         self.split(fold)
-        if fold != "all" and not self._splits_file.is_file():
-            write_json(_make_splits(self._labelled_identifiers()), self._splits_file)
-
-    @property
-    def _splits_file(self) -> Path:
-        return self.paths.preprocessed / "splits_final.json"
+        if fold != "all" and not self.paths.splits_file.is_file():
+            write_json(_make_splits(self._labelled_identifiers()), self.paths.splits_file)
 
     def _labelled_identifiers(self) -> list[str]:
         folder = self.paths.labelled
@@ -152,11 +148,11 @@ def open_dataset(dataset_name_or_id: str | int, configuration: str, plans_name: 
     folder = nnunet_root("nnUNet_preprocessed") / name
     remedy = f"run sfr_plan_and_preprocess -d {dataset_name_or_id} first"
     file = folder / f"{plans_name}.json"
-    others = sorted(other.name.removesuffix("_SFRPlans.json") for other in folder.glob("*_SFRPlans.json"))
+    others = sorted(other.name.removesuffix(SFR_PLANS_ENDING) for other in folder.glob(f"*{SFR_PLANS_ENDING}"))
     if others and not file.is_file():
         raise UserError(f"{file}: not found; this data set has {', '.join(others)}: choose with -p")
     plans = read_json(file, remedy)
-    dataset_json = read_json(folder / "dataset.json", remedy)
+    dataset_json = read_json(folder / DATASET_JSON, remedy)
     if configuration not in plans["configurations"]:
         known = ", ".join(plans["configurations"])
         raise UserError(f"{folder / plans_name}.json: has no configuration {configuration}; choose -c from {known}")

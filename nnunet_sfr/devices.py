@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nnunet_sfr.command_lines import AUTO
 from nnunet_sfr.errors import UserError
 
 
@@ -21,11 +22,17 @@ def resolve_device(name: str) -> torch.device:
         UserError: the machine does not have it.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
+    if name == AUTO:
         name = next(device for device, there in available.items() if there)
     if not available[name]:
         raise UserError(f"-device {name}: torch finds no such device on this machine; use -device cpu")
     return torch.device(name)
+
+
+def device_for_nnunet() -> str:
+    """The value of ``-device`` for nnU-Net's commands on this machine; ``auto`` where their default, CUDA, is there."""
+    device = resolve_device(AUTO).type
+    return AUTO if device == "cuda" else str(device)
 
 
 def low_precision(device: torch.device) -> torch.dtype | None:

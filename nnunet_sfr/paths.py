@@ -1,4 +1,4 @@
-"""Where everything lies: the one place that joins folder names.
+"""Where everything lies: every file and folder name of nnU-Net and of ours, and the one place that joins them.
 
 The three roots are nnU-Net's own (``nnUNet_raw``, ``nnUNet_preprocessed``, ``nnUNet_results``), read from the
 environment when they are used. Below them::
@@ -7,6 +7,8 @@ environment when they are used. Below them::
     nnUNet_preprocessed/Dataset042_Name/
         nnUNetPlans.json, nnUNetPlans_3d_fullres/              nnU-Net's own
         nnUNetPlans_SFRPlans.json                              what SFR adds to the plan
+        .sfr_run.lock, .sfr_run.lock.json                      who works on the data set
+        .sfr_run.step.lock                                     held while a process of a step lives
         nnUNetPlans_3d_fullres_unlabelled/                     unlabelled cases in nnU-Net's format
         pseudo_labels/nnUNetPlans__3d_fullres/fold_all/
             round_0/                                           what the trainers read, whoever made it
@@ -19,19 +21,55 @@ environment when they are used. Below them::
         SFR_SAM__nnUNetPlans__3d_fullres/fold_all/round_0/     the fine-tuned SAM (SFR+: and round_1, ...)
         SFR_report__nnUNetPlans__3d_fullres/fold_all/          the page of sfr_report, with its pictures
         nnUNetTrainerSFR_MT__nnUNetPlans__3d_fullres/fold_all/ nnU-Net's own
+        SFR_run__nnUNetPlans__3d_fullres/
+            hashes.json                                        of files that have not changed since
+            fold_all/SFR_MT/                                   one run of sfr_run, named after its last trainer:
+                state.json, logs/train.log                     what was done, and what each step printed
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_sfr.errors import UserError
 
-UNLABELLED_IMAGES = "imagesUl"
+LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES, TEST_IMAGES = "imagesTr", "labelsTr", "imagesUl", "imagesTs"
+"""Folders of a raw data set."""
+
+DATASET_JSON, PLANS_JSON, FINGERPRINT = "dataset.json", "plans.json", "dataset_fingerprint.json"
+"""nnU-Net's description of a data set and, in a model's folder, of its plan; what it planned from."""
+SPLITS = "splits_final.json"
+"""nnU-Net's folds."""
+SFR_PLANS_ENDING = "_SFRPlans.json"
+
+FINAL_CHECKPOINT, LATEST_CHECKPOINT = "checkpoint_final.pth", "checkpoint_latest.pth"
+BEST_CHECKPOINT = "checkpoint_best.pth"
+"""nnU-Net's checkpoints of a fold; the final one has the student's weights."""
+CHECKPOINTS = (FINAL_CHECKPOINT, LATEST_CHECKPOINT, BEST_CHECKPOINT)
+"""Where ``nnUNetv2_train --c`` continues, in the order in which it looks."""
+TEACHER_CHECKPOINT = "checkpoint_teacher.pth"
+"""The teacher's weights, in nnU-Net's format."""
+TRAINING_SETTINGS = "sfr_settings.json"
+"""What a training of ours was made with."""
+VALIDATION, VALIDATION_SUMMARY = "validation", "summary.json"
+"""Folder and result of nnU-Net's validation of a fold."""
+
+FINAL_ADAPTER, BEST_ADAPTER = "adapter_final.safetensors", "adapter_best.safetensors"
+"""The trained part of SAM: at the end, and where its validation was best."""
+FINAL_OPTIMIZER = "optimizer_final.pt"
+"""The optimiser beside the final adapter, with which the next round of SFR+ continues."""
+FINE_TUNING_STATE, FINE_TUNING_LOG = "training_state.pt", "fine_tuning_log.json"
+
+MANIFEST = "manifest.json"
+"""What a store of pseudo-labels was made with."""
+
 Fold = int | str
 """An nnU-Net fold: a number, or ``"all"`` for every labelled case."""
+
+TRAINER_PREFIX = "nnUNetTrainer"
 
 
 def nnunet_root(variable: str) -> Path:
@@ -46,22 +84,33 @@ def nnunet_root(variable: str) -> Path:
     return Path(value)
 
 
+def portable_name(path: Path) -> str:
+    """A path below one of nnU-Net's folders in words that survive a move of them; any other path as it is."""
+    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+        if path.is_relative_to(nnunet_root(variable)):
+            return f"{variable}/{path.relative_to(nnunet_root(variable)).as_posix()}"
+    return str(path)
+
+
+def model_name(trainer: str, plans_name: str, configuration: str) -> str:
+    """nnU-Net's name of the folder with all folds of a model."""
+    return f"{trainer}__{plans_name}__{configuration}"
+
+
+def fold_name(fold: Fold) -> str:
+    """nnU-Net's name of the folder of a fold."""
+    return f"fold_{fold}"
+
+
 @dataclass(frozen=True)
-class SFRPaths:
-    """Every path of one data set, plan and configuration.
+class DatasetPaths:
+    """The paths of a data set that do not depend on a plan.
 
     Args:
         dataset_name: nnU-Net's full name, ``Dataset042_Name``.
-        plans_name: nnU-Net's plans identifier, ``nnUNetPlans`` unless the user chose another.
-        configuration: nnU-Net's configuration, ``3d_fullres`` for example.
-        data_identifier: nnU-Net's name of the folder with the preprocessed labelled cases (from the plan: two
-            configurations can share one).
     """
 
     dataset_name: str
-    plans_name: str
-    configuration: str
-    data_identifier: str
 
     @property
     def raw(self) -> Path:
@@ -76,8 +125,73 @@ class SFRPaths:
         return nnunet_root("nnUNet_results") / self.dataset_name
 
     @property
+    def raw_labelled(self) -> Path:
+        return self.raw / LABELLED_IMAGES
+
+    @property
+    def raw_labels(self) -> Path:
+        return self.raw / LABELS
+
+    @property
     def raw_unlabelled(self) -> Path:
         return self.raw / UNLABELLED_IMAGES
+
+    @property
+    def raw_dataset_json(self) -> Path:
+        return self.raw / DATASET_JSON
+
+    @property
+    def dataset_json(self) -> Path:
+        """nnU-Net's copy beside the preprocessed cases."""
+        return self.preprocessed / DATASET_JSON
+
+    @property
+    def fingerprint_file(self) -> Path:
+        return self.preprocessed / FINGERPRINT
+
+    @property
+    def splits_file(self) -> Path:
+        return self.preprocessed / SPLITS
+
+    def sfr_plans_files(self) -> list[Path]:
+        """The SFR plans that there are, sorted by name."""
+        return sorted(self.preprocessed.glob(f"*{SFR_PLANS_ENDING}"))
+
+    def sfr_plans_names(self) -> list[str]:
+        """The nnU-Net plans that have an SFR plan, sorted."""
+        return [file.name.removesuffix(SFR_PLANS_ENDING) for file in self.sfr_plans_files()]
+
+    @property
+    def lock(self) -> Path:
+        """Locked by who changes the data set."""
+        return self.preprocessed / ".sfr_run.lock"
+
+    @property
+    def lock_holder(self) -> Path:
+        """Who that is, for people."""
+        return self.lock.with_name(".sfr_run.lock.json")
+
+    @property
+    def step_lock(self) -> Path:
+        """Locked as long as a process of a step of sfr_run lives."""
+        return self.lock.with_name(".sfr_run.step.lock")
+
+
+@dataclass(frozen=True)
+class SFRPaths(DatasetPaths):
+    """Every path of one data set, plan and configuration.
+
+    Args:
+        dataset_name: nnU-Net's full name, ``Dataset042_Name``.
+        plans_name: nnU-Net's plans identifier, ``nnUNetPlans`` unless the user chose another.
+        configuration: nnU-Net's configuration, ``3d_fullres`` for example.
+        data_identifier: nnU-Net's name of the folder with the preprocessed labelled cases (from the plan: two
+            configurations can share one).
+    """
+
+    plans_name: str
+    configuration: str
+    data_identifier: str
 
     @property
     def plans_file(self) -> Path:
@@ -85,7 +199,7 @@ class SFRPaths:
 
     @property
     def sfr_plans_file(self) -> Path:
-        return self.preprocessed / f"{self.plans_name}_SFRPlans.json"
+        return self.preprocessed / f"{self.plans_name}{SFR_PLANS_ENDING}"
 
     @property
     def labelled(self) -> Path:
@@ -94,6 +208,12 @@ class SFRPaths:
     @property
     def unlabelled(self) -> Path:
         return self.preprocessed / f"{self.data_identifier}_unlabelled"
+
+    @property
+    def _plan(self) -> str:
+        return f"{self.plans_name}__{self.configuration}"
+
+    # --- pseudo-labels and selections ---
 
     def pseudo_labels(self, fold: Fold, *, trainer: str | None = None, round_index: int = 0) -> Path:
         """Folder of a pseudo-label store.
@@ -117,18 +237,106 @@ class SFRPaths:
 
     def all_pseudo_labels(self, fold: Fold) -> Path:
         """Folder of all pseudo-label stores and selections of a fold."""
-        return self.preprocessed / "pseudo_labels" / f"{self.plans_name}__{self.configuration}" / f"fold_{fold}"
+        return self.pseudo_labels_of_folds / fold_name(fold)
+
+    @property
+    def pseudo_labels_of_folds(self) -> Path:
+        """The folder of :meth:`all_pseudo_labels` of every fold."""
+        return self.preprocessed / "pseudo_labels" / self._plan
 
     @property
     def sam_views(self) -> Path:
         """Folder of what a frozen encoder gave for labelled cases; folds and rounds share them."""
-        return self.preprocessed / "sam_views" / f"{self.plans_name}__{self.configuration}"
+        return self.preprocessed / "sam_views" / self._plan
 
     def sam_stage(self, fold: Fold, round_index: int = 0) -> Path:
         """Folder of the fine-tuned SAM of one round."""
-        stage = f"SFR_SAM__{self.plans_name}__{self.configuration}"
-        return self.results / stage / f"fold_{fold}" / f"round_{round_index}"
+        return self.sam_stage_of_folds / fold_name(fold) / f"round_{round_index}"
+
+    @property
+    def sam_stage_of_folds(self) -> Path:
+        """Folder of the fine-tuned SAMs of every fold."""
+        return self.results / f"SFR_SAM__{self._plan}"
+
+    def model(self, trainer: str) -> Path:
+        """nnU-Net's folder of a model: all folds of a trainer with this plan and configuration."""
+        return self.results / model_name(trainer, self.plans_name, self.configuration)
+
+    def training(self, trainer: str, fold: Fold) -> Path:
+        """nnU-Net's folder of one fold of a model."""
+        return self.model(trainer) / fold_name(fold)
+
+    def trainers(self, fold: Fold, checkpoints: Iterable[str] = CHECKPOINTS) -> list[str]:
+        """Names of the trainers that have one of these checkpoints for a fold, sorted."""
+        names = tuple(checkpoints)
+        ending = model_name("", self.plans_name, self.configuration)
+        folders = self.results.glob(f"*{ending}/{fold_name(fold)}")
+        return sorted(
+            folder.parent.name.removesuffix(ending)
+            for folder in folders
+            if any((folder / name).is_file() for name in names)
+        )
+
+    def begun_folds(self) -> list[Fold]:
+        """Folds for which there is a fine-tuned SAM, a model or a pseudo-label store, complete or not."""
+        ending = model_name("", self.plans_name, self.configuration)
+        folders = [self.pseudo_labels_of_folds, self.sam_stage_of_folds, *self.results.glob(f"*{ending}")]
+        names = {place.name.removeprefix("fold_") for folder in folders for place in folder.glob("fold_*")}
+        return [int(name) if name.isdecimal() else name for name in sorted(names)]
 
     def report(self, fold: Fold) -> Path:
         """Folder of the page that ``sfr_report`` writes."""
-        return self.results / f"SFR_report__{self.plans_name}__{self.configuration}" / f"fold_{fold}"
+        return self.results / f"SFR_report__{self._plan}" / fold_name(fold)
+
+
+@dataclass(frozen=True)
+class RunPaths(DatasetPaths):
+    """The paths of one run of ``sfr_run``.
+
+    Args:
+        dataset_name: nnU-Net's full name.
+        plans_name: nnU-Net's plans identifier.
+        configuration: nnU-Net's.
+        fold: of the run.
+        name: what tells it from other runs on this fold: ``SFR_MT``, ``SFRPlus_MT_5epochs``.
+    """
+
+    plans_name: str
+    configuration: str
+    fold: Fold
+    name: str
+
+    @property
+    def all_runs(self) -> Path:
+        """The folder of all runs with this plan and configuration."""
+        return self.results / f"SFR_run__{self.plans_name}__{self.configuration}"
+
+    @property
+    def folder(self) -> Path:
+        return self.all_runs / fold_name(self.fold) / self.name
+
+    @property
+    def state(self) -> Path:
+        """What was done, from what and with what result."""
+        return self.folder / "state.json"
+
+    @property
+    def hashes(self) -> Path:
+        """Hashes of files that have not changed since."""
+        return self.all_runs / "hashes.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    def log(self, step: str) -> Path:
+        """What a step printed."""
+        return self.logs / f"{step}.log"
+
+    def states(self) -> list[Path]:
+        """The state files of all runs with this plan and configuration."""
+        return sorted(self.all_runs.glob("fold_*/*/state.json"))
+
+    def other_states(self) -> list[Path]:
+        """The state files of the other runs, whose steps can be the same as ours."""
+        return [file for file in self.states() if file != self.state]

@@ -17,11 +17,11 @@ from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.confidence import MEASURES, PAPER_MEASURE, PAPER_THRESHOLD
 from nnunet_sfr.data.datasets import UnlabelledDataset
-from nnunet_sfr.data.pseudo_label_store import MANIFEST, PseudoLabelStore
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import Fold
+from nnunet_sfr.paths import MANIFEST, Fold
 
 PAPER = "paper"
 """The word for eq. 8 with the paper's threshold."""

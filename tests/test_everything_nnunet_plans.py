@@ -11,8 +11,8 @@ import torch
 
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.sam_stage.finetuning import fine_tune
-from nnunet_sfr.sam_stage.model import FINAL_ADAPTER
 from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
 from tests.tiny_project import build_trainer, make_project, nnunet_folders
 from tests.variants import VARIANTS

@@ -10,6 +10,7 @@ from pathlib import Path
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.paths import model_name
 from nnunet_sfr.pipeline.options import plans_name
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
 
@@ -125,7 +126,7 @@ class Project:
 
     def model(self, trainer: str) -> Path:
         """Model folder of a trainer, named in full."""
-        return self.folder / ROOTS[2] / DATASET_NAME / f"{trainer}__{self.plans}__{CONFIGURATION}"
+        return self.folder / ROOTS[2] / DATASET_NAME / model_name(trainer, self.plans, CONFIGURATION)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import UNLABELLED_IMAGES, nnunet_root
+from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, TEST_IMAGES, UNLABELLED_IMAGES, nnunet_root
 
 ENDING = ".nii.gz"
 TEST_TRUTH, UNLABELLED_TRUTH = "labelsTs", "labelsUl_truth"
@@ -138,18 +138,18 @@ def write_images_and_labels(source: Source, content: Content, dataset: Path, *, 
         UserError: a volume cannot be used.
     """
     split = source.split
-    for folder in ("imagesTr", UNLABELLED_IMAGES, "imagesTs"):
+    for folder in (LABELLED_IMAGES, UNLABELLED_IMAGES, TEST_IMAGES):
         (dataset / folder).mkdir(parents=True)
     for folder, case in tqdm(list(_image_folders(split)), desc="Writing images", unit="case", disable=not bar):
         source.write_image(case, dataset / folder / f"{case}_0000{ENDING}")
-    _write_labels(source, split.labelled, content, dataset / "labelsTr")
+    _write_labels(source, split.labelled, content, dataset / LABELS)
     dataset_json = {
         "channel_names": {"0": content.channel},
         "labels": dict(content.labels),
         "numTraining": len(split.labelled),
         "file_ending": ENDING,
     }
-    write_json(dataset_json, dataset / "dataset.json")
+    write_json(dataset_json, dataset / DATASET_JSON)
 
 
 def write_truth(source: Source, content: Content, dataset: Path) -> None:
@@ -164,9 +164,9 @@ def write_truth(source: Source, content: Content, dataset: Path) -> None:
 
 def _image_folders(split: Split) -> Iterator[tuple[str, str]]:
     for folder, cases in (
-        ("imagesTr", split.labelled),
+        (LABELLED_IMAGES, split.labelled),
         (UNLABELLED_IMAGES, split.unlabelled),
-        ("imagesTs", split.test),
+        (TEST_IMAGES, split.test),
     ):
         for case in cases:
             yield folder, case

@@ -12,23 +12,16 @@ from pathlib import Path
 
 from nnunet_sfr.atomic import is_disk_full
 from nnunet_sfr.corrections import derived_data, planned
-from nnunet_sfr.corrections.journal import Journal, read_journal, remove_remains, stage
 from nnunet_sfr.corrections.label_maps import check_label_maps, find_label_maps
 from nnunet_sfr.corrections.outdated import commands_to_repeat
-from nnunet_sfr.corrections.raw_data import (
-    IMAGES,
-    LABELS,
-    move_raw_files,
-    unwritable,
-    update_dataset_json,
-    with_labelled,
-)
+from nnunet_sfr.corrections.raw_data import move_raw_files, unwritable, update_dataset_json, with_labelled
 from nnunet_sfr.data.cases import RawDataset, list_cases
 from nnunet_sfr.dataset import SFRDataset, resolve_dataset_name
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import UNLABELLED_IMAGES, nnunet_root
-from nnunet_sfr.pipeline.locking import locked
-from nnunet_sfr.pipeline.run_folder import DatasetLocks
+from nnunet_sfr.label_journal import Journal, read_journal, remove_remains, stage
+from nnunet_sfr.locking import locked
+from nnunet_sfr.paths import LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES, DatasetPaths
+from nnunet_sfr.planning.fingerprint import record_added_labels
 
 
 def add_labels(
@@ -48,7 +41,7 @@ def add_labels(
             at work on the data set.
     """
     name = resolve_dataset_name(dataset_name_or_id)
-    raw_folder = nnunet_root("nnUNet_raw") / name
+    raw_folder = DatasetPaths(name).raw
     try:
         completed = _complete_earlier_call(raw_folder, typed, processes)
         datasets = _shown(planned.planned_configurations(name), plans, name)
@@ -65,7 +58,7 @@ def _complete_earlier_call(raw: Path, typed: str, processes: int) -> bool:
     """Complete what was stopped; returns whether there was anything."""
     if read_journal(raw) is None:
         return False
-    with locked(DatasetLocks(raw.name), typed):
+    with locked(DatasetPaths(raw.name), typed):
         journal = read_journal(raw)
         if journal is not None:
             print("an earlier sfr_add_labels was stopped; completing it first")
@@ -83,7 +76,7 @@ def _add(raw_folder: Path, folder: Path, typed: str, processes: int) -> bool:
         return False
     _check_data_set(raw)
     check_label_maps(maps.new, raw, processes=processes)
-    with locked(DatasetLocks(raw_folder.name), typed):
+    with locked(DatasetPaths(raw_folder.name), typed):
         _take(maps.new, raw, processes)
     return True
 
@@ -104,18 +97,18 @@ def _check_data_set(raw: RawDataset) -> None:
     Raises:
         UserError: something of it is damaged, read-only, or of other raw data.
     """
-    preprocessed = _preprocessed(raw.folder)
-    folders = [raw.folder, *(raw.folder / name for name in (IMAGES, LABELS, UNLABELLED_IMAGES)), preprocessed]
+    preprocessed = DatasetPaths(raw.folder.name).preprocessed
+    folders = [raw.folder, *(raw.folder / name for name in (LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES)), preprocessed]
     for closed in unwritable(folders):
         raise UserError(f"{closed}: cannot be written to; ask its owner for the permission")
     datasets = planned.planned_configurations(raw.folder.name)
     if not datasets:
         raise UserError(
-            f"{preprocessed}: has no SFR plan; move the images to {IMAGES} and the labels to {LABELS} by hand, since "
-            "nothing depends on them yet, or run sfr_plan_and_preprocess first"
+            f"{preprocessed}: has no SFR plan; move the images to {LABELLED_IMAGES} and the labels to {LABELS} by "
+            "hand, since nothing depends on them yet, or run sfr_plan_and_preprocess first"
         )
-    planned.require_planned_from(raw, preprocessed)
-    derived_data.read_splits(preprocessed)
+    planned.require_planned_from(raw)
+    derived_data.read_splits(DatasetPaths(raw.folder.name).splits_file)
     derived_data.read_selections(datasets)
 
 
@@ -150,28 +143,24 @@ def _journal(raw: RawDataset, copies: Mapping[str, Path]) -> Journal:
 
 def _complete(journal: Journal, processes: int) -> None:
     """Every step that is not done yet, whatever has been done before."""
-    preprocessed, cases = _preprocessed(journal.raw), journal.cases
+    paths, cases = DatasetPaths(journal.raw.name), journal.cases
     move_raw_files(journal)
-    update_dataset_json(journal.raw, journal)
+    update_dataset_json(paths.raw_dataset_json, journal)
     raw = list_cases(journal.raw)
     datasets = planned.planned_configurations(journal.raw.name)  # none if somebody has deleted them since
     print(f"{', '.join(cases)}: labelled now ({len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases)")
     if datasets:
-        update_dataset_json(preprocessed, journal)
+        update_dataset_json(paths.dataset_json, journal)
         derived_data.update_preprocessed(datasets, raw, cases, processes=processes)
         stores = derived_data.remove_pseudo_labels(datasets, cases)
         derived_data.remove_from_selections(datasets, cases)
         print(f"stores of pseudo-labels that they are no longer in: {len(stores)}")
-    if derived_data.add_to_splits(preprocessed, cases):
-        print(f"{derived_data.splits_file(preprocessed).name}: they are training cases of every fold")
+    if derived_data.add_to_splits(paths.splits_file, cases):
+        print(f"{paths.splits_file.name}: they are training cases of every fold")
     if datasets:
-        planned.record_added_labels(preprocessed, cases, journal.stamp)
+        record_added_labels(paths.fingerprint_file, cases, journal.stamp)
         print(
             "the plan stays as it is: the images are the same, and its intensity statistics are those of the labels "
             "that it was made from. sfr_plan_and_preprocess, called as before, makes a new one"
         )
     journal.end()
-
-
-def _preprocessed(raw: Path) -> Path:
-    return nnunet_root("nnUNet_preprocessed") / raw.name

@@ -12,9 +12,9 @@ from typing import Any
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.cases import RawDataset
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess_new_labels
-from nnunet_sfr.data.pseudo_label_store import MANIFEST
 from nnunet_sfr.dataset import SFRDataset, read_splits_file
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.paths import MANIFEST
 
 _STORED = (".json", ".b2nd", ".pkl")
 """What a store has of a case; the record first, without which the case is not there."""
@@ -42,14 +42,13 @@ def update_preprocessed(
         copy_ground_truth(raw, datasets[0].paths.preprocessed)
 
 
-def add_to_splits(preprocessed: Path, cases: Sequence[str]) -> bool:
+def add_to_splits(file: Path, cases: Sequence[str]) -> bool:
     """Let the cases join the training part of every fold; the validation parts stay comparable with earlier results.
 
     Returns:
         Whether there are splits.
     """
-    file = splits_file(preprocessed)
-    splits = read_splits(preprocessed)
+    splits = read_splits(file)
     if splits is None:
         return False
     extended = [
@@ -64,17 +63,12 @@ def _is_new(case: str, fold: dict[str, Any]) -> bool:
     return case not in fold["train"] and case not in fold["val"]
 
 
-def splits_file(preprocessed: Path) -> Path:
-    return preprocessed / "splits_final.json"
-
-
-def read_splits(preprocessed: Path) -> list[dict[str, Any]] | None:
+def read_splits(file: Path) -> list[dict[str, Any]] | None:
     """nnU-Net's folds; None where it has made none.
 
     Raises:
         UserError: the file is damaged.
     """
-    file = splits_file(preprocessed)
     return read_splits_file(file) if file.is_file() else None
 
 
@@ -126,5 +120,4 @@ def _without(selection: dict[str, Any], cases: Sequence[str]) -> dict[str, Any]:
 
 def _pool_files(dataset: SFRDataset, pattern: str) -> list[Path]:
     """Files below the folders of the folds, in which stores and selections of a configuration lie."""
-    all_folds = dataset.paths.pseudo_labels("all").parents[1]
-    return sorted(all_folds.glob(f"fold_*/{pattern}"))
+    return sorted(dataset.paths.pseudo_labels_of_folds.glob(f"fold_*/{pattern}"))

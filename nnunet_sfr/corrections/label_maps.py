@@ -18,7 +18,7 @@ from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.paths import UNLABELLED_IMAGES
+from nnunet_sfr.paths import LABELS, UNLABELLED_IMAGES
 
 _SPACING_ENDING = ".json"
 """Of the file in which nnU-Net's TIFF writer puts the spacing, beside the label map."""
@@ -89,7 +89,7 @@ def _conflict(file: Path, case: Case) -> str:
 
 def _occupied(raw: RawDataset, identifier: str, name: str) -> str:
     """What lies in the place of a label that is to come; nothing if the place is free."""
-    place = raw.folder / "labelsTr" / name
+    place = raw.folder / LABELS / name
     if not place.exists():
         return ""
     return f"{place}: is there, though case {identifier} is in {UNLABELLED_IMAGES}; remove one of the two labels"

@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.atomic import replacing, write_json
-from nnunet_sfr.corrections.journal import Journal
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import UNLABELLED_IMAGES
-
-IMAGES, LABELS = "imagesTr", "labelsTr"
-DATASET_JSON = "dataset.json"
+from nnunet_sfr.label_journal import Journal
+from nnunet_sfr.paths import LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES
 
 
 def move_raw_files(journal: Journal) -> None:
@@ -24,12 +21,11 @@ def move_raw_files(journal: Journal) -> None:
     for case in journal.cases:
         _move(journal.label(case), raw / LABELS / journal.label_name(case))
         for name in journal.images[case]:
-            _move(raw / UNLABELLED_IMAGES / name, raw / IMAGES / name)
+            _move(raw / UNLABELLED_IMAGES / name, raw / LABELLED_IMAGES / name)
 
 
-def update_dataset_json(folder: Path, journal: Journal) -> None:
+def update_dataset_json(file: Path, journal: Journal) -> None:
     """Let a dataset.json, the raw one or its copy, tell of the labelled cases that there are now."""
-    file = folder / DATASET_JSON
     content = read_json(file, "write it as nnU-Net's data set format asks for")
     updated = with_labelled(content, journal.images, journal.file_ending, journal.num_training)
     if updated != content:
@@ -50,7 +46,10 @@ def with_labelled(
     content = {**dataset_json, "numTraining": num_training}
     if "dataset" in dataset_json:
         entries = {
-            case: {"images": [f"{IMAGES}/{name}" for name in images[case]], "label": f"{LABELS}/{case}{ending}"}
+            case: {
+                "images": [f"{LABELLED_IMAGES}/{name}" for name in images[case]],
+                "label": f"{LABELS}/{case}{ending}",
+            }
             for case in sorted(images)
         }
         content["dataset"] = {**dataset_json["dataset"], **entries}

@@ -20,7 +20,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import UNLABELLED_IMAGES
+from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def list_cases(folder: Path) -> RawDataset:
             follow nnU-Net's scheme, a link to nothing or a folder in the place of an image, a missing channel or label,
             an identifier that is both labelled and unlabelled, another number of labelled cases than ``numTraining``.
     """
-    dataset_json = _read_dataset_json(folder / "dataset.json")
+    dataset_json = _read_dataset_json(folder / DATASET_JSON)
     problems: list[str] = []
     labelled = _list_labelled(folder, dataset_json, problems)
     unlabelled = _list_unlabelled(folder, dataset_json, problems)
@@ -181,7 +181,7 @@ def channel_names(dataset_json: dict[str, Any]) -> list[str]:
 
 
 def _list_labelled(folder: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[Case]:
-    images = folder / "imagesTr"
+    images = folder / LABELLED_IMAGES
     if "dataset" in dataset_json:
         # deepcopy: nnU-Net's helper writes absolute paths into what it is given
         entries = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dataset_json))
@@ -193,7 +193,7 @@ def _list_labelled(folder: Path, dataset_json: dict[str, Any], problems: list[st
         ending = dataset_json["file_ending"]
         # like nnU-Net, pass over files with another ending
         files = [file for file in _files(images, ending, problems) if file.name.endswith(ending)]
-        labels = folder / "labelsTr"
+        labels = folder / LABELS
         cases = [
             Case(identifier, channels, labels / f"{identifier}{ending}")
             for identifier, channels in _group_channels(files, ending, problems).items()

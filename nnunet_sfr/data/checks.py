@@ -24,6 +24,7 @@ from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import DATASET_JSON
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _require_plain_labels(raw: RawDataset) -> None:
 
     Regions share values by their nature, and are compared as a whole.
     """
-    file, labels = raw.folder / "dataset.json", raw.dataset_json["labels"]
+    file, labels = raw.folder / DATASET_JSON, raw.dataset_json["labels"]
     names: dict[str, str] = {}
     for name, value in labels.items():
         text = str(sorted(value) if isinstance(value, (list, tuple)) else [value])

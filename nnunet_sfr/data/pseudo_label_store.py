@@ -29,8 +29,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.errors import UserError
-
-MANIFEST = "manifest.json"
+from nnunet_sfr.paths import MANIFEST
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem
 from nnunet_sfr.doctor.wording import some
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import UNLABELLED_IMAGES
+from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, TEST_IMAGES, UNLABELLED_IMAGES
 
-LABELLED, TEST = "imagesTr", "imagesTs"
-SETS = {LABELLED: "labelled", UNLABELLED_IMAGES: "unlabelled", TEST: "test"}
+SETS = {LABELLED_IMAGES: "labelled", UNLABELLED_IMAGES: "unlabelled", TEST_IMAGES: "test"}
 """Folders of images, and what their cases are called."""
 
 _CHANNEL = len("_0000")
@@ -55,16 +54,16 @@ def read_folders(folder: Path) -> RawImages:
         UserError: there is no ``dataset.json``, or none that says how the files end.
     """
     remedy = "write it as nnU-Net's data set format asks for"
-    dataset_json = read_json(folder / "dataset.json", remedy)
+    dataset_json = read_json(folder / DATASET_JSON, remedy)
     ending = dataset_json.get("file_ending")
     if not isinstance(ending, str):
         raise UserError(f"{folder / 'dataset.json'}: the key file_ending is missing; add it")
     sets = {name: _group(folder / name, ending) for name in SETS}
-    labels = {identifier: folder / "labelsTr" / f"{identifier}{ending}" for identifier in sets[LABELLED]}
+    labels = {identifier: folder / LABELS / f"{identifier}{ending}" for identifier in sets[LABELLED_IMAGES]}
     if "dataset" in dataset_json:
         # deepcopy: nnU-Net's helper writes absolute paths into what it is given
         entries = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dataset_json))
-        sets[LABELLED] = {identifier: tuple(map(Path, entry["images"])) for identifier, entry in entries.items()}
+        sets[LABELLED_IMAGES] = {identifier: tuple(map(Path, entry["images"])) for identifier, entry in entries.items()}
         labels = {identifier: Path(entry["label"]) for identifier, entry in entries.items()}
     return RawImages(folder, dataset_json, sets, labels)
 
@@ -104,7 +103,7 @@ def _shared_identifiers(raw: RawImages) -> list[Finding]:
         shared = sorted(raw.sets[one].keys() & raw.sets[other].keys())
         if shared:
             text = f"{len(shared)} in {one} and in {other}: {some(shared)}"
-            remedy = "remove one of the two" if TEST not in (one, other) else f"remove it from {one}"
+            remedy = "remove one of the two" if TEST_IMAGES not in (one, other) else f"remove it from {one}"
             remedy += ", or rename it if it is of another patient"
             findings.append(problem("identifiers", text, remedy, shared))
     return findings

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_sfr.command_lines import CommandLines, shown
 from nnunet_sfr.doctor.findings import Check, Finding, Level, Section, count, note, problem, section
 from nnunet_sfr.doctor.installation import check_imports, check_packages
 from nnunet_sfr.doctor.variables import check_folders, check_variables
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import Fold, nnunet_root
+from nnunet_sfr.paths import LABELLED_IMAGES, DatasetPaths, Fold
 
 if TYPE_CHECKING:
     from nnunet_sfr.dataset import SFRDataset
@@ -75,7 +76,7 @@ def _machine() -> Iterator[Section]:
 
 
 def _dataset(subject: Subject, name: str) -> Iterator[Section]:
-    folder = nnunet_root("nnUNet_raw") / name
+    folder = DatasetPaths(name).raw
     raw, raw_section = _raw_data(subject, folder)
     yield raw_section
     dataset, plan_section = _plan(subject, name, has_raw=raw is not None)
@@ -85,7 +86,7 @@ def _dataset(subject: Subject, name: str) -> Iterator[Section]:
 
 
 def _raw_data(subject: Subject, folder: Path) -> tuple[RawImages | None, Section]:
-    from nnunet_sfr.doctor.cases import LABELLED, check_names, read_folders
+    from nnunet_sfr.doctor.cases import check_names, read_folders
     from nnunet_sfr.doctor.folds import check_folds
     from nnunet_sfr.doctor.same_images import check_same_images
 
@@ -99,7 +100,7 @@ def _raw_data(subject: Subject, folder: Path) -> tuple[RawImages | None, Section
     checks: list[tuple[str, Check]] = [
         ("cases", partial(check_names, raw)),
         ("same image", partial(check_same_images, raw)),
-        ("folds", partial(check_folds, subject.fold, len(raw.sets[LABELLED]))),
+        ("folds", partial(check_folds, subject.fold, len(raw.sets[LABELLED_IMAGES]))),
     ]
     return raw, section(title, checks)
 
@@ -111,7 +112,7 @@ def _plan(subject: Subject, name: str, *, has_raw: bool) -> tuple[SFRDataset | N
 
     title = f"Plan {subject.plans_name}, {subject.configuration}"
     # plans of nnU-Net alone are none yet
-    if not any((nnunet_root("nnUNet_preprocessed") / name).glob("*_SFRPlans.json")):
+    if not DatasetPaths(name).sfr_plans_files():
         return None, Section(title, (_not_planned(subject),))
     try:
         dataset = open_dataset(name, subject.configuration, subject.plans_name)
@@ -150,7 +151,7 @@ def _stages(subject: Subject, dataset: SFRDataset, raw: RawImages | None) -> Ite
         ],
     )
     store = dataset.paths.pseudo_labels(fold)
-    label = stages.command("sfr_pseudolabel", dataset, fold)
+    label = shown(CommandLines.of(dataset.paths, fold).pseudo_label())
     yield section(
         f"Stages of fold {fold}",
         [

@@ -28,7 +28,7 @@ def check_split(dataset: SFRDataset, fold: Fold) -> list[Finding]:
     Raises:
         UserError: ``splits_final.json`` is damaged, has no such fold, or names a case that is not there.
     """
-    if fold == "all" or not (dataset.paths.preprocessed / "splits_final.json").is_file():
+    if fold == "all" or not dataset.paths.splits_file.is_file():
         return []
     training, validation = dataset.split(fold)
     return [

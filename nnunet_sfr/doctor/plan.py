@@ -83,7 +83,7 @@ def check_freshness(dataset: SFRDataset) -> list[Finding]:
 
 def read_fingerprint(dataset: SFRDataset) -> dict[str, Any]:
     """Spacings and shapes of all images, as planning left them."""
-    return read_json(dataset.paths.preprocessed / "dataset_fingerprint.json", REMEDY)
+    return read_json(dataset.paths.fingerprint_file, REMEDY)
 
 
 def volumes(dataset: SFRDataset, fingerprint: dict[str, Any]) -> list[tuple[int, int, int]]:

@@ -22,9 +22,10 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from tqdm import tqdm
 
-from nnunet_sfr.doctor.cases import LABELLED, SETS, TEST, RawImages
+from nnunet_sfr.doctor.cases import SETS, RawImages
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.doctor.wording import some
+from nnunet_sfr.paths import LABELLED_IMAGES, TEST_IMAGES
 
 SUBJECT = "same image"
 
@@ -146,10 +147,10 @@ def _finding(one: str, other: str, pairs: Sequence[str]) -> Finding:
     if one != other:
         text = f"{len(pairs)} of {one} in {other} too: {some(pairs)}"
         remedy = f"remove them from {other}: they are labelled"
-        if other == TEST:
+        if other == TEST_IMAGES:
             remedy = f"remove them from {one} or {other}: a result on cases that were trained on is worth nothing"
         return problem(SUBJECT, text, remedy, pairs)
     text = f"{len(pairs)} twice in {one}: {some(pairs)}"
-    if one == LABELLED:
+    if one == LABELLED_IMAGES:
         return problem(SUBJECT, text, "remove one of each, or a fold validates on what it is trained on", pairs)
     return note(SUBJECT, text, "remove one of each, or it counts twice", pairs)

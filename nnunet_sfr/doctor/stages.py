@@ -9,27 +9,25 @@ from pathlib import Path
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
+from nnunet_sfr.command_lines import CommandLines, shown
 from nnunet_sfr.data.datasets import PseudoLabelledDataset
-from nnunet_sfr.data.pseudo_label_store import MANIFEST, PseudoLabelStore
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.doctor.cases import LABELLED, RawImages
+from nnunet_sfr.doctor.cases import RawImages
 from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem
 from nnunet_sfr.doctor.wording import some
-from nnunet_sfr.paths import UNLABELLED_IMAGES, Fold
-from nnunet_sfr.sam_stage.finetuning import STATE
-from nnunet_sfr.sam_stage.model import FINAL_ADAPTER, describe, recipe_of
+from nnunet_sfr.paths import (
+    FINAL_ADAPTER,
+    FINAL_CHECKPOINT,
+    FINE_TUNING_STATE,
+    LABELLED_IMAGES,
+    LATEST_CHECKPOINT,
+    MANIFEST,
+    UNLABELLED_IMAGES,
+    Fold,
+)
+from nnunet_sfr.sam_stage.model import describe, recipe_of
 from nnunet_sfr.selection import read_selection
-
-TRAINED, UNFINISHED = "checkpoint_final.pth", "checkpoint_latest.pth"
-"""nnU-Net's names."""
-
-
-def command(name: str, dataset: SFRDataset, fold: Fold, round_index: int = 0) -> str:
-    """A command as it is to be typed for this data set, plan and fold."""
-    paths = dataset.paths
-    number = int(paths.dataset_name[len("Dataset") :].partition("_")[0])
-    later = f" --round {round_index}" if round_index else ""
-    return f"{name} -d {number} -c {paths.configuration} -p {paths.plans_name} -f {fold}{later}"
 
 
 def check_preprocessed(dataset: SFRDataset, raw: RawImages | None) -> list[Finding]:
@@ -41,7 +39,7 @@ def check_preprocessed(dataset: SFRDataset, raw: RawImages | None) -> list[Findi
     """
     counts, missing, foreign = [], [], []
     folders = (
-        (LABELLED, "labelled", dataset.paths.labelled),
+        (LABELLED_IMAGES, "labelled", dataset.paths.labelled),
         (UNLABELLED_IMAGES, "unlabelled", dataset.paths.unlabelled),
     )
     for name, kind, folder in folders:
@@ -66,9 +64,9 @@ def check_adapter(dataset: SFRDataset, fold: Fold, round_index: int = 0) -> list
         UserError: its file is damaged.
     """
     folder = dataset.paths.sam_stage(fold, round_index)
-    file, again = folder / FINAL_ADAPTER, command("sfr_finetune", dataset, fold, round_index)
+    file, again = folder / FINAL_ADAPTER, shown(CommandLines.of(dataset.paths, fold).fine_tune(round_index))
     if not file.is_file():
-        stopped = (folder / STATE).is_file()
+        stopped = (folder / FINE_TUNING_STATE).is_file()
         return [note("adapter", "begun, not complete" if stopped else "none yet", again)]
     recipe = json.loads(recipe_of(file) or "{}")
     for key, value in describe(dataset).items():
@@ -103,18 +101,12 @@ def check_pseudo_labels(dataset: SFRDataset, folder: Path, remedy: str) -> list[
 
 def check_models(dataset: SFRDataset, fold: Fold) -> list[Finding]:
     """What nnU-Net has trained with this plan."""
-    suffix = f"__{dataset.paths.plans_name}__{dataset.paths.configuration}"
-    trained, unfinished = [], []
-    for folder in dataset.paths.results.glob(f"*{suffix}/fold_{fold}"):
-        trainer = folder.parent.name.removesuffix(suffix)
-        if (folder / TRAINED).is_file():
-            trained.append(trainer)
-        elif (folder / UNFINISHED).is_file():
-            unfinished.append(trainer)
-    findings = [ok("models", ", ".join(sorted(trained)))] if trained else []
+    trained = dataset.paths.trainers(fold, (FINAL_CHECKPOINT,))
+    unfinished = [name for name in dataset.paths.trainers(fold, (LATEST_CHECKPOINT,)) if name not in trained]
+    findings = [ok("models", ", ".join(trained))] if trained else []
     if unfinished:
         findings.append(
-            note("models", f"begun, not complete: {', '.join(sorted(unfinished))}", "nnUNetv2_train ... --c goes on")
+            note("models", f"begun, not complete: {', '.join(unfinished)}", "nnUNetv2_train ... --c goes on")
         )
     return findings or [note("models", "none yet", "nnUNetv2_train ... -tr nnUNetTrainerSFR_MT")]
 
@@ -139,7 +131,7 @@ def _has_begun(dataset: SFRDataset, fold: Fold, index: int) -> bool:
 def _round(dataset: SFRDataset, fold: Fold, index: int) -> Finding:
     """One line for a round; the first step that is not complete says what to run next."""
     paths = dataset.paths
-    label = command("sfr_pseudolabel", dataset, fold, index)
+    label = shown(CommandLines.of(paths, fold).pseudo_label(index))
     parts = [
         ("model's labels", check_pseudo_labels(dataset, paths.model_pseudo_labels(fold, index), label + " -tr ..."))
     ]
@@ -156,7 +148,7 @@ def _round(dataset: SFRDataset, fold: Fold, index: int) -> Finding:
 def _check_selection(dataset: SFRDataset, fold: Fold, index: int) -> list[Finding]:
     file = dataset.paths.selection(fold, index)
     if not file.is_file():
-        return [note("selection", "none yet", command("sfr_select", dataset, fold, index))]
+        return [note("selection", "none yet", shown(CommandLines.of(dataset.paths, fold).select(index)))]
     selection = read_selection(file, sorted(_identifiers(dataset.paths.unlabelled)))
     return [ok("selection", f"{len(selection.high)} high, {len(selection.low)} low")]
 

@@ -13,9 +13,8 @@ from nnunet_sfr.dataset import resolve_dataset_name
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.classes import file_ending, read_classes
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import nnunet_root
+from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, nnunet_root
 
-_DATASET_JSON, _PLANS = "dataset.json", "plans.json"
 """What nnU-Net's prediction puts beside its label maps."""
 
 
@@ -59,7 +58,7 @@ def find_source(
     if dataset is not None:
         found_json, found_plans = _of_dataset(dataset, plans_name)
     else:
-        found_json, found_plans = prediction / _DATASET_JSON, prediction / _PLANS
+        found_json, found_plans = prediction / DATASET_JSON, prediction / PLANS_JSON
     json_file = dataset_json_file or found_json
     content = read_json(json_file, "name the data set with -d, or its dataset.json with -djfile")
     read_classes(content, str(json_file))
@@ -73,8 +72,8 @@ def _of_dataset(dataset: str, plans_name: str) -> tuple[Path, Path]:
     """The files of a data set, of which the raw one may be on another machine."""
     name = resolve_dataset_name(dataset)
     preprocessed = nnunet_root("nnUNet_preprocessed") / name
-    raw = nnunet_root("nnUNet_raw") / name / _DATASET_JSON
-    return raw if raw.is_file() else preprocessed / _DATASET_JSON, preprocessed / f"{plans_name}.json"
+    raw = nnunet_root("nnUNet_raw") / name / DATASET_JSON
+    return raw if raw.is_file() else preprocessed / DATASET_JSON, preprocessed / f"{plans_name}.json"
 
 
 def _reader(plans_file: Path) -> type[BaseReaderWriter]:

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from nnunet_sfr.confidence import MEASURES, confidence_record
 from nnunet_sfr.data.datasets import UnlabelledDataset, image_hash
 from nnunet_sfr.data.preprocessing import check_grid
-from nnunet_sfr.data.pseudo_label_store import MANIFEST, PseudoLabelStore
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import MANIFEST
 
 
 @dataclass(frozen=True)

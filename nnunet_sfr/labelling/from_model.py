@@ -23,10 +23,10 @@ from nnunet_sfr.labelling.common import EVERYTHING, Share, fill_store, predict_m
 from nnunet_sfr.labelling.from_network import mirrored_axes, without_mirroring
 from nnunet_sfr.labelling.raw_cases import raw_cases
 from nnunet_sfr.labelling.trained_model import TrainedModel, open_model
-from nnunet_sfr.paths import Fold
+from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
 
 SOURCE = "model"
-CHECKPOINT = "checkpoint_final.pth"
+CHECKPOINT = FINAL_CHECKPOINT
 
 
 def label_from_model(

@@ -17,11 +17,11 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling.common import EVERYTHING, Share, fill_store, open_if_there
 from nnunet_sfr.labelling.from_network import NetworkLabeller
 from nnunet_sfr.labelling.trained_model import TrainedModel, open_model
-from nnunet_sfr.paths import Fold
+from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
 from nnunet_sfr.plans import derived_from
 
 SOURCE = "retraining"
-CHECKPOINT = "checkpoint_final.pth"
+CHECKPOINT = FINAL_CHECKPOINT
 """The student, which is what a round goes on with."""
 
 
@@ -51,7 +51,7 @@ def label_from_retraining(
     paths = dataset.paths
     dataset.split(fold)  # refuses a fold that no training can have
     UnlabelledDataset(paths.unlabelled)
-    folder = paths.results / f"{trainer}__{paths.plans_name}__{paths.configuration}"
+    folder = paths.model(trainer)
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such model; train it with nnUNetv2_train, or choose another -tr")
     model = open_model(folder, [fold], CHECKPOINT, dataset, device)

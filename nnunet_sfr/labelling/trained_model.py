@@ -18,7 +18,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.labelling.from_network import make_predictor
-from nnunet_sfr.paths import Fold
+from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, Fold
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TrainedModel:
         return {
             "trainer": self.predictor.trainer_name,
             "checkpoints": {file.parent.name: [file.name, file_hash(file)] for file in self.checkpoints},
-            "plans_sha256": file_hash(self.folder / "plans.json"),
+            "plans_sha256": file_hash(self.folder / PLANS_JSON),
         }
 
 
@@ -61,11 +61,11 @@ def open_model(
             set, or the second stage of a cascade.
     """
     remedy = "name a trained model's folder, <Trainer>__<Plans>__<configuration> in nnUNet_results"
-    theirs = read_json(folder / "dataset.json", remedy)
-    read_json(folder / "plans.json", remedy)
+    theirs = read_json(folder / DATASET_JSON, remedy)
+    read_json(folder / PLANS_JSON, remedy)
     checkpoints = _checkpoint_files(folder, folds, checkpoint)
     try:
-        _check_meaning(theirs, dataset.dataset_json, folder / "dataset.json")
+        _check_meaning(theirs, dataset.dataset_json, folder / DATASET_JSON)
     except (KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{folder / 'dataset.json'}: is not nnU-Net's ({error!r}); {remedy}") from None
     predictor = make_predictor(dataset.settings.pseudo_labels, device)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import PLANS_JSON, TRAINING_SETTINGS
 from nnunet_sfr.pipeline.digests import Files, Parts
 from nnunet_sfr.pipeline.parts import settings_name
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.plans import SFRConfiguration
 
-SETTINGS = "sfr_settings.json"
 _LOG = re.compile(r"training_log_(\d+)_(\d+)_(\d+)_(\d+)_(\d+)_(\d+)\.txt")
 
 
@@ -42,15 +42,15 @@ def require_own_training(training: Path, project: Project, trainer: str, inputs:
 
 
 def _difference(training: Path, project: Project, trainer: str, inputs: Parts) -> str | None:
-    settings, plans = _read(training / SETTINGS), _read(training.parent / "plans.json")
+    settings, plans = _read(training / TRAINING_SETTINGS), _read(training.parent / PLANS_JSON)
     if settings.get("trainer") != trainer:
-        return f"its {SETTINGS} does not say that it is one of {trainer}"
+        return f"its {TRAINING_SETTINGS} does not say that it is one of {trainer}"
     today = json.loads(json.dumps(SFRConfiguration.from_dict(project.sfr_plan()).to_dict()))
     for section, values in today.items():
         if settings_name(section) in inputs and settings.get(section) != values:
-            return f"{section} in its {SETTINGS} is not {section} in the SFR plan of today"
+            return f"{section} in its {TRAINING_SETTINGS} is not {section} in the SFR plan of today"
     if project.network_plan_of(plans) != project.network_plan():
-        return "its plans.json is not the plan of today"
+        return f"its {PLANS_JSON} is not the plan of today"
     return None
 
 

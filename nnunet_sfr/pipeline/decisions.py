@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from nnunet_sfr.command_lines import Command
 from nnunet_sfr.pipeline.digests import Digests, HashCache, differing, merged
 from nnunet_sfr.pipeline.state import DONE, Record
-from nnunet_sfr.pipeline.step import Command, Step
+from nnunet_sfr.pipeline.step import Step
 
 
 class Action(Enum):

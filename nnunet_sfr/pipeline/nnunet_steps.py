@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from nnunet_sfr.command_lines import Command
+from nnunet_sfr.paths import CHECKPOINTS, FINAL_CHECKPOINT, TEACHER_CHECKPOINT, VALIDATION, VALIDATION_SUMMARY
 from nnunet_sfr.pipeline.adoption import require_own_training
 from nnunet_sfr.pipeline.digests import Files, Parts
 from nnunet_sfr.pipeline.parts import (
@@ -15,11 +17,7 @@ from nnunet_sfr.pipeline.parts import (
     store_part,
     unlabelled_part,
 )
-from nnunet_sfr.pipeline.project import CHECKPOINTS, STUDENT, TEACHER
-from nnunet_sfr.pipeline.step import Command, Step
-
-VALIDATION = "validation"
-SUMMARY = "summary.json"
+from nnunet_sfr.pipeline.step import Step
 
 
 class NNUNetStep(Step):
@@ -34,16 +32,6 @@ class NNUNetStep(Step):
         """Folder of the model's fold."""
         return self.project.training(self.trainer)
 
-    @property
-    def model_options(self) -> Command:
-        """``-tr``, ``-p`` and ``-device``."""
-        return ("-tr", self.trainer, *self.plans_options, *self.device_options)
-
-    @property
-    def training_command(self) -> Command:
-        options = self.options
-        return ("nnUNetv2_train", options.dataset, options.configuration, str(options.fold), *self.model_options)
-
 
 class Train(NNUNetStep):
     """Train nnU-Net's network; validates it, too."""
@@ -53,8 +41,7 @@ class Train(NNUNetStep):
 
     @property
     def command(self) -> Command:
-        gpus = self.options.num_gpus
-        return (*self.training_command, *(("-num_gpus", str(gpus)) if gpus > 1 else ()))
+        return self.command_lines.train(self.trainer)
 
     @property
     def command_going_on(self) -> Command:
@@ -79,7 +66,7 @@ class Train(NNUNetStep):
         }
         if round_index == 0:
             return parts
-        previous = project.training(self.options.trainer(round_index - 1)) / STUDENT
+        previous = project.training(self.options.trainer(round_index - 1)) / FINAL_CHECKPOINT
         return {
             **parts,
             **settings_parts(project, "rounds"),
@@ -88,17 +75,20 @@ class Train(NNUNetStep):
         }
 
     def outputs(self) -> dict[str, Files]:
-        return {"student": Files.of(self.training / STUDENT), "teacher": Files.of(self.training / TEACHER)}
+        return {
+            "student": Files.of(self.training / FINAL_CHECKPOINT),
+            "teacher": Files.of(self.training / TEACHER_CHECKPOINT),
+        }
 
     def discard(self) -> None:
         """Checkpoints, which a killed and resumed training would go on from, and the validation."""
-        for name in (*CHECKPOINTS, TEACHER):
+        for name in (*CHECKPOINTS, TEACHER_CHECKPOINT):
             (self.training / name).unlink(missing_ok=True)
         shutil.rmtree(self.training / VALIDATION, ignore_errors=True)
 
     def found_complete(self) -> bool:
         """Never: ``--c`` finishes what there is, if it is of the same data and settings."""
-        if any((self.training / name).is_file() for name in (*CHECKPOINTS, TEACHER)):
+        if any((self.training / name).is_file() for name in (*CHECKPOINTS, TEACHER_CHECKPOINT)):
             require_own_training(self.training, self.project, self.trainer, self.inputs())
         return False
 
@@ -117,21 +107,21 @@ class Validate(NNUNetStep):
 
     @property
     def command(self) -> Command:
-        return (*self.training_command, "--val")
+        return self.command_lines.validate(self.trainer)
 
     @property
     def result(self) -> Path:
         return self.training / VALIDATION
 
     def inputs(self) -> Parts:
-        return {"student": Files.of(self.training / STUDENT)}
+        return {"student": Files.of(self.training / FINAL_CHECKPOINT)}
 
     def outputs(self) -> dict[str, Files]:
-        return {"summary": Files.of(self.result / SUMMARY)}
+        return {"summary": Files.of(self.result / VALIDATION_SUMMARY)}
 
     def found_complete(self) -> bool:
         """Whether the training got to its end, validation included."""
-        summary, student = self.result / SUMMARY, self.training / STUDENT
+        summary, student = self.result / VALIDATION_SUMMARY, self.training / FINAL_CHECKPOINT
         return summary.is_file() and summary.stat().st_mtime_ns >= student.stat().st_mtime_ns
 
 
@@ -149,10 +139,9 @@ class Predict(NNUNetStep):
 
     @property
     def command(self) -> Command:
-        options = self.options
-        folders = ("-i", str(options.images), "-o", str(options.predictions))
-        workers = () if options.processes is None else ("-npp", str(options.processes), "-nps", str(options.processes))
-        return predict_command(self, folders, workers)
+        assert self.options.images is not None
+        assert self.options.predictions is not None
+        return self.command_lines.predict(self.trainer, self.options.images, self.options.predictions)
 
     @property
     def result(self) -> Path:
@@ -163,23 +152,9 @@ class Predict(NNUNetStep):
         return {
             "trainer": self.trainer,
             "fold": str(self.options.fold),
-            "student": Files.of(self.training / STUDENT),
+            "student": Files.of(self.training / FINAL_CHECKPOINT),
             "images": Files(tuple(self.project.input_images())),
         }
 
     def outputs(self) -> dict[str, Files]:
         return {"predictions": Files(tuple(self.project.predicted_files()))} if self.project.is_planned() else {}
-
-
-def predict_command(step: NNUNetStep, folders: Command, workers: Command = (), device: Command = ()) -> Command:
-    """nnUNetv2_predict with the model of a step.
-
-    Args:
-        step: trains or uses it.
-        folders: ``-i`` and ``-o``.
-        workers: ``-npp`` and ``-nps``.
-        device: ``-device`` where the options leave it open.
-    """
-    options = step.options
-    case = ("-d", options.dataset, "-c", options.configuration, "-f", str(options.fold))
-    return ("nnUNetv2_predict", *folders, *case, *step.model_options, *workers, *device)

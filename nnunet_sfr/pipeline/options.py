@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_sfr.command_lines import AUTO, DEFAULT_PLANS, CommandLines
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import Fold
-from nnunet_sfr.pipeline.run_folder import TRAINER_PREFIX, RunFolder
+from nnunet_sfr.paths import TRAINER_PREFIX, Fold, RunPaths
 from nnunet_sfr.trainers import ROUND_TRAINERS
 
-DEFAULT_PLANNER, DEFAULT_PLANS = "ExperimentPlanner", "nnUNetPlans"
+DEFAULT_PLANNER = "ExperimentPlanner"
 """nnU-Net's."""
 
 PLANS_OF_PLANNERS = {
@@ -48,7 +48,7 @@ class RunOptions:
     target_spacing: tuple[float, ...] | None = None
     images: Path | None = None
     predictions: Path | None = None
-    device: str = "auto"
+    device: str = AUTO
     num_gpus: int = 1
     processes: int | None = None
     selection: tuple[str, ...] = ()
@@ -66,10 +66,16 @@ class RunOptions:
         return self.trainer(self.rounds)
 
     @property
-    def run_folder(self) -> RunFolder:
+    def command_lines(self) -> CommandLines:
+        """The commands of the path with everything that this run was given."""
+        names = ("dataset", "configuration", "fold", "plans", "device", "num_gpus", "processes")
+        return CommandLines(**{name: getattr(self, name) for name in names})
+
+    @property
+    def paths(self) -> RunPaths:
         """One run for any number of rounds, so that a later call can add some."""
         first = self.trainer(min(self.rounds, 1)).removeprefix(TRAINER_PREFIX)
-        return RunFolder(self.dataset_name, self.plans, self.configuration, self.fold, first)
+        return RunPaths(self.dataset_name, self.plans, self.configuration, self.fold, first)
 
 
 def plans_name(planner: str | None, plans: str | None) -> str:

@@ -26,7 +26,7 @@ def settings_parts(project: Project, *sections: str) -> dict[str, Any]:
 
 def meaning_part(project: Project) -> dict[str, Any]:
     """What label values and channels mean."""
-    content = read_json(project.paths.preprocessed / "dataset.json", PLAN_FIRST)
+    content = read_json(project.paths.dataset_json, PLAN_FIRST)
     return {"dataset.json": {key: content.get(key) for key in _LABELS}}
 
 

@@ -10,20 +10,9 @@ from typing import Any
 
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import SFRPaths, nnunet_root
+from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER, MANIFEST, SFRPaths, nnunet_root
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.plans import SFRConfiguration
-
-FINAL_ADAPTER, FINAL_OPTIMIZER = "adapter_final.safetensors", "optimizer_final.pt"
-"""What sfr_finetune leaves when it is through (:mod:`nnunet_sfr.sam_stage.model`)."""
-
-STUDENT, TEACHER = "checkpoint_final.pth", "checkpoint_teacher.pth"
-"""What a training leaves when it is through."""
-
-CHECKPOINTS = (STUDENT, "checkpoint_latest.pth", "checkpoint_best.pth")
-"""Where ``nnUNetv2_train --c`` goes on from, in the order in which it looks."""
-
-MANIFEST = "manifest.json"
 
 PLAN_FIRST = "run sfr_plan_and_preprocess"
 """The remedy where a file of the plan is missing."""
@@ -45,13 +34,11 @@ class Project:
 
     def raw_images(self) -> list[Path]:
         cases = self._listed_cases()
-        return (
-            [image for images, _ in cases for image in images] if cases else visible_files(self.paths.raw / "imagesTr")
-        )
+        return [image for images, _ in cases for image in images] if cases else visible_files(self.paths.raw_labelled)
 
     def raw_labels(self) -> list[Path]:
         cases = self._listed_cases()
-        return [label for _, label in cases] if cases else visible_files(self.paths.raw / "labelsTr")
+        return [label for _, label in cases] if cases else visible_files(self.paths.raw_labels)
 
     def raw_unlabelled(self) -> list[Path]:
         return visible_files(self.paths.raw_unlabelled)
@@ -65,7 +52,7 @@ class Project:
         ]
 
     def raw_dataset_json(self) -> dict[str, Any]:
-        return read_json(self.paths.raw / "dataset.json", "write it as nnU-Net's data set format asks for")
+        return read_json(self.paths.raw_dataset_json, "write it as nnU-Net's data set format asks for")
 
     # --- planned ---
 
@@ -135,7 +122,7 @@ class Project:
         fold = self.options.fold
         if not isinstance(fold, int):
             return None
-        return json.loads((self.paths.preprocessed / "splits_final.json").read_text())[fold]
+        return json.loads(self.paths.splits_file.read_text())[fold]
 
     # --- results ---
 
@@ -159,11 +146,8 @@ class Project:
         cases = [file.stem for file in self.properties(unlabelled=True)]
         return [folder / MANIFEST, *(folder / f"{case}{ending}" for case in cases for ending in (".json", ".b2nd"))]
 
-    def model(self, trainer: str) -> Path:
-        return self.paths.results / f"{trainer}__{self.options.plans}__{self.options.configuration}"
-
     def training(self, trainer: str) -> Path:
-        return self.model(trainer) / f"fold_{self.options.fold}"
+        return self.paths.training(trainer, self.options.fold)
 
     # --- prediction ---
 
@@ -180,7 +164,7 @@ class Project:
         return [self.options.predictions / f"{case}{ending}" for case in sorted(cases)]
 
     def _file_ending(self) -> str:
-        ending: str = read_json(self.paths.preprocessed / "dataset.json", PLAN_FIRST)["file_ending"]
+        ending: str = read_json(self.paths.dataset_json, PLAN_FIRST)["file_ending"]
         return ending
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-
+from nnunet_sfr.command_lines import shown
 from nnunet_sfr.pipeline.nnunet_steps import Predict, Train, Validate
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
@@ -31,5 +30,5 @@ def shell_commands(options: RunOptions) -> str:
     lines = []
     for step in steps_of(options):
         if not isinstance(step, Validate):
-            lines += [f"# {step.name}: {step.title}", shlex.join(step.command)]
+            lines += [f"# {step.name}: {step.title}", shown(step.command)]
     return "\n".join(lines)

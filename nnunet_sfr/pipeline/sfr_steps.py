@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_sfr.command_lines import Command
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.paths import FINAL_CHECKPOINT, MANIFEST, PLANS_JSON
 from nnunet_sfr.pipeline.digests import Files, Parts
 from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS
 from nnunet_sfr.pipeline.parts import (
@@ -20,8 +22,8 @@ from nnunet_sfr.pipeline.parts import (
     store_part,
     unlabelled_part,
 )
-from nnunet_sfr.pipeline.project import MANIFEST, STUDENT, Project, visible_files
-from nnunet_sfr.pipeline.step import Command, Step
+from nnunet_sfr.pipeline.project import Project, visible_files
+from nnunet_sfr.pipeline.step import Step
 
 if TYPE_CHECKING:  # it comes with nnU-Net, which takes ten seconds to import
     from nnunet_sfr.data.cases import RawDataset
@@ -53,8 +55,8 @@ class Plan(Step):
     @property
     def command(self) -> Command:
         options = self.options
-        command = ["sfr_plan_and_preprocess", "-d", options.dataset, "-c", options.configuration]
         planner = self._planner
+        command: list[str] = []
         if planner != DEFAULT_PLANNER:
             command += ["-pl", planner]
         if options.plans != PLANS_OF_PLANNERS.get(planner):
@@ -67,9 +69,7 @@ class Plan(Step):
             command += ["-adaptation", options.adaptation]
         if options.checkpoint is not None:
             command += ["-checkpoint", options.checkpoint]
-        if options.processes is not None:
-            command += ["-np", str(options.processes), "-npfp", str(options.processes)]
-        return tuple(command)
+        return self.command_lines.plan(*command)
 
     @property
     def _planner(self) -> str:
@@ -140,11 +140,11 @@ class Plan(Step):
             return False
         if not self.project.is_planned() or options.planner not in (None, self._planner_used):
             return False
-        from nnunet_sfr.corrections.planned import fingerprint_file, stamps
         from nnunet_sfr.data.cases import list_cases
+        from nnunet_sfr.planning.fingerprint import stamps
 
         raw = list_cases(self.project.paths.raw)
-        fingerprint = read_json(fingerprint_file(self.project.paths.preprocessed), "delete it")
+        fingerprint = read_json(self.project.paths.fingerprint_file, "delete it")
         return raw.stamp() in stamps(fingerprint) and self._has_cases(raw)
 
     def has_taken_in(self, changed: Sequence[str]) -> bool:
@@ -154,11 +154,11 @@ class Plan(Step):
         """
         if not self.project.is_planned() or not set(changed) <= self._raw_parts().keys():
             return False
-        from nnunet_sfr.corrections.planned import knows_added_labels
         from nnunet_sfr.data.cases import list_cases
+        from nnunet_sfr.planning.fingerprint import knows_added_labels
 
         raw = list_cases(self.project.paths.raw)
-        return knows_added_labels(self.project.paths.preprocessed, raw) and self._has_cases(raw)
+        return knows_added_labels(self.project.paths.fingerprint_file, raw) and self._has_cases(raw)
 
     def _has_cases(self, raw: RawDataset) -> bool:
         """Whether the raw cases, and no others, are preprocessed."""
@@ -190,7 +190,7 @@ class FineTune(Overwritable):
 
     @property
     def command(self) -> Command:
-        return ("sfr_finetune", *self.case_options, *round_options(self.round_index), *self.device_options)
+        return self.command_lines.fine_tune(self.round_index)
 
     @property
     def result(self) -> Path:
@@ -231,8 +231,7 @@ class PseudoLabel(Overwritable):
 
     @property
     def command(self) -> Command:
-        options = (*self.case_options, *round_options(self.round_index), *self.device_options)
-        return ("sfr_pseudolabel", *options)
+        return self.command_lines.pseudo_label(self.round_index)
 
     @property
     def result(self) -> Path:
@@ -267,7 +266,7 @@ class ModelLabels(PseudoLabel):
 
     @property
     def command(self) -> Command:
-        return (*super().command, "-tr", self._trainer)
+        return self.command_lines.pseudo_label(self.round_index, self._trainer)
 
     @property
     def result(self) -> Path:
@@ -282,7 +281,7 @@ class ModelLabels(PseudoLabel):
             **meaning_part(project),
             "fold": str(project.options.fold),
             **unlabelled_part(project),
-            "model": Files.of(model / STUDENT, model.parent / "plans.json"),
+            "model": Files.of(model / FINAL_CHECKPOINT, model.parent / PLANS_JSON),
             **store_part(project, "labels of the round before", before),
             **store_part(project, "labels of round 0", project.store(0)),
         }
@@ -296,7 +295,7 @@ class Select(Step):
 
     @property
     def command(self) -> Command:
-        return ("sfr_select", *self.case_options, *round_options(self.round_index), *self.options.selection)
+        return self.command_lines.select(self.round_index, *self.options.selection)
 
     @property
     def result(self) -> Path:
@@ -324,7 +323,3 @@ class Select(Step):
             return False
         manifest = read_json(self.project.store(self.round_index, of_model=True) / MANIFEST, "run sfr_pseudolabel")
         return read_json(self.result, "delete it").get("model") == manifest.get("made_by")
-
-
-def round_options(round_index: int) -> Command:
-    return ("--round", str(round_index)) if round_index else ()

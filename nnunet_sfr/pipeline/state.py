@@ -12,8 +12,8 @@ from typing import Any
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import RunPaths
 from nnunet_sfr.pipeline.digests import Digests
-from nnunet_sfr.pipeline.run_folder import RunFolder
 
 RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"
 
@@ -101,6 +101,20 @@ class RunState:
                 self.records[name] = replace(record, status=INTERRUPTED, seconds=record.seconds + seconds)
 
 
+def recorded_commands(runs: RunPaths) -> dict[str, str]:
+    """The command of the last attempt at each result, by the name of the result.
+
+    Args:
+        runs: any run with the plan and configuration.
+
+    Raises:
+        UserError: the state of a run is damaged.
+    """
+    records = [record for file in runs.states() for record in RunState.load(file).records.values() if record.command]
+    records.sort(key=lambda record: datetime.fromisoformat(record.started))
+    return {record.result: record.command for record in records}
+
+
 @dataclass(frozen=True)
 class History:
     """What this run and the others with the same plan have done; runs share results, and so records.
@@ -114,7 +128,7 @@ class History:
     others: Sequence[RunState]
 
     @classmethod
-    def read(cls, run: RunFolder) -> History:
+    def read(cls, run: RunPaths) -> History:
         return cls(RunState.load(run.state), [RunState.load(file) for file in run.other_states()])
 
     def record_of(self, result: str) -> Record | None:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
+from nnunet_sfr.command_lines import AUTO, shown
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.locking import Holder, read_holder
+from nnunet_sfr.paths import FINAL_CHECKPOINT, TEACHER_CHECKPOINT
 from nnunet_sfr.pipeline.decisions import Action, decide
 from nnunet_sfr.pipeline.digests import HashCache
-from nnunet_sfr.pipeline.locking import Holder, read_holder
-from nnunet_sfr.pipeline.nnunet_steps import Train, predict_command
+from nnunet_sfr.pipeline.nnunet_steps import Train
 from nnunet_sfr.pipeline.options import RunOptions
-from nnunet_sfr.pipeline.project import STUDENT, TEACHER, Project
+from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.sequence import steps_of
 from nnunet_sfr.pipeline.state import DONE, RUNNING, History, Record
-from nnunet_sfr.pipeline.step import Command, Step
+from nnunet_sfr.pipeline.step import Step
 
 WAITING, NEXT = "waiting", "next"
 
 
 def status_text(options: RunOptions) -> str:
     """A table of the steps, what comes next, and where things are."""
-    folder = options.run_folder
+    folder = options.paths
     history = History.read(folder)
     holder = read_holder(folder)
     if holder is not None and not holder.is_alive:
@@ -54,8 +57,12 @@ def closing_lines(options: RunOptions, history: History) -> list[str]:
     record = history.record_of(train.result_name)
     if record is None or record.status != DONE:
         return []
-    command = predict_command(train, ("-i", "IMAGES", "-o", "PREDICTIONS"), device=_device_used(record, options))
-    return [f"model: {train.training} ({STUDENT}; the teacher: {TEACHER})", f"predict with: {shlex.join(command)}"]
+    lines = replace(options.command_lines, device=_device_used(record, options))
+    command = lines.predict(train.trainer, "IMAGES", "PREDICTIONS")
+    return [
+        f"model: {train.training} ({FINAL_CHECKPOINT}; the teacher: {TEACHER_CHECKPOINT})",
+        f"predict with: {shown(command)}",
+    ]
 
 
 def clock(seconds: float) -> str:
@@ -90,12 +97,12 @@ def _what_comes(following: Step | None, holder: Holder | None) -> list[str]:
     return [*lines, f"next: {following.title}"] if holder is None else lines
 
 
-def _device_used(record: Record, options: RunOptions) -> Command:
-    """The device that ``auto`` stood for in the training."""
+def _device_used(record: Record, options: RunOptions) -> str:
+    """The device of the run, or what ``auto`` stood for in the training."""
     words = shlex.split(record.command)
-    if options.device != "auto" or "-device" not in words:
-        return ()
-    return ("-device", words[words.index("-device") + 1])
+    if options.device != AUTO or "-device" not in words:
+        return options.device
+    return words[words.index("-device") + 1]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_sfr.paths import nnunet_root
+from nnunet_sfr.command_lines import Command, CommandLines
+from nnunet_sfr.paths import portable_name
 from nnunet_sfr.pipeline.digests import Files, Parts
-from nnunet_sfr.pipeline.options import DEFAULT_PLANS, RunOptions
+from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
-
-Command = tuple[str, ...]
 
 
 class Step:
@@ -39,21 +38,8 @@ class Step:
         return self.project.options
 
     @property
-    def plans_options(self) -> Command:
-        """``-p``, where it is not nnU-Net's default."""
-        plans = self.options.plans
-        return () if plans == DEFAULT_PLANS else ("-p", plans)
-
-    @property
-    def case_options(self) -> Command:
-        """``-d``, ``-c``, ``-f`` and ``-p``."""
-        options = self.options
-        return ("-d", options.dataset, "-c", options.configuration, "-f", str(options.fold), *self.plans_options)
-
-    @property
-    def device_options(self) -> Command:
-        """``-device``; auto is left out: our commands take it as it is meant, and nnU-Net's do not know it."""
-        return ("-device", self.options.device) if self.options.device != "auto" else ()
+    def command_lines(self) -> CommandLines:
+        return self.options.command_lines
 
     @property
     def name(self) -> str:
@@ -63,10 +49,7 @@ class Step:
     @property
     def result_name(self) -> str:
         """:attr:`result` in words that survive a move of nnU-Net's folders."""
-        for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-            if self.result.is_relative_to(nnunet_root(variable)):
-                return f"{variable}/{self.result.relative_to(nnunet_root(variable)).as_posix()}"
-        return str(self.result)
+        return portable_name(self.result)
 
     @property
     def command(self) -> Command:

@@ -20,14 +20,13 @@ from collections.abc import Sequence
 
 from filelock import FileLock, Timeout
 
+from nnunet_sfr.locking import LOCK_TIMEOUT
+
 GRACE = 5.0
 """Seconds between SIGINT and SIGKILL."""
 
 LEFTOVERS_GRACE = 2.0
 """Seconds that processes of a command may take to end after it (multiprocessing's trackers do)."""
-
-LOCK_TIMEOUT = 60.0
-"""Seconds to wait for the processes of an earlier step to be gone; killing them takes far less."""
 
 EX_TEMPFAIL = 75
 """Exit code where they are not."""

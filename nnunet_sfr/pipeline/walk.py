@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import sys
 import time
@@ -13,21 +12,21 @@ from functools import cached_property
 from pathlib import Path
 
 from nnunet_sfr.atomic import remove_leftovers
-from nnunet_sfr.corrections.journal import require_completed
+from nnunet_sfr.command_lines import AUTO, Command, shown
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import nnunet_root
+from nnunet_sfr.label_journal import require_completed
+from nnunet_sfr.locking import locked
+from nnunet_sfr.paths import RunPaths
 from nnunet_sfr.pipeline.decisions import Action, Decision, decide, result_of
 from nnunet_sfr.pipeline.digests import HashCache
-from nnunet_sfr.pipeline.locking import locked
 from nnunet_sfr.pipeline.nnunet_steps import NNUNetStep
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.processes import InterruptedRunError, ending_signals_raise, run_command
 from nnunet_sfr.pipeline.project import Project
-from nnunet_sfr.pipeline.run_folder import RunFolder
 from nnunet_sfr.pipeline.sequence import steps_of
 from nnunet_sfr.pipeline.state import DONE, FAILED, INTERRUPTED, RUNNING, History, Record
 from nnunet_sfr.pipeline.status import clock, closing_lines
-from nnunet_sfr.pipeline.step import Command, Step
+from nnunet_sfr.pipeline.step import Step
 
 Runner = Callable[[Sequence[str], Path, Path], int]
 """Runs a command with a log and a lock and returns its exit code: :func:`run_command`."""
@@ -57,9 +56,9 @@ def walk(options: RunOptions, typed: str, run: Runner = run_command) -> None:
         StepError: a step failed.
         InterruptedRunError: a signal ended it; the state says where it was.
     """
-    folder = options.run_folder
+    folder = options.paths
     with ending_signals_raise(), locked(folder, typed):
-        require_completed(nnunet_root("nnUNet_raw") / options.dataset_name)
+        require_completed(folder.raw)
         Project(options).check_settings()
         history = History.read(folder)
         history.end_what_was_killed()
@@ -77,7 +76,7 @@ def walk(options: RunOptions, typed: str, run: Runner = run_command) -> None:
 
 @dataclass
 class _Walker:
-    folder: RunFolder
+    folder: RunPaths
     history: History
     cache: HashCache
     run: Runner
@@ -101,7 +100,7 @@ class _Walker:
         if decision.action is Action.ANEW:
             step.discard()
         command = self._with_device(step, decision.command(step))
-        _say(f"$ {shlex.join(command)}")
+        _say(f"$ {shown(command)}")
         self.cache.save()
         begun = self._begin(step, decision, command, record)
         self.history.own.put(step.name, begun)
@@ -110,7 +109,7 @@ class _Walker:
     def _begin(self, step: Step, decision: Decision, command: Command, before: Record | None) -> Record:
         return Record(
             result=step.result_name,
-            command=shlex.join(command),
+            command=shown(command),
             status=RUNNING,
             inputs=decision.inputs,
             started=_now(),
@@ -150,7 +149,7 @@ class _Walker:
 
     def _with_device(self, step: Step, command: Command) -> Command:
         """nnU-Net's commands do not know ``-device auto``."""
-        if not isinstance(step, NNUNetStep) or step.options.device != "auto":
+        if not isinstance(step, NNUNetStep) or step.options.device != AUTO:
             return command
         return (*command, "-device", self._best_device)
 

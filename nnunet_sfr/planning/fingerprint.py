@@ -7,7 +7,7 @@ One key of our own tells which files it was made from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,12 @@ from nnunet_sfr.data.checks import CaseFacts, check_cases
 from nnunet_sfr.json_files import read_json
 
 OWN_KEY = "nnunet_sfr"
+_LABELS_ADDED = "labels_added"
+"""In our part of the fingerprint: which cases were labelled later, and the stamp of the raw data with them.
+
+The fingerprint's own stamp stays that of the raw data that it was made from, so that sfr_plan_and_preprocess makes it
+again."""
+
 FOREGROUND_SAMPLES = 100_000_000
 """Intensities drawn from all labelled cases together (``num_foreground_voxels_for_intensitystats`` in nnU-Net)."""
 
@@ -57,6 +63,38 @@ def update_fingerprint(file: Path, raw: RawDataset, *, processes: int, clean: bo
     }
     write_json(fingerprint, file)
     return fingerprint
+
+
+def stamps(fingerprint: Mapping[str, Any]) -> set[str]:
+    """Of the raw data that a fingerprint stands for: as it was made from, and with the labels that were added since."""
+    own = fingerprint.get(OWN_KEY, {})
+    return {part["stamp"] for part in (own, own.get(_LABELS_ADDED, {})) if "stamp" in part}
+
+
+def knows_added_labels(file: Path, raw: RawDataset) -> bool:
+    """Whether sfr_add_labels has made the raw data what they are, out of those that were planned.
+
+    Args:
+        file: with the fingerprint.
+        raw: the listed data set.
+    """
+    own = read_json(file, "run sfr_plan_and_preprocess").get(OWN_KEY, {})
+    return bool(own.get(_LABELS_ADDED, {}).get("stamp") == raw.stamp())
+
+
+def record_added_labels(file: Path, cases: Iterable[str], stamp: str) -> None:
+    """Write into the fingerprint which cases have become labelled; everything else in it stays.
+
+    Args:
+        file: with the fingerprint.
+        cases: their identifiers.
+        stamp: of the raw data with them.
+    """
+    fingerprint = read_json(file, "run sfr_plan_and_preprocess")
+    own = fingerprint.setdefault(OWN_KEY, {})
+    before = own.get(_LABELS_ADDED, {}).get("cases", [])
+    own[_LABELS_ADDED] = {"cases": sorted({*before, *cases}), "stamp": stamp}
+    write_json(fingerprint, file)
 
 
 def make_fingerprint(facts: Mapping[str, CaseFacts]) -> dict[str, Any]:

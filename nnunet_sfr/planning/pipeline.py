@@ -11,14 +11,14 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_sfr.atomic import is_disk_full
-from nnunet_sfr.corrections.journal import require_completed
 from nnunet_sfr.ct_windows import choose_window
 from nnunet_sfr.data.cases import RawDataset, list_cases
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
 from nnunet_sfr.dataset import open_dataset, resolve_dataset_name
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import SFRPaths, nnunet_root
+from nnunet_sfr.label_journal import require_completed
+from nnunet_sfr.paths import DatasetPaths, SFRPaths, nnunet_root
 from nnunet_sfr.planning.fingerprint import OWN_KEY, update_fingerprint
 from nnunet_sfr.planning.mosaic import choose_slice_axis, choose_stitching, data_extent
 from nnunet_sfr.planning.planners import check_target_spacing, default_plans_name, find_planner, plan
@@ -82,10 +82,9 @@ def plan_and_preprocess(
         name = resolve_dataset_name(dataset_name_or_id)
         planner_class = find_planner(planner)
         check_target_spacing(target_spacing)
-        require_completed(nnunet_root("nnUNet_raw") / name)
-        raw = list_cases(nnunet_root("nnUNet_raw") / name)
+        require_completed(DatasetPaths(name).raw)
+        raw = list_cases(DatasetPaths(name).raw)
         print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
-        preprocessed = nnunet_root("nnUNet_preprocessed") / name
         wanted = WantedSAM(sam, adaptation, checkpoint and str(Path(checkpoint).expanduser().resolve()))
         for configuration in configurations:
             paths = SFRPaths(name, plans_name or default_plans_name(planner_class), configuration, data_identifier="")
@@ -93,7 +92,7 @@ def plan_and_preprocess(
         if verify:
             _verify(raw, fingerprint_processes)
         fingerprint = update_fingerprint(
-            preprocessed / "dataset_fingerprint.json",
+            DatasetPaths(name).fingerprint_file,
             raw,
             processes=fingerprint_processes,
             clean=clean,

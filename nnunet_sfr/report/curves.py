@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from nnunet_sfr.command_lines import CommandLines, shown
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.doctor.stages import TRAINED, UNFINISHED, command
+from nnunet_sfr.devices import device_for_nnunet
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import Fold
+from nnunet_sfr.paths import FINAL_CHECKPOINT, FINE_TUNING_LOG, LATEST_CHECKPOINT, Fold
 from nnunet_sfr.report.contents import Curve, CurvePanel, Training
-from nnunet_sfr.sam_stage.finetuning import LOG
 
 _SHARED_PANELS = {
     "loss": {"train_losses": "training", "val_losses": "validation"},
@@ -56,24 +56,18 @@ def read_trainings(dataset: SFRDataset, fold: Fold, trainers: Sequence[str] | No
             training = _training(name, checkpoint, problems)
             trainings += [training] if training.panels else []
     if not models:
-        paths = dataset.paths
-        number = int(paths.dataset_name[len("Dataset") :].partition("_")[0])
-        problems.append(
-            f"there is no model of this plan and fold yet; run nnUNetv2_train {number} {paths.configuration} {fold} "
-            f"-p {paths.plans_name} -tr nnUNetTrainerSFR_MT"
-        )
+        train = CommandLines.of(dataset.paths, fold, device_for_nnunet()).train("nnUNetTrainerSFR_MT")
+        problems.append(f"there is no model of this plan and fold yet; run {shown(train)}")
     return trainings, problems
 
 
 def _find_models(dataset: SFRDataset, fold: Fold) -> dict[str, Path]:
     """The newest checkpoint by trainer, in the order in which the trainings ended."""
-    suffix = f"__{dataset.paths.plans_name}__{dataset.paths.configuration}"
     found = {}
-    for folder in dataset.paths.results.glob(f"*{suffix}/fold_{fold}"):
-        checkpoints = [folder / name for name in (TRAINED, UNFINISHED) if (folder / name).is_file()]
-        if checkpoints:
-            newest = max(checkpoints, key=lambda file: file.stat().st_mtime)
-            found[folder.parent.name.removesuffix(suffix)] = newest
+    ends = (FINAL_CHECKPOINT, LATEST_CHECKPOINT)
+    for trainer in dataset.paths.trainers(fold, ends):
+        files = [dataset.paths.training(trainer, fold) / name for name in ends]
+        found[trainer] = max((file for file in files if file.is_file()), key=lambda file: file.stat().st_mtime)
     return dict(sorted(found.items(), key=lambda model: (model[1].stat().st_mtime, model[0])))
 
 
@@ -81,12 +75,12 @@ def _fine_tunings(dataset: SFRDataset, fold: Fold, problems: list[str]) -> list[
     folder = dataset.paths.sam_stage(fold).parent
     rounds = sorted(
         (int(file.parent.name.removeprefix("round_")), file)
-        for file in folder.glob(f"round_*/{LOG}")
+        for file in folder.glob(f"round_*/{FINE_TUNING_LOG}")
         if file.parent.name.removeprefix("round_").isdecimal()
     )
     trainings = []
     for round_index, file in rounds:
-        again = f"run {command('sfr_finetune', dataset, fold, round_index)} --overwrite"
+        again = f"run {shown(CommandLines.of(dataset.paths, fold).fine_tune(round_index))} --overwrite"
         try:
             log = json.loads(file.read_text())
             panels = [
@@ -98,7 +92,7 @@ def _fine_tunings(dataset: SFRDataset, fold: Fold, problems: list[str]) -> list[
             continue
         trainings.append(Training(f"SAM, round {round_index}", "iteration", panels))
     if not rounds:
-        problems.append(f"there are no curves of SAM; run {command('sfr_finetune', dataset, fold)}")
+        problems.append(f"there are no curves of SAM; run {shown(CommandLines.of(dataset.paths, fold).fine_tune())}")
     return trainings
 
 
@@ -111,7 +105,7 @@ def _training(name: str, checkpoint: Path, problems: list[str]) -> Training:
     except _UNREADABLE as error:
         problems.append(f"{checkpoint}: its log cannot be read ({_reason(error)}); train this model again")
         panels = []
-    ended = name if checkpoint.name == TRAINED else f"{name} (not complete)"
+    ended = name if checkpoint.name == FINAL_CHECKPOINT else f"{name} (not complete)"
     return Training(ended, "epoch", panels)
 
 

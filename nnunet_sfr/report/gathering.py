@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
+from nnunet_sfr.command_lines import CommandLines, shown
 from nnunet_sfr.confidence import MEASURES
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.doctor.stages import command
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.report import annotation, pictures, volumes
 from nnunet_sfr.report.annotation import Candidate, Choice, rank_cases
@@ -264,14 +264,15 @@ def _missing(dataset: SFRDataset, fold: Fold, pool: Pool, trainings: Sequence[Tr
     """What a further command would add."""
     sentences = []
     if pool.latest(sam=False) is None:
-        again = command("sfr_pseudolabel", dataset, fold, 1)
+        again = shown(CommandLines.of(dataset.paths, fold).pseudo_label(1))
         trained = [training.name for training in trainings if training.name.startswith("nnUNetTrainer")]
         trainer = trained[0] if len(trained) == 1 else "<trainer>"
         sentences.append(f"there are no labels of the re-trained model to compare with; run {again} -tr {trainer}")
     if pool.latest(sam=True) is None:
+        lines = CommandLines.of(dataset.paths, fold)
         sentences.append(
-            f"there are no labels of SAM; run {command('sfr_finetune', dataset, fold)} and then "
-            f"{command('sfr_pseudolabel', dataset, fold)} --overwrite"
+            f"there are no labels of SAM; run {shown(lines.fine_tune())} and then "
+            f"{shown(lines.pseudo_label())} --overwrite"
         )
     for source in pool.sources:
         if source.records and all(source.confidence(case) is None for case in source.records):

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_sfr.command_lines import CommandLines, shown
 from nnunet_sfr.confidence import MEASURES
 from nnunet_sfr.data.datasets import image_hash
-from nnunet_sfr.data.pseudo_label_store import MANIFEST, PseudoLabelStore
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.doctor.stages import command
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling import from_images, from_model, from_retraining
-from nnunet_sfr.paths import Fold
+from nnunet_sfr.paths import MANIFEST, Fold
 from nnunet_sfr.report.contents import Source
 from nnunet_sfr.sam_stage import pseudo_labelling
 from nnunet_sfr.selection import Selection, read_selection
@@ -147,11 +147,8 @@ def read_pool(dataset: SFRDataset, fold: Fold, properties: Mapping[str, Mapping[
         else:
             stores.append((_position(kind, round_index, file.stat().st_mtime), kind, round_index, store))
     if not stores:
-        raise UserError(
-            problems[0]
-            if problems
-            else f"{folder}: there are no pseudo-labels to report on; run {command('sfr_pseudolabel', dataset, fold)}"
-        )
+        label = shown(CommandLines.of(dataset.paths, fold).pseudo_label())
+        raise UserError(problems[0] if problems else f"{folder}: there are no pseudo-labels to report on; run {label}")
     stores.sort(key=lambda store: store[0])
     selections = _read_selections(dataset, fold, stores, sorted(properties), problems)
     hashes = {case: image_hash(dict(values)) for case, values in properties.items()}
@@ -190,7 +187,7 @@ def _read_selections(
         if kind != MODEL:
             continue
         file = dataset.paths.selection(fold, round_index)
-        again = command("sfr_select", dataset, fold, round_index)
+        again = shown(CommandLines.of(dataset.paths, fold).select(round_index))
         try:
             selection = read_selection(file, pool)
         except UserError as problem:

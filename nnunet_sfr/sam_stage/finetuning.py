@@ -20,7 +20,7 @@ from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.preprocessing import check_grids
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import Fold
+from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, FINE_TUNING_LOG, FINE_TUNING_STATE, Fold
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.sam_stage.adaptation import adapter_state, encoder_is_frozen, load_adapter_state
 from nnunet_sfr.sam_stage.embedding import EmbeddedViews, ViewMaker
@@ -31,9 +31,6 @@ from nnunet_sfr.sam_stage.layers.checkpointing import checkpoint_blocks
 from nnunet_sfr.sam_stage.layers.prototypes import PrototypePrompts
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import (
-    BEST_ADAPTER,
-    FINAL_ADAPTER,
-    FINAL_OPTIMIZER,
     build_stitched_sam,
     describe,
     for_inference,
@@ -47,9 +44,6 @@ from nnunet_sfr.sam_stage.processes import adding_up, make_accelerator
 from nnunet_sfr.sam_stage.rounds import Round, continue_from, open_round
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.settings import FineTuningSettings
-
-STATE = "training_state.pt"
-LOG = "fine_tuning_log.json"
 
 
 def learning_rate(iteration: int, settings: FineTuningSettings) -> float:
@@ -96,10 +90,10 @@ def fine_tune(
     run = _Run.start(dataset, fold, device, folder, recipe, this_round)
     if overwrite:  # only now, when nothing in data, settings or checkpoint can stop the new run any more
         with run.accelerator.main_process_first():
-            for name in (STATE, FINAL_ADAPTER, FINAL_OPTIMIZER, BEST_ADAPTER, LOG):
+            for name in (FINE_TUNING_STATE, FINAL_ADAPTER, FINAL_OPTIMIZER, BEST_ADAPTER, FINE_TUNING_LOG):
                 (folder / name).unlink(missing_ok=True)
-    elif (folder / STATE).is_file():
-        run.resume(folder / STATE)
+    elif (folder / FINE_TUNING_STATE).is_file():
+        run.resume(folder / FINE_TUNING_STATE)
         run.accelerator.print(f"continuing from iteration {run.iteration}")
     run.train()
     return folder
@@ -190,7 +184,7 @@ class _Run:
             torch.save({"recipe": self.recipe, "optimizer": self.optimizer.state_dict()}, temporary)
         # last, because it stands for a complete run
         save_adapter(self.model, self.dataset, self.folder / FINAL_ADAPTER, recipe=self.recipe)
-        (self.folder / STATE).unlink(missing_ok=True)
+        (self.folder / FINE_TUNING_STATE).unlink(missing_ok=True)
 
     def step(self, inputs: Tensor, target: Tensor) -> float:
         """One optimiser step; returns the loss.
@@ -241,8 +235,8 @@ class _Run:
         if mean_dice > self.best_dice:
             self.best_dice = mean_dice
             save_adapter(self.model, self.dataset, self.folder / BEST_ADAPTER, recipe=self.recipe)
-        write_json(self.log, self.folder / LOG)
-        with replacing(self.folder / STATE) as temporary:
+        write_json(self.log, self.folder / FINE_TUNING_LOG)
+        with replacing(self.folder / FINE_TUNING_STATE) as temporary:
             torch.save(self.state(), temporary)
         self.accelerator.wait_for_everyone()
 

@@ -23,11 +23,6 @@ from nnunet_sfr.sam_stage.sam import StitchedSAM, build_sam, with_encoder
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 from nnunet_sfr.sam_stage.weights import find_weights
 
-FINAL_ADAPTER = "adapter_final.safetensors"
-BEST_ADAPTER = "adapter_best.safetensors"
-FINAL_OPTIMIZER = "optimizer_final.pt"
-"""The optimiser beside the final adapter, with which the next round of SFR+ continues."""
-
 
 def build_stitched_sam(dataset: SFRDataset) -> StitchedSAM:
     """SAM for a data set, with its pre-trained weights where the model has any, ready to be fine-tuned.

@@ -20,8 +20,8 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.paths import Fold
-from nnunet_sfr.sam_stage.model import FINAL_ADAPTER, FINAL_OPTIMIZER, load_adapter, recipe_of
+from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER, Fold
+from nnunet_sfr.sam_stage.model import load_adapter, recipe_of
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.selection import read_selection
 from nnunet_sfr.settings import FineTuningSettings

@@ -12,13 +12,13 @@ from torch import distributed
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.errors import exit_on_user_error
+from nnunet_sfr.paths import FINAL_CHECKPOINT, LATEST_CHECKPOINT, TEACHER_CHECKPOINT
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.trainers.student_and_teacher import StudentAndTeacher
 
 CHECKPOINT_KEY = "nnunet_sfr"
 """Where a checkpoint keeps what nnU-Net does not know; a stock nnUNetTrainer does not look there."""
 
-TEACHER_CHECKPOINT = "checkpoint_teacher.pth"
 """nnUNetv2_predict -chk checkpoint_teacher.pth predicts with the teacher."""
 
 
@@ -82,7 +82,7 @@ class Resumable(StudentAndTeacher):
     def save_latest_checkpoint(self) -> None:
         """A checkpoint between two epochs, from which ``--c`` goes on with the epoch that is about to start."""
         self.current_epoch -= 1  # nnU-Net's checkpoint counts the present epoch as done
-        self.save_checkpoint(str(Path(self.output_folder, "checkpoint_latest.pth")))
+        self.save_checkpoint(str(Path(self.output_folder, LATEST_CHECKPOINT)))
         self.current_epoch += 1
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
@@ -118,9 +118,7 @@ class Resumable(StudentAndTeacher):
 
     def _save_teacher_checkpoint(self) -> None:
         """The final checkpoint with the teacher's weights in the student's place, for nnUNetv2_predict -chk."""
-        checkpoint = torch.load(
-            Path(self.output_folder, "checkpoint_final.pth"), map_location="cpu", weights_only=False
-        )
+        checkpoint = torch.load(Path(self.output_folder, FINAL_CHECKPOINT), map_location="cpu", weights_only=False)
         checkpoint["network_weights"] = checkpoint.pop(CHECKPOINT_KEY)["teacher_weights"]
         del checkpoint["optimizer_state"]  # it is the student's
         with exit_on_user_error(), replacing(Path(self.output_folder, TEACHER_CHECKPOINT)) as temporary:

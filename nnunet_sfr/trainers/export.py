@@ -11,14 +11,14 @@ import torch
 
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import Fold
+from nnunet_sfr.paths import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT, PLANS_JSON, Fold
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 
-EXPORTED_CHECKPOINT = "checkpoint_final.pth"
+EXPORTED_CHECKPOINT = FINAL_CHECKPOINT
 """The name that nnU-Net's prediction looks for unless told otherwise."""
 
 STOCK_TRAINER = "nnUNetTrainer"
-MODEL_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
+MODEL_FILES = (PLANS_JSON, DATASET_JSON, FINGERPRINT)
 CHECKPOINT_KEYS = ("init_args", "inference_allowed_mirroring_axes", "current_epoch")
 """What nnU-Net's prediction reads besides the weights and the trainer's name."""
 

@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 import torch
 
 from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
-from nnunet_sfr.data.pseudo_label_store import MANIFEST, PseudoLabelStore
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.paths import MANIFEST
 from nnunet_sfr.plans import SFRConfiguration
 from nnunet_sfr.selection import Selection, read_selection
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY

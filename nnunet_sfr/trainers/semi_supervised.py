@@ -27,7 +27,8 @@ from nnunet_sfr.data.loaders import TwoStreams
 from nnunet_sfr.data.preprocessing import check_grids
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import exit_on_user_error
-from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY, TEACHER_CHECKPOINT, Resumable
+from nnunet_sfr.paths import TEACHER_CHECKPOINT, TRAINING_SETTINGS
+from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY, Resumable
 from nnunet_sfr.trainers.descent import Descent, Losses
 from nnunet_sfr.trainers.epoch_log import EpochLog
 from nnunet_sfr.trainers.schedules import consistency_weight, teacher_decay
@@ -152,7 +153,7 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
             "epochs": self.num_epochs,
             **self.sfr_dataset.settings.to_dict(),
         }
-        write_json(used, Path(self.output_folder, "sfr_settings.json"))
+        write_json(used, Path(self.output_folder, TRAINING_SETTINGS))
 
     def train_step(self, batch: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """One optimiser step on n labelled and n unlabelled patches.

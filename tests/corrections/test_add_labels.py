@@ -18,17 +18,20 @@ import SimpleITK
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_sfr.corrections import planned, raw_data
+from nnunet_sfr.corrections import add_labels as add_labels_module
+from nnunet_sfr.corrections import outdated, raw_data
 from nnunet_sfr.corrections.add_labels import add_labels
-from nnunet_sfr.corrections.journal import FOLDER, PARTIAL, read_journal
 from nnunet_sfr.data.cases import list_cases
 from nnunet_sfr.data.datasets import PseudoLabelledDataset
 from nnunet_sfr.data.preprocessing import PreprocessingResult, preprocess
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.label_journal import FOLDER, PARTIAL, read_journal
 from nnunet_sfr.labelling.common import Share
-from nnunet_sfr.pipeline.locking import locked
+from nnunet_sfr.locking import locked
+from nnunet_sfr.paths import RunPaths, portable_name
+from nnunet_sfr.pipeline.state import Record, RunState
 from nnunet_sfr.planning import fingerprint
 from nnunet_sfr.planning.pipeline import plan_and_preprocess
 from nnunet_sfr.sam_stage.finetuning import fine_tune
@@ -351,7 +354,7 @@ def test_a_plan_that_there_is_not(dataset: SFRDataset, corrected: Path) -> None:
 
 
 def test_nothing_changes_while_sfr_run_is_at_work(dataset: SFRDataset, corrected: Path) -> None:
-    with locked(run_options().run_folder, "sfr_run -d 42"):
+    with locked(run_options().paths, "sfr_run -d 42"):
         before = below(dataset.paths.raw.parents[1])
         with pytest.raises(UserError, match=r"another sfr_run is at work on this data set .*sfr_run -d 42\)"):
             add(corrected)
@@ -460,7 +463,7 @@ def test_what_was_stopped_is_completed_first(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(planned, "record_added_labels", killed)
+        patch.setattr(add_labels_module, "record_added_labels", killed)
         with pytest.raises(KilledError):
             add(corrected)
     assert read_journal(dataset.paths.raw) is not None
@@ -478,21 +481,32 @@ def test_what_was_stopped_is_completed_first(
 
 
 def test_who_forgets_overwrite_is_told(
-    dataset: SFRDataset, corrected: Path, capsys: pytest.CaptureFixture[str]
+    dataset: SFRDataset, corrected: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """And by hand or by sfr_run: the commands have what is needed on this machine, or what they had."""
+    monkeypatch.setattr(outdated, "device_for_nnunet", lambda: "cpu")
     shutil.rmtree(dataset.paths.preprocessed / "pseudo_labels")
     fine_tune(dataset, "all", CPU)
     pseudo_label(dataset, "all", CPU, adapter="adapter_final.safetensors")
     training = dataset.paths.results / f"nnUNetTrainerSFR_MT__{PLANS}__3d_fullres" / "fold_all"
     training.mkdir(parents=True)
     (training / "checkpoint_final.pth").touch()
+    state = RunState(RunPaths(NAME, PLANS, "3d_fullres", "all", "SFR_MT").state)
+    for name, result, command in (
+        ("fine-tune", dataset.paths.sam_stage("all"), "sfr_finetune -d Tiny -p CPU -device mps --overwrite"),
+        ("train", dataset.paths.training("nnUNetTrainerSFR_MT_2epochs", "all"), "nnUNetv2_train 7 -num_gpus 2 --c"),
+    ):
+        state.put(name, Record(portable_name(result), command, "done", {}, "2026-01-01T00:00:00"))
+    dataset.paths.training("nnUNetTrainerSFR_MT_2epochs", "all").mkdir(parents=True)
+    (dataset.paths.training("nnUNetTrainerSFR_MT_2epochs", "all") / "checkpoint_best.pth").touch()
     add(corrected, plans=PLANS)
     said = capsys.readouterr().out.splitlines()
     case = f"-d 42 -c 3d_fullres -f all -p {PLANS}"
     assert said[said.index("To be done again (sfr_run, called as before, does it by itself):") + 1 :] == [
-        f"  sfr_finetune {case} --overwrite",
+        "  sfr_finetune -d Tiny -p CPU -device mps --overwrite",
         f"  sfr_pseudolabel {case} --overwrite",
-        f"  nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p {PLANS}",
+        f"  nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p {PLANS} -device cpu",
+        "  nnUNetv2_train 7 -num_gpus 2",
     ]
     with pytest.raises(UserError, match="made with another cases; add --overwrite to start again"):
         fine_tune(dataset, "all", CPU)

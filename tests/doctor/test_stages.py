@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_sfr.command_lines import CommandLines, shown
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
@@ -18,17 +19,16 @@ from nnunet_sfr.doctor.stages import (
     check_preprocessed,
     check_pseudo_labels,
     check_rounds,
-    command,
 )
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.sam_stage.finetuning import STATE
-from nnunet_sfr.sam_stage.model import FINAL_ADAPTER, build_stitched_sam, describe, save_adapter
+from nnunet_sfr.paths import FINAL_ADAPTER, FINE_TUNING_STATE
+from nnunet_sfr.sam_stage.model import build_stitched_sam, describe, save_adapter
 from nnunet_sfr.selection import Selection
 from tests.doctor.levels import levels, only
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, change_settings, fill_store
 
-ARGUMENTS = "-d 42 -c 3d_fullres -p nnUNetPlansCPU -f all"
+ARGUMENTS = "-d 42 -c 3d_fullres -f all -p nnUNetPlansCPU"
 
 
 def write_adapter(dataset: SFRDataset, round_index: int = 0) -> Path:
@@ -56,8 +56,8 @@ def copy_store(dataset: SFRDataset, folder: Path, identifiers: tuple[str, ...]) 
 
 
 def test_commands_name_everything(project: SFRDataset) -> None:
-    assert command("sfr_finetune", project, "all") == f"sfr_finetune {ARGUMENTS}"
-    assert command("sfr_select", project, "all", 2) == f"sfr_select {ARGUMENTS} --round 2"
+    assert shown(CommandLines.of(project.paths, "all").fine_tune()) == f"sfr_finetune {ARGUMENTS}"
+    assert shown(CommandLines.of(project.paths, "all").select(2)) == f"sfr_select {ARGUMENTS} --round 2"
 
 
 def test_preprocessed_cases(project: SFRDataset) -> None:
@@ -80,7 +80,7 @@ def test_adapter(project: SFRDataset) -> None:
     assert (finding.text, finding.remedy) == ("none yet", f"sfr_finetune {ARGUMENTS}")
     folder = project.paths.sam_stage("all")
     folder.mkdir(parents=True)
-    (folder / STATE).write_text("")
+    (folder / FINE_TUNING_STATE).write_text("")
     assert only(check_adapter(project, "all"), "note").text == "begun, not complete"
     file = write_adapter(project)
     (finding,) = check_adapter(project, "all")

@@ -16,17 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_sfr.data.pseudo_label_store import MANIFEST
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.entry_points.run import main
-from nnunet_sfr.pipeline import project as pipeline_project
 from nnunet_sfr.pipeline import walk
 from nnunet_sfr.pipeline.options import METHODS, PLANS_OF_PLANNERS, RunOptions
 from nnunet_sfr.pipeline.processes import InterruptedRunError
 from nnunet_sfr.planning.planners import find_planner
-from nnunet_sfr.sam_stage import model as sam_model
 from nnunet_sfr.trainers import find_trainer
-from nnunet_sfr.trainers.semi_supervised import TEACHER_CHECKPOINT
 from tests.pipeline.fake_commands import FakeCommands, run_options
 from tests.tiny_project import PLANS
 
@@ -150,7 +146,7 @@ def test_status_from_the_first_step_to_the_last(sfr_run: Call, fake: FakeCommand
     code, _, error = sfr_run(*CASE, "-device", "cpu")
     assert code == 3
     assert error.splitlines() == [
-        f"error: step train failed (exit code 3); its log is {fake.project.options.run_folder.log('train')}"
+        f"error: step train failed (exit code 3); its log is {fake.project.options.paths.log('train')}"
     ]
     _, output, _ = sfr_run(*CASE, "--status")
     assert table(output) == {
@@ -200,7 +196,7 @@ def test_an_interruption_says_how_to_go_on(sfr_run: Call, fake: FakeCommands) ->
 
 
 def test_a_damaged_state_is_named(sfr_run: Call, fake: FakeCommands) -> None:
-    file = fake.project.options.run_folder.state
+    file = fake.project.options.paths.state
     file.parent.mkdir(parents=True)
     file.write_text('{"steps": []}')
     code, _, error = sfr_run(*CASE, "-device", "cpu")
@@ -217,12 +213,6 @@ def test_automatic_device_is_told_to_nnunet_in_its_own_words(sfr_run: Call, fake
 
 
 # --- names that are written down twice, because importing their home takes ten seconds -------------------------------
-
-
-def test_file_names_are_those_of_the_stages() -> None:
-    ours = pipeline_project
-    assert (ours.FINAL_ADAPTER, ours.FINAL_OPTIMIZER) == (sam_model.FINAL_ADAPTER, sam_model.FINAL_OPTIMIZER)
-    assert (ours.TEACHER, ours.MANIFEST) == (TEACHER_CHECKPOINT, MANIFEST)
 
 
 @pytest.mark.parametrize("planner", PLANS_OF_PLANNERS)
@@ -250,7 +240,7 @@ def test_nothing_heavy_is_imported_before_there_is_work(fake: FakeCommands) -> N
 
 def test_the_state_is_for_people(sfr_run: Call, fake: FakeCommands) -> None:
     sfr_run(*CASE, "-device", "cpu")
-    steps = json.loads(fake.project.options.run_folder.state.read_text())["steps"]
+    steps = json.loads(fake.project.options.paths.state.read_text())["steps"]
     train = steps["train"]
     assert train["command"] == "nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p nnUNetPlansCPU -device cpu"
     assert set(train["outputs"]) == {"student", "teacher"}

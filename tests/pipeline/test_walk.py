@@ -38,7 +38,7 @@ def go(fake: FakeCommands) -> list[str]:
 
 
 def state(fake: FakeCommands) -> dict[str, dict[str, object]]:
-    content: dict[str, dict[str, object]] = json.loads(fake.project.options.run_folder.state.read_text())["steps"]
+    content: dict[str, dict[str, object]] = json.loads(fake.project.options.paths.state.read_text())["steps"]
     return content
 
 
@@ -59,7 +59,7 @@ def test_a_run_takes_every_step_once(planned: SFRDataset) -> None:
         ("plan", "fine-tune", "pseudo-label", "train", "validate"), "done"
     )
     assert steps["train"]["exit_code"] == 0
-    log = fake.project.options.run_folder.folder / str(steps["train"]["log"])
+    log = fake.project.options.paths.folder / str(steps["train"]["log"])
     assert log.read_text().startswith("nnUNetv2_train 42")
 
 
@@ -282,7 +282,7 @@ def test_rounds_follow_each_other_and_can_be_added(planned: SFRDataset) -> None:
         f"sfr_pseudolabel {case} -device cpu",
         "nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFRPlus_MT_round2_5epochs -p nnUNetPlansCPU -device cpu",
     ]
-    assert more.project.options.run_folder == fake.project.options.run_folder
+    assert more.project.options.paths == fake.project.options.paths
 
 
 def test_a_choice_by_hand_stays(planned: SFRDataset) -> None:

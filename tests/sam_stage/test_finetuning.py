@@ -16,15 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, FINE_TUNING_STATE
 from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.sam_stage import finetuning
 from nnunet_sfr.sam_stage.examples import CanvasLogits
-from nnunet_sfr.sam_stage.finetuning import STATE, fine_tune, learning_rate
+from nnunet_sfr.sam_stage.finetuning import fine_tune, learning_rate
 from nnunet_sfr.sam_stage.labelled_canvas import target_labels
 from nnunet_sfr.sam_stage.model import (
-    BEST_ADAPTER,
-    FINAL_ADAPTER,
-    FINAL_OPTIMIZER,
     build_stitched_sam,
     load_adapter,
     save_adapter,
@@ -101,7 +99,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     with mock.patch.object(finetuning._Run, "step", die_at_the_fourth), pytest.raises(KeyboardInterrupt):
         fine_tune(project, "all", CPU, overwrite=True)
     folder = project.paths.sam_stage("all")
-    assert (folder / STATE).is_file()
+    assert (folder / FINE_TUNING_STATE).is_file()
     assert not (folder / FINAL_ADAPTER).exists()
 
     seed_everything(99)  # whatever the generators were doing in the new process
@@ -123,13 +121,13 @@ def test_resuming_with_other_settings_is_refused(project: SFRDataset) -> None:
     folder = project.paths.sam_stage("all")
     with mock.patch.object(finetuning, "save_adapter", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         fine_tune(project, "all", CPU)  # dies while it writes the best adapter: no state yet
-    assert not (folder / STATE).exists()
+    assert not (folder / FINE_TUNING_STATE).exists()
     with mock.patch.object(finetuning._Run, "train", lambda run: run.validate_and_save([1.0])):
         fine_tune(project, "all", CPU)
     change_settings(project, {"fine_tuning": {"learning_rate": 0.5}})
     with pytest.raises(UserError, match=r"was written with another fine_tuning\.learning_rate; restore it"):
         fine_tune(_reopened(project), "all", CPU)
-    (folder / STATE).write_bytes(b"broken")
+    (folder / FINE_TUNING_STATE).write_bytes(b"broken")
     with pytest.raises(UserError, match="cannot be read"):
         fine_tune(project, "all", CPU)
 

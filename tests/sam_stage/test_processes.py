@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
+from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
-from nnunet_sfr.sam_stage.model import FINAL_ADAPTER
 from tests.tiny_project import change_settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

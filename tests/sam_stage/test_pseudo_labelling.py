@@ -17,8 +17,9 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling import common
 from nnunet_sfr.labelling.common import Share
+from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.sam_stage.finetuning import fine_tune
-from nnunet_sfr.sam_stage.model import FINAL_ADAPTER, build_stitched_sam, save_adapter
+from nnunet_sfr.sam_stage.model import build_stitched_sam, save_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.pseudo_labelling import _SAMLabeller, pseudo_label
 from nnunet_sfr.settings import PseudoLabelSettings

@@ -14,11 +14,11 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling.common import Share
+from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER
 from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.sam_stage import finetuning
 from nnunet_sfr.sam_stage.adaptation import adapter_state
 from nnunet_sfr.sam_stage.finetuning import fine_tune
-from nnunet_sfr.sam_stage.model import FINAL_ADAPTER, FINAL_OPTIMIZER
 from nnunet_sfr.sam_stage.patches import labelled_patches
 from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
 from nnunet_sfr.sam_stage.rounds import open_round, round_settings, sampling_probabilities

@@ -17,9 +17,10 @@ from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.paths import TEACHER_CHECKPOINT
 from nnunet_sfr.selection import Selection
 from nnunet_sfr.trainers import ambiguity_consensus, epoch_log
-from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY, TEACHER_CHECKPOINT
+from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.schedules import ambiguity_threshold, teacher_decay
 from nnunet_sfr.trainers.semi_supervised import Patches

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.paths import TEACHER_CHECKPOINT
 from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.schedules import consistency_weight
-from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY, TEACHER_CHECKPOINT
+from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
 from tests.project_fixtures import TrainerFactory
 from tests.stopped_runs import weights
 from tests.tiny_project import change_settings

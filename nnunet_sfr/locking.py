@@ -15,8 +15,10 @@ from filelock import FileLock, Timeout
 
 from nnunet_sfr.atomic import process_exists, write_json
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.pipeline.run_folder import DatasetLocks
-from nnunet_sfr.pipeline.supervise import LOCK_TIMEOUT
+from nnunet_sfr.paths import DatasetPaths
+
+LOCK_TIMEOUT = 60.0
+"""Seconds to wait for the processes of an earlier step to be gone; killing them takes far less."""
 
 
 @dataclass(frozen=True)
@@ -46,45 +48,45 @@ class Holder:
 
 
 @contextlib.contextmanager
-def locked(run: DatasetLocks, command: str) -> Iterator[None]:
+def locked(paths: DatasetPaths, command: str) -> Iterator[None]:
     """Hold the data set's lock, with nothing of an earlier run alive.
 
     Args:
-        run: names the data set.
+        paths: of the data set.
         command: as the user typed it, for others to read.
 
     Raises:
         UserError: somebody else holds it.
     """
-    run.lock.parent.mkdir(parents=True, exist_ok=True)
-    lock, step_lock = FileLock(run.lock), FileLock(run.step_lock)
+    paths.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock, step_lock = FileLock(paths.lock), FileLock(paths.step_lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        holder = read_holder(run)
+        holder = read_holder(paths)
         raise UserError(
-            f"{run.dataset_name}: another {holder.program if holder else 'sfr_run'} is at work on this data set "
+            f"{paths.dataset_name}: another {holder.program if holder else 'sfr_run'} is at work on this data set "
             f"({holder or 'just started'}); wait for it, or end it"
         ) from None
     try:
         since = datetime.now().astimezone().isoformat(timespec="seconds")
-        write_json(asdict(Holder(_user(), socket.gethostname(), os.getpid(), since, command)), run.lock_holder)
+        write_json(asdict(Holder(_user(), socket.gethostname(), os.getpid(), since, command)), paths.lock_holder)
         try:
             # of an sfr_run that was killed: its step is killed too, which takes a moment
             step_lock.acquire(timeout=LOCK_TIMEOUT)
         except Timeout:
-            raise UserError(f"{run.step_lock}: processes of an earlier sfr_run still live; end them") from None
+            raise UserError(f"{paths.step_lock}: processes of an earlier sfr_run still live; end them") from None
         step_lock.release()
         yield
     finally:
-        run.lock_holder.unlink(missing_ok=True)
+        paths.lock_holder.unlink(missing_ok=True)
         lock.release()
 
 
-def read_holder(run: DatasetLocks) -> Holder | None:
+def read_holder(paths: DatasetPaths) -> Holder | None:
     """Who holds the lock, or held it when it was killed; None if nobody can be named."""
     try:
-        return Holder(**json.loads(run.lock_holder.read_text()))
+        return Holder(**json.loads(paths.lock_holder.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from nnunet_sfr import locking
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.pipeline import locking
-from nnunet_sfr.pipeline.locking import Holder, locked, read_holder
-from nnunet_sfr.pipeline.run_folder import RunFolder
+from nnunet_sfr.locking import Holder, locked, read_holder
+from nnunet_sfr.paths import RunPaths
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    return RunFolder("Dataset042_Tiny", "nnUNetPlans", "3d_fullres", "all", "SFR_MT")
+    return RunPaths("Dataset042_Tiny", "nnUNetPlans", "3d_fullres", "all", "SFR_MT")
 
 
-def test_the_second_is_told_who_the_first_is(run: RunFolder) -> None:
+def test_the_second_is_told_who_the_first_is(run: RunPaths) -> None:
     other_fold = replace(run, fold=1, name="SFR_ACMT")
     with locked(run, "sfr_run -d 42"):
         written = json.loads(run.lock_holder.read_text())
@@ -46,13 +46,13 @@ def test_the_second_is_told_who_the_first_is(run: RunFolder) -> None:
         pass
 
 
-def test_who_was_killed_is_not_alive(run: RunFolder) -> None:
+def test_who_was_killed_is_not_alive(run: RunPaths) -> None:
     holder = Holder("me", socket.gethostname(), 2**22 + 1, "2026-01-01", "sfr_run")  # above Linux's highest id
     assert not holder.is_alive
     assert replace(holder, host="elsewhere").is_alive, "which cannot be seen from here"
 
 
-def test_a_step_that_has_not_ended_yet(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_has_not_ended_yet(run: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locking, "LOCK_TIMEOUT", 0.1)
     run.lock.parent.mkdir()
     said = "processes of an earlier sfr_run still live"
