@@ -113,7 +113,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 def _label(dataset: SFRDataset, arguments: argparse.Namespace) -> PseudoLabelStore:
     # importing torch takes seconds, which -h should not
     from nnunet_sfr.devices import resolve_device
-    from nnunet_sfr.labelling.common import Share
+    from nnunet_sfr.labelling.filling import Share
     from nnunet_sfr.labelling.from_images import label_from_images
     from nnunet_sfr.labelling.from_model import CHECKPOINT, label_from_model
     from nnunet_sfr.labelling.from_retraining import label_from_retraining

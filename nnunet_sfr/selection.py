@@ -21,7 +21,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import MANIFEST, Fold
+from nnunet_sfr.paths import Fold
 
 PAPER = "paper"
 """The word for eq. 8 with the paper's threshold."""
@@ -134,7 +134,7 @@ def select(
     paths = dataset.paths
     pool = UnlabelledDataset(paths.unlabelled).identifiers
     folder = paths.model_pseudo_labels(fold, round_index)
-    if not (folder / MANIFEST).is_file():
+    if not PseudoLabelStore.exists(folder):
         raise UserError(
             f"{folder}: there are no pseudo-labels of the re-trained model; run sfr_pseudolabel --round {round_index} "
             "-tr <trainer of the round before> first"
@@ -157,7 +157,7 @@ def select(
         rule={**asdict(rule), "value_of_least_sure_high_case": None if math.isinf(threshold) else threshold},
         values=values,
         overruled={"high": sorted(overrule_high), "low": sorted(overrule_low)},
-        model=model.manifest["made_by"],
+        model=model.made_by.to_json(),
     )
     selection.save(paths.selection(fold, round_index))
     return selection

@@ -10,12 +10,13 @@ import torch
 
 from nnunet_sfr.confidence import no_confidence
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.selection import Rule, Selection, select
 
 HIGH, LOW = "unlabelled_00", "unlabelled_01"
-MODEL = {"source": "retraining", "fold": "all", "round": 1, "model": "scripted"}
+MODEL = Provenance(source="retraining", fold="all", round_index=1, model="scripted")
 BY_FLIPS = Rule(confidence="flip_agreement", confidence_of="model", threshold=0.5, high_fraction=0.5)
 
 

@@ -195,7 +195,7 @@ def test_every_source_of_pseudo_labels(run: Run, project: SFRDataset, tmp_path: 
     assert_refused(run, tmp_path, "made with another source", *from_images)
     assert run(*from_images, "--overwrite", "--export", tmp_path / "again")[0] == 0
     again = PseudoLabelStore.open(store, grid=project.grid)
-    assert again.source == "images"
+    assert again.made_by.source == "images"
     np.testing.assert_array_equal(again.read_labels("unlabelled_01"), labels)
     (tmp_path / "maps" / "unlabelled_00.nii.gz").unlink()
     assert_refused(run, tmp_path, "unlabelled_00.nii.gz: not found (1 of 2 label maps are missing)", *from_images)

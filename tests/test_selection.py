@@ -61,7 +61,7 @@ def test_the_choice_is_stored_and_read_back(project: SFRDataset) -> None:
     selection = scripted_round(project)
     assert (selection.high, selection.low) == ((HIGH,), (LOW,))
     assert selection.values == {HIGH: 0.9, LOW: 0.1}
-    assert selection.model == MODEL
+    assert selection.model == MODEL.to_json()
     again = read_selection(project.paths.selection("all", 1), [LOW, HIGH])
     assert (again.high, again.low, again.rule) == (selection.high, selection.low, selection.rule)
     assert again.rule["value_of_least_sure_high_case"] == 0.5

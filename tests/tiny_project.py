@@ -16,6 +16,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.paths import Fold
@@ -100,7 +101,7 @@ def change_settings(dataset: SFRDataset, changes: dict[str, dict[str, Any]]) -> 
 def fill_store(dataset: SFRDataset, fold: Fold = "all") -> PseudoLabelStore:
     """Pseudo-labels by a threshold on the first channel, which finds the bright blob of the tiny volumes."""
     store = PseudoLabelStore.create(
-        dataset.paths.pseudo_labels(fold), grid=dataset.grid, made_by={"source": "threshold"}
+        dataset.paths.pseudo_labels(fold), grid=dataset.grid, made_by=Provenance(source="threshold")
     )
     cases = UnlabelledDataset(dataset.paths.unlabelled)
     for identifier in cases.identifiers:

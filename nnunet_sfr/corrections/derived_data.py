@@ -12,12 +12,10 @@ from typing import Any
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.cases import RawDataset
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess_new_labels
+from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.dataset import SFRDataset, read_splits_file
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import MANIFEST
-
-_STORED = (".json", ".b2nd", ".pkl")
-"""What a store has of a case; the record first, without which the case is not there."""
 
 
 def update_preprocessed(
@@ -81,8 +79,8 @@ def remove_pseudo_labels(datasets: Sequence[SFRDataset], cases: Sequence[str]) -
     stores = [manifest.parent for dataset in datasets for manifest in _pool_files(dataset, f"*/{MANIFEST}")]
     for store in stores:
         for case in cases:
-            for ending in _STORED:
-                (store / f"{case}{ending}").unlink(missing_ok=True)
+            for file in case_files(store, case):
+                file.unlink(missing_ok=True)
     return stores
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunet_sfr.command_lines import Command, CommandLines, shown
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.devices import device_for_nnunet
 from nnunet_sfr.json_files import read_json
@@ -58,10 +59,16 @@ def _commands(dataset: SFRDataset, fold: Fold) -> Iterator[Command]:
     sam, store = paths.sam_stage(fold), paths.pseudo_labels(fold)
     if sam.is_dir():
         yield (*as_before(sam, lines.fine_tune()), _OVERWRITE)
-    manifest = store / MANIFEST
-    if manifest.is_file() and read_json(manifest, "run sfr_pseudolabel").get("made_by", {}).get("source") == "sam":
+    if _is_sams(store):
         yield (*as_before(store, lines.pseudo_label()), _OVERWRITE)
     nnunet = replace(lines, device=device_for_nnunet())
     for trainer in paths.trainers(fold):
         if _LATER_ROUND not in trainer:
             yield as_before(paths.training(trainer, fold), nnunet.train(trainer))
+
+
+def _is_sams(store: Path) -> bool:
+    if not (store / MANIFEST).is_file():
+        return False
+    made_by = read_json(store / MANIFEST, "run sfr_pseudolabel --overwrite").get("made_by")
+    return Provenance.from_json(made_by).is_sam

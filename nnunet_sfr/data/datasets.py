@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
 from nnunet_sfr.errors import UserError
 
 
-def image_hash(properties: dict[str, Any]) -> str:
+def image_hash(properties: Mapping[str, Any]) -> str:
     """Identifies a preprocessed image by what preprocessing recorded of its files and settings."""
     provenance = json.dumps(properties.get(PROVENANCE), sort_keys=True, default=str)
     return hashlib.sha256(provenance.encode()).hexdigest()
@@ -40,6 +40,11 @@ class UnlabelledDataset(nnUNetDatasetBlosc2):
         if not Path(folder).is_dir() or not self.get_identifiers(str(folder)):
             raise UserError(f"{folder}: no preprocessed unlabelled cases; run sfr_plan_and_preprocess first")
         super().__init__(str(folder), identifiers)
+
+    def read_properties(self, identifier: str) -> dict[str, Any]:
+        """What nnU-Net's preprocessing recorded of a case, without opening its arrays."""
+        properties: dict[str, Any] = pickle.loads(Path(self.source_folder, f"{identifier}.pkl").read_bytes())
+        return properties
 
     def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
         """Image (C, D, H, W), segmentation (1, D, H, W), None, properties; patches fall anywhere in the image."""
@@ -70,12 +75,12 @@ class PseudoLabelledDataset(UnlabelledDataset):
 
     def _check_case(self, identifier: str) -> None:
         remedy = "run sfr_pseudolabel again"
-        properties = pickle.loads(Path(self.source_folder, f"{identifier}.pkl").read_bytes())
+        properties = self.read_properties(identifier)
         recorded = self.store.read_confidence(identifier).get("input")
         if recorded is not None and recorded != image_hash(properties):
             raise UserError(f"{self.store.folder}: the image of {identifier} changed since it was labelled; {remedy}")
         image = open_b2nd(Path(self.source_folder) / f"{identifier}.b2nd").shape[1:]
-        labels = open_b2nd(self.store.folder / f"{identifier}.b2nd").shape[1:]
+        labels = self.store.open_labels(identifier).shape[1:]
         if image != labels:
             raise UserError(
                 f"{self.store.folder}: the pseudo-label of {identifier} has shape {labels}, its preprocessed image "
@@ -85,9 +90,7 @@ class PseudoLabelledDataset(UnlabelledDataset):
     def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
         """As nnU-Net's labelled cases: image (C, D, H, W), pseudo-label (1, D, H, W), None, properties."""
         data, _, _, properties = super().load_case(identifier)
-        labels = open_b2nd(self.store.folder / f"{identifier}.b2nd")
-        locations = pickle.loads((self.store.folder / f"{identifier}.pkl").read_bytes())
-        return data, labels, None, {**properties, **locations}
+        return data, self.store.open_labels(identifier), None, {**properties, **self.store.read_locations(identifier)}
 
 
 class Cases(Protocol):

@@ -2,10 +2,11 @@
 
 A store is one folder (:meth:`nnunet_sfr.paths.SFRPaths.pseudo_labels`)::
 
-    manifest.json       what filled it: source, round, fold, the grid it fits, and what made it (hashes, settings)
+    manifest.json       what filled it (:class:`nnunet_sfr.data.provenance.Provenance`), and the grid it fits
     <case>.b2nd         label map (1, D, H, W) on the preprocessed grid, -1 outside the image's non-zero mask
     <case>.pkl          where each class lies, for nnU-Net's foreground oversampling
-    <case>.json         confidence record; written last, so a case without it is not there
+    <case>.json         confidence record, and the hash of what made the labels; written last, so a case without it is
+                        not there (:mod:`nnunet_sfr.data.store_files` has the names)
 
 Trainers and SAM know each other through this folder alone, so that any source can fill it.
 """
@@ -17,6 +18,7 @@ import os
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,16 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.data.provenance import Provenance
+from nnunet_sfr.data.store_files import case_files, cases_with_record, labels_file, locations_file, record_file
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import MANIFEST
+
+FORMAT = 2
+"""Of the manifest. Since format 2 every record names what made its labels; format 1 has no number."""
+
+_MADE_BY = "made_by"
 
 
 @dataclass(frozen=True)
@@ -40,75 +50,116 @@ class PseudoLabelStore:
     manifest: Mapping[str, Any]
 
     @classmethod
-    def create(cls, folder: Path, *, grid: Mapping[str, Any], made_by: Mapping[str, Any]) -> PseudoLabelStore:
-        """Start a store, or go on with one that the same maker began.
+    def create(cls, folder: Path, *, grid: Mapping[str, Any], made_by: Provenance) -> PseudoLabelStore:
+        """Start a store, or continue one that the same maker began.
+
+        Cases that lie in the folder without a manifest count only if their records name this maker.
 
         Args:
             folder: of the store.
             grid: :attr:`nnunet_sfr.dataset.SFRDataset.grid`, which fixes grid and values of the label maps.
-            made_by: source, hashes and settings; JSON types only.
+            made_by: what makes the labels.
 
         Raises:
             UserError: the folder holds pseudo-labels of another maker or grid.
         """
-        manifest = json.loads(json.dumps({"grid": dict(grid), "made_by": dict(made_by)}))
-        file = folder / MANIFEST
-        if file.is_file():
-            store = cls(folder, _read_json(file))
-            store._require_same(manifest)
+        wanted = json.loads(json.dumps(dict(grid)))
+        if cls.exists(folder):
+            store = cls._read(folder)
+            store._require_same(wanted, made_by)
             return store
-        write_json({**manifest, "nnunet_sfr_version": __version__}, file)
+        manifest = {"format": FORMAT, "grid": wanted, _MADE_BY: made_by.to_json(), "nnunet_sfr_version": __version__}
+        write_json(manifest, folder / MANIFEST)
         return cls(folder, manifest)
 
     @classmethod
     def open(cls, folder: Path, *, grid: Mapping[str, Any]) -> PseudoLabelStore:
         """Read a store that is there.
 
+        Args:
+            folder: of the store.
+            grid: :attr:`nnunet_sfr.dataset.SFRDataset.grid` of today.
+
         Raises:
             UserError: there is none, or its label maps lie on another grid than the present plan's.
         """
-        file = folder / MANIFEST
-        if not file.is_file():
+        if not cls.exists(folder):
             raise UserError(f"{folder}: there are no pseudo-labels; run sfr_pseudolabel first")
-        store = cls(folder, _read_json(file))
-        wanted = json.loads(json.dumps(dict(grid)))
-        for key, value in wanted.items():
-            found = store.manifest.get("grid", {}).get(key)
+        store = cls._read(folder)
+        for key, value in json.loads(json.dumps(dict(grid))).items():
+            found = store.grid.get(key)
             if found != value:
-                first = "sfr_finetune --overwrite, then " if store.source == "sam" else ""
                 raise UserError(
                     f"{folder}: the pseudo-labels were made for {key} {found}, the plan has {value}; "
-                    f"run {first}sfr_pseudolabel --overwrite"
+                    f"run {store.made_by.refill}"
                 )
         return store
 
-    @property
-    def source(self) -> str | None:
-        """Who filled it, in one word."""
-        source: str | None = self.manifest.get("made_by", {}).get("source")
-        return source
+    @classmethod
+    def open_if_there(cls, folder: Path, *, grid: Mapping[str, Any]) -> PseudoLabelStore | None:
+        """:meth:`open`, or None where there is no store in this folder."""
+        return cls.open(folder, grid=grid) if cls.exists(folder) else None
 
-    def _require_same(self, manifest: Mapping[str, Any]) -> None:
-        for part in ("grid", "made_by"):
-            there, wanted = self.manifest.get(part, {}), manifest[part]
-            changed = sorted(key for key in {*there, *wanted} if there.get(key) != wanted.get(key))
-            if "source" in changed:
-                changed = ["source"]  # of which everything else is a consequence
-            if changed:
-                raise UserError(
-                    f"{self.folder}: holds pseudo-labels made with another {', '.join(changed)}; "
-                    "add --overwrite to replace them"
-                )
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether a store has been started in this folder."""
+        return (folder / MANIFEST).is_file()
+
+    @classmethod
+    def _read(cls, folder: Path) -> PseudoLabelStore:
+        manifest = _read_json(folder / MANIFEST)
+        try:
+            Provenance.from_json(manifest.get(_MADE_BY))
+        except ValueError as error:
+            raise UserError(f"{folder / MANIFEST}: not a manifest ({error}); {_REMEDY}") from None
+        return cls(folder, manifest)
+
+    @cached_property
+    def made_by(self) -> Provenance:
+        """What made the labels."""
+        return Provenance.from_json(self.manifest[_MADE_BY])
+
+    @property
+    def grid(self) -> Mapping[str, Any]:
+        """What the label maps fit, as :attr:`nnunet_sfr.dataset.SFRDataset.grid` was when the store was started."""
+        grid: Mapping[str, Any] = self.manifest.get("grid", {})
+        return grid
+
+    @property
+    def version(self) -> str | None:
+        """Of nnunet_sfr, which started the store."""
+        version: str | None = self.manifest.get("nnunet_sfr_version")
+        return version
+
+    def _require_same(self, grid: Mapping[str, Any], made_by: Provenance) -> None:
+        changed = sorted(key for key in {*grid, *self.grid} if self.grid.get(key) != grid.get(key))
+        changed = changed or self.made_by.differences(made_by)
+        if changed:
+            raise UserError(
+                f"{self.folder}: holds pseudo-labels made with another {', '.join(changed)}; "
+                "add --overwrite to replace them"
+            )
 
     def identifiers(self) -> list[str]:
         """Cases that are complete."""
-        return sorted(file.stem for file in self.folder.glob("*.json") if self._is_case(file))
-
-    def _is_case(self, file: Path) -> bool:
-        return file.name != MANIFEST and not file.name.startswith(".")
+        return [case for case in cases_with_record(self.folder) if self.has(case)]
 
     def has(self, identifier: str) -> bool:
-        return (self.folder / f"{identifier}.json").is_file()
+        """Whether a case is complete."""
+        return self.find_record(identifier) is not None
+
+    def find_record(self, identifier: str) -> dict[str, Any] | None:
+        """The record of a case that is complete: all its files are there, and what made them made the store's labels.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        if not all(file.is_file() for file in case_files(self.folder, identifier)):
+            return None
+        record = self.read_confidence(identifier)
+        # before format 2 records did not say it; beside a newer manifest it cannot be known
+        unsaid = self.made_by.fingerprint if self.manifest.get("format", 1) < FORMAT else None
+        return record if record.get(_MADE_BY, unsaid) == self.made_by.fingerprint else None
 
     def write(
         self,
@@ -124,26 +175,37 @@ class PseudoLabelStore:
         Args:
             identifier: of the case.
             labels: (1, D, H, W) integers, -1 outside the non-zero mask.
-            confidence: the record, JSON types.
+            confidence: the record, JSON types; what made the labels is added.
             label_manager: which classes or regions nnU-Net oversamples.
             patch_size: of nnU-Net's network, which the compression blocks follow.
         """
-        (self.folder / f"{identifier}.json").unlink(missing_ok=True)  # an older record must not speak for new labels
+        record, labels_at, locations = case_files(self.folder, identifier)
+        record.unlink(missing_ok=True)  # an older record must not speak for new labels
         labels = np.ascontiguousarray(labels, dtype=np.int8 if labels.max() < 128 else np.int16)
         block, chunk = comp_blosc2_params(labels.shape, tuple(patch_size), bytes_per_pixel=labels.itemsize)
-        with replacing(self.folder / f"{identifier}.b2nd") as temporary:
+        with replacing(labels_at) as temporary:
             nnUNetDatasetBlosc2.save_seg(labels, str(temporary.with_suffix("")), chunks_seg=chunk, blocks_seg=block)
-        with replacing(self.folder / f"{identifier}.pkl") as temporary:
+        with replacing(locations) as temporary:
             temporary.write_bytes(pickle.dumps({"class_locations": class_locations(labels, label_manager)}))
-        write_json(dict(confidence), self.folder / f"{identifier}.json")
+        write_json({**confidence, _MADE_BY: self.made_by.fingerprint}, record)
+
+    def open_labels(self, identifier: str) -> Any:
+        """Label map (1, D, H, W) of one case, as a blosc2 array that reads what is asked for."""
+        return open_b2nd(labels_file(self.folder, identifier))
 
     def read_labels(self, identifier: str) -> np.ndarray:
         """Label map (1, D, H, W) of one case."""
-        labels: np.ndarray = open_b2nd(self.folder / f"{identifier}.b2nd")[:]
+        labels: np.ndarray = self.open_labels(identifier)[:]
         return labels
 
+    def read_locations(self, identifier: str) -> dict[str, Any]:
+        """``class_locations`` of one case, as nnU-Net's loader reads them from the properties of a labelled case."""
+        locations: dict[str, Any] = pickle.loads(locations_file(self.folder, identifier).read_bytes())
+        return locations
+
     def read_confidence(self, identifier: str) -> dict[str, Any]:
-        return _read_json(self.folder / f"{identifier}.json")
+        """The record of one case (:func:`nnunet_sfr.confidence.confidence_record`, and what it was made from)."""
+        return _read_json(record_file(self.folder, identifier))
 
 
 def open_b2nd(file: Path) -> Any:
@@ -175,9 +237,8 @@ def class_locations(labels: np.ndarray, label_manager: LabelManager) -> dict[Any
     return locations
 
 
+_REMEDY = "run the sfr_pseudolabel that fills this store again, with --overwrite"
+
+
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); delete it and run sfr_pseudolabel again") from None
-    return content
+    return read_json(file, _REMEDY)

@@ -22,7 +22,6 @@ from nnunet_sfr.paths import (
     FINE_TUNING_STATE,
     LABELLED_IMAGES,
     LATEST_CHECKPOINT,
-    MANIFEST,
     UNLABELLED_IMAGES,
     Fold,
 )
@@ -87,12 +86,12 @@ def check_pseudo_labels(dataset: SFRDataset, folder: Path, remedy: str) -> list[
     Raises:
         UserError: the store is damaged, or does not fit the data.
     """
-    if not (folder / MANIFEST).is_file():
+    if not PseudoLabelStore.exists(folder):
         return [note("pseudo-labels", "none yet", remedy)]
     store = PseudoLabelStore.open(folder, grid=dataset.grid)
     pool = _identifiers(dataset.paths.unlabelled)
     done = pool & set(store.identifiers())
-    text = f"{len(done)} of {len(pool)} cases, by {store.source}"
+    text = f"{len(done)} of {len(pool)} cases, by {store.made_by.label}"
     if done != pool or not pool:
         return [note("pseudo-labels", text, remedy, sorted(pool - done))]
     PseudoLabelledDataset(dataset.paths.unlabelled, store)  # checks every case, as a training does

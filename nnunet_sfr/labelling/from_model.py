@@ -16,16 +16,17 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_sfr.data.cases import Case
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling.common import EVERYTHING, Share, fill_store, predict_mirrored
+from nnunet_sfr.labelling.case_labels import predict_mirrored
+from nnunet_sfr.labelling.filling import ALL_CASES, Share, fill_store
 from nnunet_sfr.labelling.from_network import mirrored_axes, without_mirroring
 from nnunet_sfr.labelling.raw_cases import raw_cases
 from nnunet_sfr.labelling.trained_model import TrainedModel, open_model
 from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
 
-SOURCE = "model"
 CHECKPOINT = FINAL_CHECKPOINT
 
 
@@ -37,7 +38,7 @@ def label_from_model(
     model_folder: Path,
     model_folds: Sequence[Fold] | None = None,
     checkpoint: str = CHECKPOINT,
-    share: Share = EVERYTHING,
+    share: Share = ALL_CASES,
 ) -> PseudoLabelStore:
     """Label the unlabelled cases that the store does not have yet with a trained nnU-Net model.
 
@@ -62,14 +63,9 @@ def label_from_model(
         dataset,
         dataset.paths.pseudo_labels(fold),
         ModelLabeller(model, dataset, raw),
-        _made_by(dataset, fold, model),
+        Provenance.of_model(model.checkpoints, dataset.settings, fold=fold, trainer=model.predictor.trainer_name),
         share=share,
     )
-
-
-def _made_by(dataset: SFRDataset, fold: Fold, model: TrainedModel) -> dict[str, Any]:
-    settings = dataset.settings.to_dict()["pseudo_labels"]
-    return {"source": SOURCE, "fold": fold, "round": 0, **model.describe(), "pseudo_labels": settings}
 
 
 class ModelLabeller:

@@ -1,6 +1,7 @@
 """Pseudo-labels from a network in memory, by nnU-Net's own sliding window: for trainers that label while they train.
 
-``label_pool(store, dataset, NetworkLabeller(...), identifiers)`` labels those cases that the store does not have yet.
+``label_pool(store, dataset, NetworkLabeller(...), identifiers)`` of :mod:`nnunet_sfr.labelling.filling` labels those
+cases that the store does not have yet.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.labelling.common import label_pool, predict_mirrored
+from nnunet_sfr.labelling.case_labels import predict_mirrored
 from nnunet_sfr.settings import PseudoLabelSettings
-
-__all__ = ["NetworkLabeller", "label_pool", "make_predictor", "mirrored_axes", "without_mirroring"]
 
 
 class NetworkLabeller:

@@ -6,21 +6,20 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import torch
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling.common import EVERYTHING, Share, fill_store, open_if_there
+from nnunet_sfr.labelling.filling import ALL_CASES, ReferenceStores, Share, fill_store
 from nnunet_sfr.labelling.from_network import NetworkLabeller
 from nnunet_sfr.labelling.trained_model import TrainedModel, open_model
 from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
 from nnunet_sfr.plans import derived_from
 
-SOURCE = "retraining"
 CHECKPOINT = FINAL_CHECKPOINT
 """The student, which is what a round goes on with."""
 
@@ -32,7 +31,7 @@ def label_from_retraining(
     *,
     trainer: str,
     round_index: int,
-    share: Share = EVERYTHING,
+    share: Share = ALL_CASES,
 ) -> PseudoLabelStore:
     """Label the whole pool with the model of the previous round, from the preprocessed images.
 
@@ -66,9 +65,15 @@ def label_from_retraining(
         dataset,
         paths.model_pseudo_labels(fold, round_index),
         labeller,
-        _made_by(dataset, fold, round_index, model),
+        Provenance.of_retraining(
+            model.checkpoints[0],
+            dataset.settings,
+            fold=fold,
+            round_index=round_index,
+            trainer=predictor.trainer_name,
+        ),
         share=share,
-        others=_others(dataset, fold, round_index),
+        references=_references(dataset, fold, round_index),
     )
 
 
@@ -83,23 +88,14 @@ def _check_grid(model: TrainedModel, dataset: SFRDataset) -> None:
             )
 
 
-def _others(dataset: SFRDataset, fold: Fold, round_index: int) -> dict[str, PseudoLabelStore | None]:
-    """What to compare with: what the model said a round ago (before the first round: what SAM said), and round 0.
+def _references(dataset: SFRDataset, fold: Fold, round_index: int) -> ReferenceStores:
+    """What to compare with: the model's labels of a round ago (before the first round: SAM's), and those of round 0.
 
-    The labels of round 0 are an opinion of their own: who made them has learned nothing from the model.
+    The labels of round 0 are independent: what made them has learned nothing from the model.
     """
-    paths = dataset.paths
-    first = open_if_there(paths.pseudo_labels(fold), dataset)
-    previous = open_if_there(paths.model_pseudo_labels(fold, round_index - 1), dataset) if round_index > 1 else first
-    return {"previous_round_agreement": previous, "sam_agreement": first}
-
-
-def _made_by(dataset: SFRDataset, fold: Fold, round_index: int, model: TrainedModel) -> dict[str, Any]:
-    return {
-        "source": SOURCE,
-        "fold": fold,
-        "round": round_index,
-        "model": model.folder.name,
-        **model.describe(),
-        "pseudo_labels": dataset.settings.to_dict()["pseudo_labels"],
-    }
+    paths, grid = dataset.paths, dataset.grid
+    first = PseudoLabelStore.open_if_there(paths.pseudo_labels(fold), grid=grid)
+    if round_index == 1:
+        return ReferenceStores(previous_round=first, first_round=first)
+    previous = PseudoLabelStore.open_if_there(paths.model_pseudo_labels(fold, round_index - 1), grid=grid)
+    return ReferenceStores(previous_round=previous, first_round=first)

@@ -15,7 +15,6 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_sfr.data.cases import channel_names
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.labelling.from_network import make_predictor
 from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, Fold
@@ -34,14 +33,6 @@ class TrainedModel:
     folder: Path
     checkpoints: tuple[Path, ...]
     predictor: nnUNetPredictor
-
-    def describe(self) -> dict[str, Any]:
-        """What the predictions depend on, for a manifest."""
-        return {
-            "trainer": self.predictor.trainer_name,
-            "checkpoints": {file.parent.name: [file.name, file_hash(file)] for file in self.checkpoints},
-            "plans_sha256": file_hash(self.folder / PLANS_JSON),
-        }
 
 
 def open_model(

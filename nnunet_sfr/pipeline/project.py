@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER, MANIFEST, SFRPaths, nnunet_root
@@ -144,7 +145,7 @@ class Project:
     def store_files(self, folder: Path) -> list[Path]:
         """Manifest, record and label map of every unlabelled case."""
         cases = [file.stem for file in self.properties(unlabelled=True)]
-        return [folder / MANIFEST, *(folder / f"{case}{ending}" for case in cases for ending in (".json", ".b2nd"))]
+        return [folder / MANIFEST, *(file for case in cases for file in case_files(folder, case)[:2])]
 
     def training(self, trainer: str) -> Path:
         return self.paths.training(trainer, self.options.fold)

@@ -97,7 +97,7 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: Options) -> G
     candidates = [
         _candidate(case, by_key[judge.key], seen[case]) for case, by_key in views.items() if judge.key in by_key
     ]
-    choices = rank_cases(candidates, options.annotate, names, judge.who if len(pool.sources) > 1 else "")
+    choices = rank_cases(candidates, options.annotate, names, judge.made_by.label if len(pool.sources) > 1 else "")
     created = datetime.now().astimezone().isoformat(timespec="seconds")
     contents = Contents(
         dataset=dataset.paths.dataset_name,
@@ -170,7 +170,7 @@ def _wanted(pool: Pool, judge: LabelSource, views: Mapping[str, Mapping[str, Sou
     return Wanted(
         cases=frozenset(by_confidence[: options.max_pictures]),
         sources=frozenset(source.key for source in shown if source is not None),
-        mosaics={source.key: _examples(source.key, views) for source in pool.sources if source.is_sam},
+        mosaics={source.key: _examples(source.key, views) for source in pool.sources if source.made_by.is_sam},
     )
 
 

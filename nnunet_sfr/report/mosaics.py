@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 
 from nnunet_sfr.canvas import UNSCALED, Scale
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.report.pictures import Colours, draw_labels, to_grey
 from nnunet_sfr.report.target import Voxel
 from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
@@ -29,10 +30,9 @@ class Stitching:
     slice_axis: int = 0
 
     @classmethod
-    def of(cls, made_by: Mapping[str, object]) -> Stitching:
-        """From the manifest's ``made_by`` of a store that SAM filled."""
-        values = made_by["stitching"]
-        assert isinstance(values, Mapping)
+    def of(cls, made_by: Provenance) -> Stitching:
+        """Of a store that SAM filled."""
+        values = made_by.settings["stitching"]
         slices, height, width = values["patch_size"]
         # stores of version 0.1 knew neither scale nor axis
         scale, slice_axis = tuple(values.get("scale", UNSCALED)), values.get("slice_axis", 0)

@@ -12,13 +12,12 @@ import numpy as np
 from nnunet_sfr.command_lines import CommandLines, shown
 from nnunet_sfr.confidence import MEASURES
 from nnunet_sfr.data.datasets import image_hash
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling import from_images, from_model, from_retraining
 from nnunet_sfr.paths import MANIFEST, Fold
 from nnunet_sfr.report.contents import Source
-from nnunet_sfr.sam_stage import pseudo_labelling
 from nnunet_sfr.selection import Selection, read_selection
 
 MODEL, SELF_TRAINING, MAIN = "model", "self-training", "main"
@@ -58,33 +57,16 @@ class LabelSource:
         return self.store.folder.name
 
     @property
-    def made_by(self) -> Mapping[str, Any]:
-        made_by: Mapping[str, Any] = self.store.manifest["made_by"]
-        return made_by
-
-    @property
-    def is_sam(self) -> bool:
-        return bool(self.made_by["source"] == pseudo_labelling.SOURCE)
-
-    @property
-    def who(self) -> str:
-        """In a word or two."""
-        source = self.made_by["source"]
-        makers = {
-            pseudo_labelling.SOURCE: "SAM",
-            from_images.SOURCE: "label maps",
-            from_model.SOURCE: "trained model",
-            from_retraining.SOURCE: "re-trained model",
-        }
-        return str(makers.get(source, source))
+    def made_by(self) -> Provenance:
+        return self.store.made_by
 
     @property
     def name(self) -> str:
         """For people: who, with which trainer's network, and when."""
         if self.kind == SELF_TRAINING:
-            return f"{self.who}, labelling {self.round_index}"
-        trainer = f" ({self.made_by['trainer']})" if "trainer" in self.made_by else ""
-        return f"{self.who}{trainer}, {'before ' if self.kind == MODEL else ''}round {self.round_index}"
+            return f"{self.made_by.label}, labelling {self.round_index}"
+        trainer = f" ({self.made_by.trainer})" if self.made_by.trainer else ""
+        return f"{self.made_by.label}{trainer}, {'before ' if self.kind == MODEL else ''}round {self.round_index}"
 
     def confidence(self, case: str) -> float | None:
         """The measure of one case that this store has."""
@@ -118,7 +100,7 @@ class Pool:
 
     def latest(self, *, sam: bool) -> LabelSource | None:
         """SAM's latest labels, or those of the re-trained model (``sam`` False)."""
-        found = [source for source in self.sources if (source.is_sam if sam else source.kind == MODEL)]
+        found = [source for source in self.sources if (source.made_by.is_sam if sam else source.kind == MODEL)]
         return found[-1] if found else None
 
 
@@ -194,7 +176,7 @@ def _read_selections(
             missing = f"round {round_index} has no choice of high and low cases; run {again}"
             problems.append(str(problem) if file.is_file() else missing)
             continue
-        if selection.model != store.manifest["made_by"]:
+        if selection.model != store.made_by.to_json():
             problems.append(f"{file}: the model's labels were made anew since; run {again}")
             continue
         found[round_index] = selection

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from nnunet_sfr import __version__
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.report.contents import LabelClass, SourceView, Table
 from nnunet_sfr.report.sources import MAIN, MODEL, LabelSource, Pool
@@ -47,9 +48,10 @@ def rounds_table(pool: Pool, views: Views, classes: Sequence[LabelClass]) -> Tab
 
 
 def _maker(source: LabelSource) -> str:
-    if source.is_sam:
-        return f"SAM, adapter {str(source.made_by['adapter_sha256'])[:HASH_DIGITS]}"
-    return str(source.made_by.get("trainer", source.made_by["source"]))
+    made_by = source.made_by
+    if made_by.is_sam:
+        return f"SAM, adapter {str(made_by.adapter_sha256)[:HASH_DIGITS]}"
+    return made_by.trainer or made_by.source
 
 
 def _choice(pool: Pool, round_index: int) -> dict[str, str]:
@@ -117,25 +119,23 @@ def versions_table(sources: Sequence[LabelSource], created: str) -> Table:
     """Who made each store, by version and hashes, and what made the page."""
     rows = []
     for source in sources:
-        manifest = source.store.manifest
-        rows.append(
-            [source.name, f"nnunet_sfr {manifest.get('nnunet_sfr_version', NOTHING)}; {_hashes(source.made_by)}"]
-        )
+        rows.append([source.name, f"nnunet_sfr {source.store.version or NOTHING}; {_hashes(source.made_by)}"])
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     rows.append(["this page", f"nnunet_sfr {__version__}, {libraries}, Python {platform.python_version()}; {created}"])
     return Table("Versions", ["what", "made by"], rows)
 
 
-def _hashes(made_by: Mapping[str, Any]) -> str:
+def _hashes(made_by: Provenance) -> str:
     """Names and hashes that a manifest has of its maker."""
-    parts = [f"source {made_by['source']}"]
-    if "adapter_sha256" in made_by:
-        parts.append(f"{made_by['adapter']} {made_by['adapter_sha256']}")
-    if "sam" in made_by:
-        parts.append(f"SAM {made_by['sam']['model']}, {made_by['sam']['adaptation']}")
-    if "trainer" in made_by:
-        parts.append(str(made_by["trainer"]))
-    parts += [f"{fold}/{file} {digest}" for fold, (file, digest) in made_by.get("checkpoints", {}).items()]
-    if "weights_sha256" in made_by:
-        parts.append(f"weights {made_by['weights_sha256']} after epoch {made_by['epoch']}")
+    parts = [f"source {made_by.source}"]
+    if made_by.adapter_sha256:
+        parts.append(f"{made_by.adapter} {made_by.adapter_sha256}")
+    if "sam" in made_by.settings:
+        sam = made_by.settings["sam"]
+        parts.append(f"SAM {sam.get('model', NOTHING)}, {sam.get('adaptation', NOTHING)}")
+    if made_by.trainer:
+        parts.append(made_by.trainer)
+    parts += [f"{fold}/{file} {digest}" for fold, (file, digest) in (made_by.checkpoints or {}).items()]
+    if made_by.weights_sha256:
+        parts.append(f"weights {made_by.weights_sha256} after epoch {made_by.epoch}")
     return "; ".join(parts)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.labelling.common import EVERYTHING, Share, fill_store, open_if_there, predict_mirrored
+from nnunet_sfr.labelling.case_labels import predict_mirrored
+from nnunet_sfr.labelling.filling import ALL_CASES, ReferenceStores, Share, fill_store
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.intensities import intensities_of
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference, load_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
-
-SOURCE = "sam"
 
 
 def pseudo_label(
@@ -29,7 +27,7 @@ def pseudo_label(
     *,
     adapter: str,
     round_index: int = 0,
-    share: Share = EVERYTHING,
+    share: Share = ALL_CASES,
 ) -> PseudoLabelStore:
     """Label the unlabelled cases that the store does not have yet.
 
@@ -59,14 +57,17 @@ def pseudo_label(
         for how in (settings, replace(settings, use_mirroring=False))
     )
     labeller = _SAMLabeller(predictor, plain, settings.average_mirrored)
-    before = open_if_there(paths.pseudo_labels(fold, round_index=round_index - 1), dataset) if round_index else None
+    before = None
+    if round_index > 0:
+        previous = paths.pseudo_labels(fold, round_index=round_index - 1)
+        before = PseudoLabelStore.open_if_there(previous, grid=dataset.grid)
     return fill_store(
         dataset,
         paths.pseudo_labels(fold, round_index=round_index),
         labeller,
-        _made_by(dataset, fold, round_index, adapter_file),
+        Provenance.of_sam(adapter_file, dataset.settings, fold=fold, round_index=round_index),
         share=share,
-        others={"previous_round_agreement": before},
+        references=ReferenceStores(previous_round=before),
     )
 
 
@@ -88,15 +89,3 @@ class _SAMLabeller:
             # as fine-tuning mirrors patches: along every axis that is longer than a voxel
             axes = [axis for axis in (1, 2, 3) if self.predictor.patch_size[axis - 1] > 1]
             yield from predict_mirrored(self.plain_predictor.probabilities, array, axes)
-
-
-def _made_by(dataset: SFRDataset, fold: Fold, round_index: int, adapter_file: Path) -> dict[str, Any]:
-    settings = dataset.settings.to_dict()
-    return {
-        "source": SOURCE,
-        "fold": fold,
-        "round": round_index,
-        "adapter": adapter_file.name,
-        "adapter_sha256": file_hash(adapter_file),
-        **{section: settings[section] for section in ("stitching", "sam", "pseudo_labels")},
-    }

@@ -17,7 +17,6 @@ from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.paths import MANIFEST
 from nnunet_sfr.plans import SFRConfiguration
 from nnunet_sfr.selection import Selection, read_selection
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
@@ -95,7 +94,7 @@ class LaterRound(SemiSupervisedTrainer):
         Raises:
             UserError: it is not there, or made for another plan.
         """
-        if not (folder / MANIFEST).is_file():
+        if not PseudoLabelStore.exists(folder):
             raise UserError(f"{folder}: there are no pseudo-labels; run {command} --round {self.round_index} first")
         return PseudoLabelStore.open(folder, grid=self.sfr_dataset.grid)
 

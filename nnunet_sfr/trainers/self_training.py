@@ -15,10 +15,12 @@ from torch import distributed
 
 from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
 from nnunet_sfr.data.loaders import finish
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError, exit_on_user_error
 from nnunet_sfr.hashing import weights_hash
-from nnunet_sfr.labelling.from_network import NetworkLabeller, label_pool
+from nnunet_sfr.labelling.filling import label_pool
+from nnunet_sfr.labelling.from_network import NetworkLabeller
 from nnunet_sfr.trainers.rounds import LaterRound
 from nnunet_sfr.trainers.schedules import relabelling_epochs
 from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
@@ -84,14 +86,14 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
         """The store of a round, emptied if another network began it."""
         dataset = self.sfr_dataset
         folder = self._folder(round_index)
-        made_by = {
-            "source": type(self).__name__,
-            "fold": self.fold,
-            "round": round_index,
-            "epoch": self.current_epoch,
-            "weights_sha256": weights_hash(self.student),
-            "pseudo_labels": dataset.settings.to_dict()["pseudo_labels"],
-        }
+        made_by = Provenance.of_training(
+            type(self).__name__,
+            dataset.settings,
+            fold=self.fold,
+            round_index=round_index,
+            epoch=self.current_epoch,
+            weights_sha256=weights_hash(self.student),
+        )
         if self.local_rank == 0:
             try:
                 PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
@@ -155,7 +157,7 @@ class nnUNetTrainerSFRPlus_ST(LaterRound):
             "sfr_pseudolabel -tr <trainer of the previous round>",
         )
         selection = self.selection()
-        if store.manifest["made_by"] != selection.model:
+        if store.made_by.to_json() != selection.model:
             raise UserError(
                 f"{store.folder}: was filled anew since the cases were chosen; run sfr_select --round "
                 f"{self.round_index}, and what comes after it, again"

@@ -28,7 +28,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.label_journal import FOLDER, PARTIAL, read_journal
-from nnunet_sfr.labelling.common import Share
+from nnunet_sfr.labelling.filling import Share
 from nnunet_sfr.locking import locked
 from nnunet_sfr.paths import RunPaths, portable_name
 from nnunet_sfr.pipeline.state import Record, RunState

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,12 +14,13 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_sfr.data import pseudo_label_store
 from nnunet_sfr.data.datasets import PseudoLabelledDataset
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 
 GRID = {"spacing": [1.0, 1.0, 1.0]}
-MADE_BY = {"source": "sam", "adapter_sha256": "a" * 64}
+MADE_BY = Provenance(source="sam", adapter_sha256="a" * 64)
 
 
 def write(store: PseudoLabelStore, project: SFRDataset, identifier: str, labels: np.ndarray) -> None:
@@ -43,14 +45,14 @@ def test_labels_come_back_and_the_store_goes_on(project: SFRDataset, tmp_path: P
     again = PseudoLabelStore.create(folder, grid=GRID, made_by=MADE_BY)
     assert again.identifiers() == ["case.with.dots"]
     np.testing.assert_array_equal(again.read_labels("case.with.dots"), labels)
-    assert again.read_confidence("case.with.dots") == {"mean_max_probability": 0.9}
+    assert again.read_confidence("case.with.dots") == {"mean_max_probability": 0.9, "made_by": MADE_BY.fingerprint}
     assert PseudoLabelStore.open(folder, grid=GRID).identifiers() == ["case.with.dots"]
 
 
 @pytest.mark.parametrize(
     ("grid", "made_by", "said"),
     [
-        (GRID, {**MADE_BY, "adapter_sha256": "b" * 64}, "made with another adapter_sha256; add --overwrite"),
+        (GRID, replace(MADE_BY, adapter_sha256="b" * 64), "made with another adapter_sha256; add --overwrite"),
         ({"spacing": [2.0, 1.0, 1.0]}, MADE_BY, "made with another spacing"),
     ],
 )
@@ -76,7 +78,7 @@ def test_opening_what_is_not_there_or_does_not_fit(tmp_path: Path) -> None:
     ],
 )
 def test_the_remedy_is_that_of_the_source(tmp_path: Path, source: str, remedy: str) -> None:
-    PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by={"source": source})
+    PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=Provenance(source=source))
     with pytest.raises(UserError, match=f"the plan has .*; {remedy}"):
         PseudoLabelStore.open(tmp_path / "store", grid={"spacing": [3.0, 1.0, 1.0]})
 
@@ -84,7 +86,7 @@ def test_the_remedy_is_that_of_the_source(tmp_path: Path, source: str, remedy: s
 def test_another_source_is_the_only_difference_named(tmp_path: Path) -> None:
     PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
     with pytest.raises(UserError, match="made with another source; add --overwrite"):
-        PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by={"source": "images"})
+        PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=Provenance.of_images(fold="all"))
 
 
 def test_every_store_has_a_folder_of_its_own(project: SFRDataset) -> None:
@@ -109,6 +111,54 @@ def test_a_case_counts_only_when_it_is_whole(project: SFRDataset, tmp_path: Path
         write(store, project, "case", numbered((1, 4, 5, 6)))
     assert store.identifiers() == []
     assert not store.has("case")
+
+
+@pytest.mark.parametrize("suffix", [".b2nd", ".pkl"])
+def test_a_record_without_its_files_is_no_case(project: SFRDataset, tmp_path: Path, suffix: str) -> None:
+    store = PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
+    write(store, project, "case", numbered((1, 4, 5, 6)))
+    (store.folder / f"case{suffix}").unlink()
+    assert store.identifiers() == []
+    assert store.find_record("case") is None
+
+
+def test_labels_do_not_change_hands_when_the_manifest_is_deleted(project: SFRDataset, tmp_path: Path) -> None:
+    store = PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
+    write(store, project, "case", numbered((1, 4, 5, 6)))
+    (store.folder / "manifest.json").unlink()
+    same = PseudoLabelStore.create(store.folder, grid=GRID, made_by=MADE_BY)
+    assert same.identifiers() == ["case"]
+    (store.folder / "manifest.json").unlink()
+    other = PseudoLabelStore.create(store.folder, grid=GRID, made_by=replace(MADE_BY, adapter_sha256="b" * 64))
+    assert other.identifiers() == []
+
+
+def test_stores_without_hashes_in_their_records_are_read(project: SFRDataset, tmp_path: Path) -> None:
+    """As versions before format 2 wrote them; but only beside the manifest of their time."""
+    store = PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
+    write(store, project, "case", numbered((1, 4, 5, 6)))
+    record, manifest = store.folder / "case.json", store.folder / "manifest.json"
+    record.write_text(json.dumps({"mean_max_probability": 0.9}))
+    content = json.loads(manifest.read_text())
+    assert content.pop("format") == 2
+    manifest.write_text(json.dumps(content))
+    assert PseudoLabelStore.open(store.folder, grid=GRID).identifiers() == ["case"]
+    assert PseudoLabelStore.create(store.folder, grid=GRID, made_by=MADE_BY).identifiers() == ["case"]
+    manifest.unlink()
+    assert PseudoLabelStore.create(store.folder, grid=GRID, made_by=MADE_BY).identifiers() == []
+
+
+def test_no_name_of_a_case_collides_with_the_manifest(project: SFRDataset, tmp_path: Path) -> None:
+    names = ["Manifest", "manifest", "manifest.json", "manifest.record", "manifest.record.record", "manifest_0"]
+    store = PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
+    for number, name in enumerate(names):
+        write(store, project, name, np.full((1, 4, 5, 6), number, np.int8))
+    again = PseudoLabelStore.open(store.folder, grid=GRID)
+    assert again.identifiers() == sorted(names)
+    assert [int(again.read_labels(name).max()) for name in names] == list(range(len(names)))
+    assert len({file.name.lower() for file in store.folder.iterdir()}) + 3 == 1 + 3 * len(names), (
+        "Manifest and manifest differ in capital letters alone; no other two files do"
+    )
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(project: SFRDataset, tmp_path: Path) -> None:
@@ -148,5 +198,5 @@ def test_missing_and_misshapen_pseudo_labels_are_named(project: SFRDataset) -> N
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
     (tmp_path / "store" / "manifest.json").write_text(json.dumps(GRID)[:-5])
-    with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
+    with pytest.raises(UserError, match=r"manifest\.json: cannot be read.*run the sfr_pseudolabel .* --overwrite"):
         PseudoLabelStore.open(tmp_path / "store", grid=GRID)

@@ -30,7 +30,7 @@ from nnunet_sfr.doctor.memory import (
     nnunets_own_estimate,
 )
 from nnunet_sfr.doctor.plan import read_fingerprint, volumes
-from nnunet_sfr.labelling.common import predict_mirrored
+from nnunet_sfr.labelling.case_labels import predict_mirrored
 from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS

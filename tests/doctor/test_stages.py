@@ -9,6 +9,7 @@ import pytest
 
 from nnunet_sfr.command_lines import CommandLines, shown
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.doctor.cases import read_folders
@@ -44,7 +45,7 @@ def check_store(dataset: SFRDataset) -> list[Finding]:
 def copy_store(dataset: SFRDataset, folder: Path, identifiers: tuple[str, ...]) -> None:
     """The project's pseudo-labels of some cases as another store."""
     source = fill_store(dataset)
-    store = PseudoLabelStore.create(folder, grid=dataset.grid, made_by={"source": "retraining"})
+    store = PseudoLabelStore.create(folder, grid=dataset.grid, made_by=Provenance(source="retraining"))
     for identifier in identifiers:
         store.write(
             identifier,
@@ -148,7 +149,7 @@ def test_rounds(project: SFRDataset) -> None:
     copy_store(project, paths.model_pseudo_labels("all", 1), pool)
     finding = only(check_rounds(project, "all"), "note")
     assert finding.text.startswith(
-        "model's labels: 2 of 2 cases, by retraining; selection: none yet; adapter: none yet"
+        "model's labels: 2 of 2 cases, by re-trained model; selection: none yet; adapter: none yet"
     )
     assert finding.remedy == f"sfr_select {ARGUMENTS} --round 1"
     Selection(high=pool[:1], low=pool[1:]).save(paths.selection("all", 1))

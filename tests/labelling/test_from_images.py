@@ -18,8 +18,8 @@ from nnunet_sfr.data.export import export_pseudo_labels
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling import common, from_images
-from nnunet_sfr.labelling.common import Share
+from nnunet_sfr.labelling import filling, from_images
+from nnunet_sfr.labelling.filling import Share
 from nnunet_sfr.labelling.from_images import label_from_images
 from tests.tiny_dataset import BACKGROUND, BLOB, NAME, blob_case, make_raw_dataset, write_case, write_image
 from tests.tiny_project import fill_store, make_project, nnunet_folders, plan_project
@@ -56,7 +56,7 @@ def test_exported_labels_come_back_to_the_voxel(project: SFRDataset, maps: Path)
     labels = {case: expected.read_labels(case) for case in CASES}
     store = label(project, maps, overwrite=True)
     assert store.identifiers() == CASES
-    assert store.source == "images"
+    assert store.made_by.source == "images"
     for case in CASES:
         np.testing.assert_array_equal(store.read_labels(case), labels[case])
         record = store.read_confidence(case)
@@ -152,7 +152,7 @@ def test_only_a_changed_file_is_taken_anew(project: SFRDataset, maps: Path) -> N
 
 
 def test_an_interrupted_run_goes_on(project: SFRDataset, maps: Path) -> None:
-    write_case_ = common.write_case
+    write_case_ = filling.write_case
 
     def die_at_the_second(store: Any, identifier: str, *rest: Any) -> None:
         if identifier == CASES[1]:

@@ -20,8 +20,9 @@ from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling import common
-from nnunet_sfr.labelling.common import Share
+from nnunet_sfr.labelling import case_labels, filling
+from nnunet_sfr.labelling.case_labels import CaseLabels, LoadedCase
+from nnunet_sfr.labelling.filling import Share
 from nnunet_sfr.labelling.from_model import label_from_model
 from tests.tiny_dataset import BACKGROUND, BLOB, NAME, NOISE, make_raw_dataset, write_case
 from tests.tiny_model import CHECKPOINT, CPU, random_model, threshold_model, thresholding
@@ -116,15 +117,15 @@ def test_mirroring_is_the_sfr_plans_choice(unlabelled: SFRDataset) -> None:
 def test_an_interrupted_run_goes_on(unlabelled: SFRDataset) -> None:
     model = random_model(unlabelled)
     undisturbed = {case: label(unlabelled, model).read_labels(case) for case in CASES}
-    store_prediction = common.store_prediction
+    label_case = case_labels.label_case
 
-    def die_at_the_second(store: Any, cases: Any, identifier: str, *rest: Any, **options: Any) -> None:
-        if identifier == CASES[1]:
+    def die_at_the_second(case: LoadedCase, *rest: Any, **options: Any) -> CaseLabels:
+        if case.identifier == CASES[1]:
             raise KeyboardInterrupt
-        store_prediction(store, cases, identifier, *rest, **options)
+        return label_case(case, *rest, **options)
 
     with (
-        mock.patch.object(common, "store_prediction", side_effect=die_at_the_second),
+        mock.patch.object(filling, "label_case", side_effect=die_at_the_second),
         pytest.raises(KeyboardInterrupt),
     ):
         label(unlabelled, model, overwrite=True)
@@ -397,4 +398,4 @@ def test_a_fold_that_no_training_has(unlabelled: SFRDataset) -> None:
 def test_a_store_of_another_source_is_refused(project: SFRDataset) -> None:
     with pytest.raises(UserError, match="holds pseudo-labels made with another source; add --overwrite to replace"):
         label(project, random_model(project))
-    assert label(project, random_model(project), overwrite=True).source == "model"
+    assert label(project, random_model(project), overwrite=True).made_by.source == "model"

@@ -12,9 +12,11 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.labelling.from_network import NetworkLabeller, label_pool
+from nnunet_sfr.labelling.filling import label_pool
+from nnunet_sfr.labelling.from_network import NetworkLabeller
 from nnunet_sfr.settings import PseudoLabelSettings
 from tests.tiny_model import CPU, Thresholding
 from tests.tiny_project import build_trainer, make_project, nnunet_folders
@@ -66,7 +68,7 @@ def test_a_network_that_looks_at_single_voxels(configuration: str, options: dict
         # nnU-Net adds logits in half precision
         torch.testing.assert_close(probabilities, expected, atol=0.02, rtol=0)
 
-        store = PseudoLabelStore.create(tmp_path / "store", grid=dataset.grid, made_by={"source": "test"})
+        store = PseudoLabelStore.create(tmp_path / "store", grid=dataset.grid, made_by=Provenance(source="test"))
         label_pool(store, dataset, network, ["unlabelled_00"])
         labels = store.read_labels("unlabelled_00")[0]
         wanted = (image[-1] > 1).int() + ((image[-1] > 1.5).int() if regions else 0)

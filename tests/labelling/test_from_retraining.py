@@ -16,7 +16,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.labelling.common import Share
+from nnunet_sfr.labelling.filling import Share
 from nnunet_sfr.labelling.from_retraining import CHECKPOINT, label_from_retraining
 from tests.tiny_model import CPU, random_model
 

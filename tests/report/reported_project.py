@@ -11,6 +11,7 @@ import torch
 
 from nnunet_sfr.confidence import no_confidence
 from nnunet_sfr.data.datasets import UnlabelledDataset, image_hash
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 
@@ -45,7 +46,7 @@ def fill(
     **entries: Mapping[str, float | None],
 ) -> PseudoLabelStore:
     """A store whose label maps are cuboids of class 1; ``entries`` are parts of the record, by case."""
-    store = PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
+    store = PseudoLabelStore.create(folder, grid=dataset.grid, made_by=Provenance.from_json(made_by))
     cases = UnlabelledDataset(dataset.paths.unlabelled)
     for case, cuboid in cuboids.items():
         image, _, _, properties = cases.load_case(case)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.report.mosaics import SIDE, Stitching, draw_mosaic, patch_around, stitched
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
@@ -57,10 +58,9 @@ def test_a_patch_is_drawn_at_its_scale() -> None:
 
 def test_a_manifest_says_the_scale() -> None:
     values = {"patch_size": [4, 6, 5], "canvas_size": 16}
-    assert Stitching.of({"stitching": {**values, "scale": [0.5, 2.0, 1.0]}}) == Stitching(
-        (4, 6, 5), 16, (0.5, 2.0, 1.0)
-    )
-    assert Stitching.of({"stitching": values}) == STITCHING, "of version 0.1"
+    scaled = Provenance(source="sam", settings={"stitching": {**values, "scale": [0.5, 2.0, 1.0]}})
+    assert Stitching.of(scaled) == Stitching((4, 6, 5), 16, (0.5, 2.0, 1.0))
+    assert Stitching.of(Provenance(source="sam", settings={"stitching": values})) == STITCHING, "of version 0.1"
 
 
 def test_small_canvases_are_enlarged_by_whole_pixels() -> None:

@@ -15,8 +15,9 @@ from nnunet_sfr.data.export import export_pseudo_labels, to_original_grid
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling import common
-from nnunet_sfr.labelling.common import Share
+from nnunet_sfr.labelling import case_labels, filling
+from nnunet_sfr.labelling.case_labels import CaseLabels, LoadedCase
+from nnunet_sfr.labelling.filling import Share
 from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.sam_stage.finetuning import fine_tune
 from nnunet_sfr.sam_stage.model import build_stitched_sam, save_adapter
@@ -119,21 +120,21 @@ def test_every_case_is_labelled_once(fine_tuned: SFRDataset) -> None:
     assert sum(record["class_voxels"].values()) == store.read_labels("unlabelled_00").size
     assert len(store.manifest["made_by"]["adapter_sha256"]) == 64
 
-    with mock.patch.object(common, "store_prediction", side_effect=AssertionError("nothing is left to do")):
+    with mock.patch.object(filling, "label_case", side_effect=AssertionError("nothing is left to do")):
         label(fine_tuned)
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(fine_tuned: SFRDataset) -> None:
     undisturbed = {case: label(fine_tuned).read_labels(case) for case in ("unlabelled_00", "unlabelled_01")}
-    store_prediction = common.store_prediction
+    label_case = case_labels.label_case
 
-    def die_at_the_second(store: Any, cases: Any, identifier: str, *rest: Any, **options: Any) -> None:
-        if identifier == "unlabelled_01":
+    def die_at_the_second(case: LoadedCase, *rest: Any, **options: Any) -> CaseLabels:
+        if case.identifier == "unlabelled_01":
             raise KeyboardInterrupt
-        store_prediction(store, cases, identifier, *rest, **options)
+        return label_case(case, *rest, **options)
 
     with (
-        mock.patch.object(common, "store_prediction", side_effect=die_at_the_second),
+        mock.patch.object(filling, "label_case", side_effect=die_at_the_second),
         pytest.raises(KeyboardInterrupt),
     ):
         label(fine_tuned, overwrite=True)

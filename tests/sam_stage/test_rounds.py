@@ -13,7 +13,7 @@ from nnunet_sfr.confidence import agreement
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling.common import Share
+from nnunet_sfr.labelling.filling import Share
 from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER
 from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.sam_stage import finetuning

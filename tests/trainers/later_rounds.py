@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.hashing import file_hash
@@ -69,7 +70,7 @@ def describe(trained: Any, round_index: int = 1, fold: Fold = "all") -> dict[str
 
 def fill(dataset: SFRDataset, folder: Path, made_by: dict[str, Any], label: Callable[[np.ndarray], np.ndarray]) -> None:
     """A store in which every case has the labels that a function makes of its first channel (1, D, H, W)."""
-    store = PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
+    store = PseudoLabelStore.create(folder, grid=dataset.grid, made_by=Provenance.from_json(made_by))
     cases = UnlabelledDataset(dataset.paths.unlabelled)
     for identifier in cases.identifiers:
         image, _, _, _ = cases.load_case(identifier)

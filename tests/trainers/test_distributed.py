@@ -25,7 +25,7 @@ from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
-from nnunet_sfr.labelling.common import label_pool
+from nnunet_sfr.labelling.filling import label_pool
 from nnunet_sfr.trainers import epoch_log, magicnet, self_training
 from nnunet_sfr.trainers.cubes import CubeGrid
 from nnunet_sfr.trainers.distributed import average_gradients, broadcast, mean_over_ranks

@@ -13,7 +13,8 @@ import torch
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.hashing import weights_hash
-from nnunet_sfr.labelling import common
+from nnunet_sfr.labelling import case_labels, filling
+from nnunet_sfr.labelling.case_labels import CaseLabels, LoadedCase
 from nnunet_sfr.trainers.schedules import relabelling_epochs
 from tests.project_fixtures import TrainerFactory
 from tests.stopped_runs import weights
@@ -92,8 +93,8 @@ def test_the_labels_are_the_network_s_own(make_trainer: TrainerFactory, project:
     trainer.current_epoch = 1
     trainer.on_epoch_start()
     store = PseudoLabelStore.open(round_folder(trainer, 1), grid=project.grid)
-    assert store.manifest["made_by"]["weights_sha256"] == weights_hash(trainer.student)
-    assert store.manifest["made_by"]["epoch"] == 1
+    assert store.made_by.weights_sha256 == weights_hash(trainer.student)
+    assert store.made_by.epoch == 1
     image, _, _, _ = trainer.unlabelled_dataset().load_case("unlabelled_00")
     patch = trainer.configuration_manager.patch_size
     # the tiny case fits into one patch, so that one forward pass is the whole sliding window
@@ -127,20 +128,20 @@ def test_stopped_while_it_labels_it_goes_on_there(
 
     killed = make_trainer("nnUNetTrainerSFR_ST")
     labelled: list[str] = []
-    store_prediction = common.store_prediction
+    label_case = case_labels.label_case
 
-    def die_at_the_second_case(store: Any, cases: Any, identifier: str, *rest: Any, **options: Any) -> None:
+    def die_at_the_second_case(case: LoadedCase, *rest: Any, **options: Any) -> CaseLabels:
         if labelled:
             raise KeyboardInterrupt
-        labelled.append(identifier)
-        store_prediction(store, cases, identifier, *rest, **options)
+        labelled.append(case.identifier)
+        return label_case(case, *rest, **options)
 
-    monkeypatch.setattr(common, "store_prediction", die_at_the_second_case)
+    monkeypatch.setattr(filling, "label_case", die_at_the_second_case)
     with pytest.raises(KeyboardInterrupt):
         killed.run_training()
     assert [file.stem for file in folder.glob("*.b2nd")] == labelled
 
-    monkeypatch.setattr(common, "store_prediction", store_prediction)
+    monkeypatch.setattr(filling, "label_case", label_case)
     first = folder / f"{labelled[0]}.b2nd"
     made = first.stat().st_mtime_ns
     torch.manual_seed(7)

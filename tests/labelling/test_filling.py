@@ -1,4 +1,4 @@
-"""What is stored of a prediction: classes or regions, the mask, the confidence; and the summary of a store."""
+"""Which cases of a store are labelled, what they are compared with, and the summary."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from nnunet_sfr.confidence import no_confidence
-from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling.common import label_pool, store_prediction, summarise
-from tests.tiny_project import make_project, nnunet_folders
+from nnunet_sfr.labelling.filling import ReferenceStores, label_pool
+from nnunet_sfr.labelling.summary import summarise
 
 CASE = "unlabelled_00"
 
@@ -42,7 +41,7 @@ class HalfAndHalf:
 
 
 def empty_store(dataset: SFRDataset, folder: Path) -> PseudoLabelStore:
-    return PseudoLabelStore.create(folder, grid=dataset.grid, made_by={"source": "test"})
+    return PseudoLabelStore.create(folder, grid=dataset.grid, made_by=Provenance(source="test"))
 
 
 def test_labels_are_decided_by_the_mean_over_mirrored_images(project: SFRDataset, tmp_path: Path) -> None:
@@ -86,61 +85,11 @@ def test_a_case_of_another_image_is_labelled_anew(project: SFRDataset, tmp_path:
     assert labeller.asked == [CASE, CASE]
 
 
-def test_regions_become_label_values(tmp_path: Path) -> None:
-    labels: dict[str, Any] = {"background": 0, "whole": [1, 2], "core": 2}
-    with nnunet_folders(tmp_path):
-        dataset = make_project(tmp_path, classes=2, labels=labels)
-        cases = UnlabelledDataset(dataset.paths.unlabelled)
-        image, _, _, _ = cases.load_case(CASE)
-        probabilities = torch.full((2, *image.shape[1:]), 0.1)
-        probabilities[0, :6] = 0.9  # whole alone
-        probabilities[:, :3] = 0.8  # whole and core
-        store = empty_store(dataset, tmp_path / "store")
-        store_prediction(store, cases, CASE, iter([probabilities]), dataset, regions=True)
-        stored = store.read_labels(CASE)[0]
-        assert (stored[:3] == 2).all()
-        assert (stored[3:6] == 1).all()
-        assert (stored[6:] == 0).all()
-        sure = store.read_confidence(CASE)["class_mean_max_probability"]
-        assert sure == {"0": pytest.approx(0.9**2), "1": pytest.approx(0.9**2), "2": pytest.approx(0.8**2)}
-
-        # a softmax over the three label values, as SAM gives it for the same data set
-        softmax = torch.nn.functional.one_hot(torch.from_numpy(stored).long(), 3).permute(3, 0, 1, 2).float()
-        store_prediction(store, cases, CASE, iter([softmax]), dataset, regions=False)
-        np.testing.assert_array_equal(store.read_labels(CASE)[0], stored)
-
-
-def test_background_outside_the_mask_is_marked(project: SFRDataset, tmp_path: Path) -> None:
-    class WithMask(UnlabelledDataset):
-        def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
-            image, mask, previous, properties = super().load_case(identifier)
-            mask = mask[:]
-            mask[:, :, :5] = -1
-            return image, mask, previous, properties
-
-    cases = WithMask(project.paths.unlabelled)
-    probabilities = HalfAndHalf().case_probabilities(CASE, cases.load_case(CASE)[0], {}, mirrored=False)
-    store = empty_store(project, tmp_path / "store")
-    store_prediction(store, cases, CASE, probabilities, project, regions=False)
-    labels = store.read_labels(CASE)[0]
-    assert (labels[:9] == 1).all(), "foreground stays, wherever it lies"
-    assert (labels[9:, :5] == -1).all()
-    assert (labels[9:, 5:] == 0).all()
-
-
-def test_numbers_that_are_not_finite_are_no_labels(project: SFRDataset, tmp_path: Path) -> None:
-    cases = UnlabelledDataset(project.paths.unlabelled)
-    store = empty_store(project, tmp_path / "store")
-    with pytest.raises(UserError, match="unlabelled_00: the prediction has numbers that are not finite"):
-        store_prediction(store, cases, CASE, iter([torch.full((2, 18, 22, 20), torch.nan)]), project, regions=False)
-    assert store.identifiers() == []
-
-
 def test_the_record_compares_with_mirror_images_and_with_the_previous_round(
     project: SFRDataset, tmp_path: Path
 ) -> None:
     before, store = empty_store(project, tmp_path / "before"), empty_store(project, tmp_path / "store")
-    label_pool(store, project, HalfAndHalf(), [CASE], mirrored=True, others={"previous_round_agreement": before})
+    label_pool(store, project, HalfAndHalf(), [CASE], mirrored=True, references=ReferenceStores(previous_round=before))
     record = store.read_confidence(CASE)
     assert record["previous_round_agreement"] is None, "the store before does not have this case"
     # 9 of 18 slices are foreground: mirrored along D they are the other 9, along H the same
@@ -148,7 +97,7 @@ def test_the_record_compares_with_mirror_images_and_with_the_previous_round(
 
     label_pool(before, project, HalfAndHalf(), [CASE])
     (store.folder / f"{CASE}.json").unlink()
-    label_pool(store, project, HalfAndHalf(), [CASE], others={"sam_agreement": before})
+    label_pool(store, project, HalfAndHalf(), [CASE], references=ReferenceStores(first_round=before))
     record = store.read_confidence(CASE)
     assert record["sam_agreement"] == 1.0
     assert record["previous_round_agreement"] is None

@@ -1,0 +1,172 @@
+"""From what a labeller predicts for one case to its label map and confidence record; nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from nnunet_sfr.confidence import confidence_record
+from nnunet_sfr.data.datasets import UnlabelledDataset, image_hash
+from nnunet_sfr.data.preprocessing import check_grid
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
+
+
+class Labeller(Protocol):
+    """Something that predicts whole cases on the preprocessed grid."""
+
+    @property
+    def regions(self) -> bool:
+        """Whether it gives one sigmoid per region of nnU-Net's, or a softmax over label values."""
+
+    @property
+    def average(self) -> bool:
+        """Whether labels are decided by the mean over an image and its mirrored images."""
+
+    def case_probabilities(
+        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
+    ) -> Iterator[torch.Tensor]:
+        """Head probabilities of one case.
+
+        Args:
+            identifier: of the case.
+            image: (channels, D, H, W), preprocessed; a blosc2 array, which is read by ``image[:]``.
+            properties: of the case, as nnU-Net's preprocessing recorded them.
+            mirrored: whether to continue with the mirrored images.
+
+        Yields:
+            (C, D, H, W), float32, on the CPU: of the image and, with ``mirrored``, of the image mirrored along one axis
+            after the other (those that the model was trained to mirror), each mirrored back.
+        """
+
+
+@dataclass(frozen=True)
+class LoadedCase:
+    """An unlabelled case, opened once.
+
+    Args:
+        identifier: of the case.
+        image: (channels, D, H, W), preprocessed; a blosc2 array, which is read by ``image[:]``.
+        mask: (1, D, H, W), -1 outside the image's non-zero mask; a blosc2 array too.
+        properties: as nnU-Net's preprocessing recorded them.
+    """
+
+    identifier: str
+    image: Any
+    mask: Any
+    properties: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, identifier: str, cases: UnlabelledDataset, dataset: SFRDataset) -> LoadedCase:
+        """Open a case and check that it fits the plan.
+
+        Raises:
+            UserError: it was preprocessed for another grid.
+        """
+        image, mask, _, properties = cases.load_case(identifier)
+        check_grid(properties, image.shape, dataset.plans_manager, dataset.configuration_manager, identifier)
+        return cls(identifier, image, mask, properties)
+
+
+@dataclass(frozen=True)
+class CaseLabels:
+    """What is stored of a case.
+
+    Args:
+        labels: (1, D, H, W) integers, -1 outside the image's non-zero mask.
+        record: confidence, and the hash of the image that was labelled; JSON types.
+    """
+
+    labels: np.ndarray
+    record: Mapping[str, Any]
+
+
+def label_case(
+    case: LoadedCase,
+    labeller: Labeller,
+    dataset: SFRDataset,
+    *,
+    mirrored: bool = False,
+    references: Mapping[str, torch.Tensor | None] | None = None,
+) -> CaseLabels:
+    """Decide on a label for every voxel of a case, and say how certain the decision is.
+
+    Args:
+        case: to label.
+        labeller: predicts it.
+        dataset: gives labels and regions.
+        mirrored: whether to predict the mirrored images too, for the confidence.
+        references: label maps (D, H, W) to compare with, by the entry of the record that they give.
+
+    Raises:
+        UserError: a probability is not finite (an argmax over NaN would pass for a label).
+    """
+    predictions = labeller.case_probabilities(case.identifier, case.image, case.properties, mirrored=mirrored)
+    probabilities, single = _combine(case.identifier, predictions, dataset.label_manager, labeller)
+    labels = decide(probabilities, dataset.label_manager, regions=labeller.regions)
+    confidence = confidence_record(
+        probabilities,
+        labels,
+        num_classes=dataset.num_classes,
+        regions=labeller.regions,
+        mirrored=single,
+        others=references or {},
+    )
+    values = labels.numpy()[None]
+    # nnU-Net marks background outside the image's non-zero mask by -1; its masked augmentation relies on that
+    stored = np.where((case.mask[:] < 0) & (values == 0), -1, values)
+    return CaseLabels(stored, {**confidence, "input": image_hash(case.properties)})
+
+
+def _combine(
+    identifier: str, predictions: Iterator[torch.Tensor], label_manager: LabelManager, labeller: Labeller
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The probabilities (C, D, H, W) to decide by, and the label maps (D, H, W) of single predictions to compare with.
+
+    Predictions are added up one by one, so that memory does not depend on their number.
+    """
+    regions, average = labeller.regions, labeller.average
+    total = _finite(identifier, next(predictions))
+    single = [decide(total, label_manager, regions=regions)] if average else []
+    count = 1
+    for prediction in predictions:
+        single.append(decide(_finite(identifier, prediction), label_manager, regions=regions))
+        if average:
+            # not in place: predictions come from inference mode
+            total = total + prediction
+            count += 1
+    return (total / count if count > 1 else total), single if count > 1 or not average else []
+
+
+def _finite(identifier: str, probabilities: torch.Tensor) -> torch.Tensor:
+    if not torch.isfinite(probabilities).all():
+        raise UserError(f"{identifier}: the prediction has numbers that are not finite; did the training diverge?")
+    return probabilities
+
+
+def decide(probabilities: torch.Tensor, label_manager: LabelManager, *, regions: bool) -> torch.Tensor:
+    """Label values (D, H, W) from head probabilities (C, D, H, W): the argmax, or nnU-Net's rule for regions.
+
+    Args:
+        probabilities: after nnU-Net's non-linearity.
+        label_manager: gives the rule for regions.
+        regions: whether the heads are nnU-Net's regions (sigmoid) or label values (softmax). SAM predicts label values
+            even where nnU-Net trains regions.
+    """
+    if not regions:
+        return probabilities.argmax(dim=0)
+    labels: torch.Tensor = label_manager.convert_probabilities_to_segmentation(probabilities)
+    return labels
+
+
+def predict_mirrored(
+    predict: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, axes: Sequence[int]
+) -> Iterator[torch.Tensor]:
+    """Predict an image (channels, D, H, W) mirrored along one axis after the other (D is 1), each mirrored back."""
+    for axis in axes:
+        yield torch.flip(predict(torch.flip(image, (axis,))), (axis,))

@@ -1,0 +1,195 @@
+"""Fills a pseudo-label store: which cases are missing, the loop over them, and how it went."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from nnunet_sfr.data.datasets import UnlabelledDataset, image_hash
+from nnunet_sfr.data.provenance import Provenance
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.labelling.case_labels import CaseLabels, Labeller, LoadedCase, label_case
+from nnunet_sfr.labelling.summary import summarise
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one call takes of the work on a store.
+
+    Args:
+        num_parts: the cases are shared between this many calls.
+        part_id: which share this call takes, from 0.
+        overwrite: label every case again.
+    """
+
+    num_parts: int = 1
+    part_id: int = 0
+    overwrite: bool = False
+
+    def of(self, identifiers: Sequence[str]) -> Sequence[str]:
+        """The cases of this call."""
+        return identifiers[self.part_id :: self.num_parts]
+
+
+ALL_CASES = Share()
+
+
+@dataclass(frozen=True)
+class ReferenceStores:
+    """Earlier labels of the pool to compare with; None for those that are not there.
+
+    Args:
+        previous_round: by the same model a round ago.
+        first_round: of round 0, SAM's usually.
+    """
+
+    previous_round: PseudoLabelStore | None = None
+    first_round: PseudoLabelStore | None = None
+
+    def labels(self, identifier: str) -> dict[str, torch.Tensor | None]:
+        """Label maps (D, H, W) of a case, by the entry of the confidence record that they give."""
+        stores = {"previous_round_agreement": self.previous_round, "sam_agreement": self.first_round}
+        return {entry: _labels_in(store, identifier) for entry, store in stores.items()}
+
+
+NO_REFERENCES = ReferenceStores()
+
+
+def fill_store(
+    dataset: SFRDataset,
+    folder: Path,
+    labeller: Labeller,
+    made_by: Provenance,
+    *,
+    share: Share = ALL_CASES,
+    references: ReferenceStores = NO_REFERENCES,
+) -> PseudoLabelStore:
+    """Label the unlabelled cases that a store does not have yet, and print how it went.
+
+    Args:
+        dataset: planned and preprocessed.
+        folder: of the store.
+        labeller: predicts the cases.
+        made_by: what makes the labels.
+        share: what this call takes of the work.
+        references: stores to compare with.
+
+    Raises:
+        UserError: no unlabelled cases, cases of another grid, or a store of another maker.
+    """
+    mine = share.of(UnlabelledDataset(dataset.paths.unlabelled).identifiers)
+    store = start_store(dataset, folder, made_by, share=share)
+    label_pool(
+        store,
+        dataset,
+        labeller,
+        mine,
+        progress="Pseudo-labelling",
+        mirrored=dataset.settings.pseudo_labels.measure_flip_agreement,
+        references=references,
+    )
+    summarise(store, mine)
+    return store
+
+
+def label_pool(
+    store: PseudoLabelStore,
+    dataset: SFRDataset,
+    labeller: Labeller,
+    identifiers: Sequence[str],
+    *,
+    progress: str | None = None,
+    mirrored: bool = False,
+    references: ReferenceStores = NO_REFERENCES,
+) -> None:
+    """Label the given cases that the store does not have yet; after an interruption the next call continues.
+
+    Args:
+        store: to write to.
+        dataset: that the cases belong to.
+        labeller: predicts them.
+        identifiers: unlabelled cases, with DDP the share of this rank.
+        progress: text of the progress bar; None to print nothing.
+        mirrored: whether to predict the mirrored images too, for the confidence.
+        references: stores to compare with.
+
+    Raises:
+        UserError: no unlabelled cases, or one of another grid.
+    """
+    cases = UnlabelledDataset(dataset.paths.unlabelled)
+    todo = missing_cases(store, cases, identifiers)
+    if progress is not None:
+        print_progress(identifiers, todo)
+    for identifier in tqdm(todo, desc=progress, disable=progress is None):
+        case = LoadedCase.open(identifier, cases, dataset)
+        labels = label_case(case, labeller, dataset, mirrored=mirrored, references=references.labels(identifier))
+        write_case(store, identifier, labels, dataset)
+
+
+def missing_cases(
+    store: PseudoLabelStore,
+    cases: UnlabelledDataset,
+    identifiers: Sequence[str],
+    made_from: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[str]:
+    """The cases that a store does not have, or not from the images as they are now.
+
+    Args:
+        store: to look into.
+        cases: the unlabelled cases.
+        identifiers: those to ask about.
+        made_from: what else the record of each of them must have, by identifier.
+    """
+
+    def is_there(identifier: str) -> bool:
+        record = store.find_record(identifier)
+        if record is None:
+            return False
+        wanted = {"input": image_hash(cases.read_properties(identifier)), **(made_from or {}).get(identifier, {})}
+        return all(record.get(key) == value for key, value in wanted.items())
+
+    return [identifier for identifier in identifiers if not is_there(identifier)]
+
+
+def start_store(dataset: SFRDataset, folder: Path, made_by: Provenance, *, share: Share) -> PseudoLabelStore:
+    """A store to be filled; with ``share.overwrite``, an earlier one is deleted.
+
+    Raises:
+        UserError: it is another maker's, or ``overwrite`` would delete what other parts are doing.
+    """
+    if share.overwrite and folder.is_dir():
+        if share.num_parts > 1:
+            raise UserError(
+                f"{folder}: --overwrite with -num_parts would delete other parts' work; delete the folder first"
+            )
+        shutil.rmtree(folder)
+    return PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
+
+
+def write_case(store: PseudoLabelStore, identifier: str, labels: CaseLabels, dataset: SFRDataset) -> None:
+    """Store the labels of a case with their record."""
+    store.write(
+        identifier,
+        labels.labels,
+        labels.record,
+        label_manager=dataset.label_manager,
+        patch_size=dataset.configuration_manager.patch_size,
+    )
+
+
+def print_progress(share: Sequence[str], todo: Sequence[str]) -> None:
+    """Say how many cases of a share are left to do."""
+    print(f"{len(share) - len(todo)} of {len(share)} cases are there already")
+
+
+def _labels_in(store: PseudoLabelStore | None, identifier: str) -> torch.Tensor | None:
+    if store is None or not store.has(identifier):
+        return None
+    return torch.from_numpy(store.read_labels(identifier)[0])

@@ -1,0 +1,77 @@
+"""What a prediction becomes: classes or regions, the mask, and what is no label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.labelling.case_labels import LoadedCase, label_case
+from tests.tiny_project import make_project, nnunet_folders
+
+CASE = "unlabelled_00"
+
+
+@dataclass
+class Scripted:
+    """Predicts what it was given, whatever the image."""
+
+    probabilities: torch.Tensor
+    regions: bool = False
+    average: bool = False
+
+    def case_probabilities(
+        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
+    ) -> Iterator[torch.Tensor]:
+        yield self.probabilities
+
+
+def open_case(dataset: SFRDataset) -> LoadedCase:
+    return LoadedCase.open(CASE, UnlabelledDataset(dataset.paths.unlabelled), dataset)
+
+
+def test_regions_become_label_values(tmp_path: Path) -> None:
+    labels: dict[str, Any] = {"background": 0, "whole": [1, 2], "core": 2}
+    with nnunet_folders(tmp_path):
+        dataset = make_project(tmp_path, classes=2, labels=labels)
+        case = open_case(dataset)
+        probabilities = torch.full((2, *case.image.shape[1:]), 0.1)
+        probabilities[0, :6] = 0.9  # whole alone
+        probabilities[:, :3] = 0.8  # whole and core
+        labelled = label_case(case, Scripted(probabilities, regions=True), dataset)
+        values = labelled.labels[0]
+        assert (values[:3] == 2).all()
+        assert (values[3:6] == 1).all()
+        assert (values[6:] == 0).all()
+        sure = labelled.record["class_mean_max_probability"]
+        assert sure == {"0": pytest.approx(0.9**2), "1": pytest.approx(0.9**2), "2": pytest.approx(0.8**2)}
+
+        # a softmax over the three label values, as SAM gives it for the same data set
+        softmax = torch.nn.functional.one_hot(torch.from_numpy(values).long(), 3).permute(3, 0, 1, 2).float()
+        np.testing.assert_array_equal(label_case(case, Scripted(softmax), dataset).labels[0], values)
+
+
+def test_background_outside_the_mask_is_marked(project: SFRDataset) -> None:
+    case = open_case(project)
+    mask = case.mask[:]
+    mask[:, :, :5] = -1
+    probabilities = torch.full((2, *case.image.shape[1:]), 0.1)
+    probabilities[0, 9:] = 0.9
+    probabilities[1, :9] = 0.9
+    labels = label_case(replace(case, mask=mask), Scripted(probabilities), project).labels[0]
+    assert (labels[:9] == 1).all(), "foreground stays, wherever it lies"
+    assert (labels[9:, :5] == -1).all()
+    assert (labels[9:, 5:] == 0).all()
+
+
+def test_numbers_that_are_not_finite_are_no_labels(project: SFRDataset) -> None:
+    with pytest.raises(UserError, match="unlabelled_00: the prediction has numbers that are not finite"):
+        label_case(open_case(project), Scripted(torch.full((2, 18, 22, 20), torch.nan)), project)
