@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import UserError, file_errors_explained
+from nnunet_sfr.interruption import InterruptedRunError, ending_signals_raise
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -126,20 +128,34 @@ def typed(command: str, argv: Sequence[str] | None) -> str:
     return shlex.join([command, *(sys.argv[1:] if argv is None else argv)])
 
 
-def run(command: Callable[[], None], *, goes_on: bool = True) -> int:
-    """Call a command; a user's mistake becomes one line on stderr and exit code 1, Ctrl-C exit code 130.
+RESUMES = "run the same command again, without --overwrite, to continue from what was saved last"
+NOTHING_WRITTEN = "nothing was written"
+
+
+def run(command: Callable[[], None], *, interrupted: str = RESUMES) -> int:
+    """Call a command; a user's mistake becomes one line on stderr and exit code 1, a signal 128 and its number.
 
     Args:
         command: without arguments.
-        goes_on: whether the same command, run again after Ctrl-C, goes on from what was saved.
+        interrupted: what a user is told whose signal ended it.
     """
     try:
-        command()
+        # SIGINT stays Python's KeyboardInterrupt, which libraries and their worker processes know
+        with ending_signals_raise(("SIGTERM", "SIGHUP")), file_errors_explained():
+            command()
+            sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        remedy = "run it again, without --overwrite, to go on from what was saved last"
-        print(f"interrupted; {remedy if goes_on else 'nothing was written'}", file=sys.stderr)
-        return 130
+    except MemoryError:
+        print("error: memory ran out; use fewer processes (-np), or plan a coarser grid", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # whoever read the output has enough (sfr_doctor | head); Python would complain once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except (KeyboardInterrupt, InterruptedRunError) as error:
+        name, code = (str(error), error.exit_code) if isinstance(error, InterruptedRunError) else ("SIGINT", 130)
+        print(f"interrupted ({name}); {interrupted}", file=sys.stderr)
+        return code
     return 0

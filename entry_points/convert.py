@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunet_sfr.conversion import PUBLIC_DATASETS
 
-from .command_line import positive_number, run
+from .command_line import NOTHING_WRITTEN, positive_number, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         print(f"go on with: sfr_plan_and_preprocess -d {arguments.dataset}")
 
-    return run(command, goes_on=False)
+    return run(command, interrupted=NOTHING_WRITTEN)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnunet_sfr.evaluation.rules import NSD_TOLERANCE_MM, RULES
 
-from .command_line import argument_parser, positive_number, run
+from .command_line import NOTHING_WRITTEN, argument_parser, positive_number, run
 
 OUTPUT = "sfr_metrics.json"
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n" + "\n".join(comparison_table(evaluation, comparison)))
         print(f"\neverything is in {output}, every case and class in {csv_beside(output).name}")
 
-    return run(command, goes_on=False)
+    return run(command, interrupted=NOTHING_WRITTEN)
 
 
 def _parser() -> argparse.ArgumentParser:

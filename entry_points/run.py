@@ -25,21 +25,20 @@ _SELECTION = ("confidence", "confidence_of", "threshold", "quantile")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and walk; returns the exit code."""
-    from nnunet_sfr.pipeline.processes import InterruptedRunError
     from nnunet_sfr.pipeline.walk import StepError
 
     parser = _parser()
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
     try:
-        exit_code: int = run(lambda: _command(arguments, typed("sfr_run", argv)))
+        exit_code: int = run(
+            lambda: _command(arguments, typed("sfr_run", argv)),
+            interrupted="run the same command again to continue from here",
+        )
         return exit_code
     except StepError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except InterruptedRunError as interruption:
-        print(f"interrupted ({interruption}); run the same command again to go on from here", file=sys.stderr)
-        return interruption.exit_code
 
 
 def _command(arguments: argparse.Namespace, as_typed: str) -> None:

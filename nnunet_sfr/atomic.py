@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import FULL, UserError, explained, file_errors_explained
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NEXT_TO_NOTHING = 2**20
 """Free bytes below which a disk counts as full."""
 
@@ -29,19 +28,27 @@ def replacing(file: Path) -> Iterator[Path]:
     that was killed left behind is removed by the next one that writes the same file.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full, or the file cannot be written there.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(file.parent, file.name)
     temporary = file.with_name(f".{socket.gethostname()}-{os.getpid()}.{file.name}")
+    with file_errors_explained():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(file.parent, file.name)
+    with file_errors_explained(file):
+        # torch, blosc2 and SimpleITK would not say why they cannot write
+        temporary.touch()
+        temporary.unlink()
     try:
         yield temporary
-        os.replace(temporary, file)
+        with file_errors_explained(file):
+            os.replace(temporary, file)
     except BaseException as error:
-        full = is_disk_full(error, file.parent)  # asked before the temporary file's space is free again
+        full = no_space(error, file.parent)  # asked before the temporary file's space is free again
         _remove(temporary)
-        if full:
-            raise UserError(f"{file}: the disk is full; free some space and run the same command again") from None
+        if full is not None:
+            raise UserError(f"{file}: {full}") from None
+        if isinstance(error, OSError) and str(error.filename) == str(temporary):
+            raise (explained(error, file) or error) from None
         raise
 
 
@@ -74,22 +81,34 @@ def process_exists(process: int) -> bool:
     return True
 
 
-def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
-    """Whether an error, or one that it was raised from, says that no space is left on the device.
+def no_space(error: BaseException, folder: Path | None = None) -> str | None:
+    """What to tell the user where an error, or one that it was raised from, comes from a full disk or a used-up quota.
 
     torch and blosc2 raise errors that do not say why a write failed; with ``folder`` (which need not exist yet), such
     an error counts if next to nothing is free there.
+
+    Args:
+        error: that was raised while writing.
+        folder: that was written to.
+
+    Returns:
+        What is wrong and what to do; None if the error has another cause.
     """
-    if folder is not None and isinstance(error, (OSError, RuntimeError)) and _free_bytes(folder) < _NEXT_TO_NOTHING:
-        return True
     current: BaseException | None = error
     while current is not None:
-        if isinstance(current, OSError) and current.errno in _FULL:
-            return True
+        if isinstance(current, OSError) and current.errno in FULL:
+            return FULL[current.errno]
         if "No space left on device" in str(current):
-            return True
+            return FULL[errno.ENOSPC]
         current = current.__cause__ or current.__context__
-    return False
+    if folder is not None and isinstance(error, (OSError, RuntimeError)) and _free_bytes(folder) < _NEXT_TO_NOTHING:
+        return FULL[errno.ENOSPC]
+    return None
+
+
+def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
+    """Whether :func:`no_space` has something to say."""
+    return no_space(error, folder) is not None
 
 
 def write_json(content: Any, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_sfr.atomic import is_disk_full, remove_leftovers, replacing, write_json
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import UserError, file_errors_explained
 
 DiskUsage = namedtuple("DiskUsage", "total used free")
 
@@ -97,3 +98,57 @@ def test_torch_does_not_say_why_but_the_disk_does(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(2**40, 0, 2**40))
     with pytest.raises(RuntimeError, match="PytorchStreamWriter"):
         write_half(tmp_path / "a.pth", failure)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("file/a.json", "file: is a file where a folder is wanted"),
+        ("file/folder/a.json", "one of the folders of this path is a file"),
+        ("folder", "folder: is a folder where a file is wanted"),
+        ("n" * 300, "n: the name is too long for this file system"),
+        ("/proc/nothing/a.json", "/proc/nothing: not found, and cannot be made there"),
+        ("/proc/a.json", "/proc/a.json: "),
+    ],
+)
+def test_places_that_cannot_be_written_to(place: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    if place.startswith("/proc") and not Path("/proc").is_dir():
+        pytest.skip("only Linux has it")
+    with pytest.raises(UserError, match=said):
+        write_json({}, tmp_path / place)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "inside"]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EACCES, "may not be accessed"),
+        (errno.EROFS, "read-only file system"),
+        (errno.EDQUOT, "your quota of disk space is used up"),
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EIO, "the disk reports an error"),
+        (errno.EXDEV, "cross-device link; check the path"),
+    ],
+)
+def test_what_the_operating_system_refuses(
+    number: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here and while nnU-Net writes, and nothing is left."""
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number), *map(str, arguments[:1]))
+
+    file = tmp_path / "a.json"
+    file.write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(UserError, match=rf"a\.json: .*{said}"):
+            write_json({}, file)
+    with pytest.raises(UserError, match=said), replacing(file) as temporary:
+        refuse(temporary)
+    with pytest.raises(UserError, match=said), file_errors_explained():
+        refuse(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert file.read_text() == "old"

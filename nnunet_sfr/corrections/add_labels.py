@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nnunet_sfr.atomic import is_disk_full
 from nnunet_sfr.corrections import derived_data, planned
 from nnunet_sfr.corrections.label_maps import check_label_maps, find_label_maps
 from nnunet_sfr.corrections.outdated import commands_to_repeat
 from nnunet_sfr.corrections.raw_data import move_raw_files, unwritable, update_dataset_json, with_labelled
 from nnunet_sfr.data.cases import RawDataset, list_cases
 from nnunet_sfr.dataset import SFRDataset, resolve_dataset_name
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.label_journal import Journal, read_journal, remove_remains, stage
 from nnunet_sfr.locking import locked
 from nnunet_sfr.paths import LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES, DatasetPaths
@@ -42,14 +41,10 @@ def add_labels(
     """
     name = resolve_dataset_name(dataset_name_or_id)
     raw_folder = DatasetPaths(name).raw
-    try:
+    with file_errors_explained():
         completed = _complete_earlier_call(raw_folder, typed, processes)
         datasets = _shown(planned.planned_configurations(name), plans, name)
         taken = _add(raw_folder, folder, typed, processes)
-    except OSError as error:
-        if is_disk_full(error):
-            raise UserError(f"{raw_folder}: the disk is full; free some space and run the same command again") from None
-        raise
     for line in commands_to_repeat(datasets) if completed or taken else ():
         print(line)
 

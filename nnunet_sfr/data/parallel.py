@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import UserError, file_errors_explained
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -65,9 +65,12 @@ def run_parallel(
 def _guarded(function: Callable[[Task], Result], task: Task) -> Result:
     """Let only errors out that survive pickling and that the caller knows (never SystemExit)."""
     try:
-        return function(task)
+        with file_errors_explained():
+            return function(task)
     except UserError:
         raise
+    except MemoryError:
+        raise UserError("memory ran out in a worker process; use fewer processes (-np)") from None
     except BaseException:
         raise RuntimeError(f"in a worker process:\n{traceback.format_exc()}") from None
 

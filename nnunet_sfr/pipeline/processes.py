@@ -15,37 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.interruption import ENDING_SIGNALS, InterruptedRunError
 from nnunet_sfr.pipeline.supervise import shell_exit_code
 
-ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _BLOCK = 2**16
-
-
-class InterruptedRunError(BaseException):
-    """A signal that ends ``sfr_run`` arrived; no ``Exception``, so that nothing on the way catches it."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.exit_code = 128 + signum
-
-
-@contextlib.contextmanager
-def ending_signals_raise() -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and SIGHUP raise :class:`InterruptedRunError` in here, unless nohup has SIGHUP ignored."""
-
-    def end(signum: int, frame: Any) -> None:
-        raise InterruptedRunError(signum)
-
-    signums = [getattr(signal, name) for name in ENDING_SIGNALS]
-    before = {signum: signal.getsignal(signum) for signum in signums}
-    for signum in signums:
-        if signum != signal.SIGHUP or before[signum] != signal.SIG_IGN:
-            signal.signal(signum, end)
-    try:
-        yield
-    finally:
-        for signum in signums:
-            signal.signal(signum, before[signum])
 
 
 def find_command(name: str) -> str:
@@ -97,18 +70,21 @@ def run_command(command: Sequence[str], log: Path, lock: Path) -> int:
         except InterruptedRunError:
             with _next_signal_kills(process.stdin):
                 _ask_to_end(process.stdin)
-                _copy(process.stdout, file)
+                # the tracebacks of a command that is told to end are for the log
+                _copy(process.stdout, file, on_screen=False)
                 process.wait()
             raise
         finally:
             _close(process.stdin)
 
 
-def _copy(output: IO[bytes], log: IO[bytes]) -> None:
+def _copy(output: IO[bytes], log: IO[bytes], *, on_screen: bool = True) -> None:
     """Pass everything on until all that hold the other end have ended."""
     while block := os.read(output.fileno(), _BLOCK):
         log.write(block)
         log.flush()
+        if not on_screen:
+            continue
         with contextlib.suppress(OSError, ValueError):  # our screen may be gone; the log is not
             sys.stdout.buffer.write(block)
             sys.stdout.buffer.flush()

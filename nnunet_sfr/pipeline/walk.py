@@ -14,6 +14,7 @@ from pathlib import Path
 from nnunet_sfr.atomic import remove_leftovers
 from nnunet_sfr.command_lines import AUTO, Command, shown
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.interruption import InterruptedRunError, ending_signals_raise
 from nnunet_sfr.label_journal import require_completed
 from nnunet_sfr.locking import locked
 from nnunet_sfr.paths import RunPaths
@@ -21,7 +22,7 @@ from nnunet_sfr.pipeline.decisions import Action, Decision, decide, result_of
 from nnunet_sfr.pipeline.digests import HashCache
 from nnunet_sfr.pipeline.nnunet_steps import NNUNetStep
 from nnunet_sfr.pipeline.options import RunOptions
-from nnunet_sfr.pipeline.processes import InterruptedRunError, ending_signals_raise, run_command
+from nnunet_sfr.pipeline.processes import run_command
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.sequence import steps_of
 from nnunet_sfr.pipeline.state import DONE, FAILED, INTERRUPTED, RUNNING, History, Record

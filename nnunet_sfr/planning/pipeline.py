@@ -10,15 +10,14 @@ from typing import Any
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_sfr.atomic import is_disk_full
 from nnunet_sfr.ct_windows import choose_window
 from nnunet_sfr.data.cases import RawDataset, list_cases
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
 from nnunet_sfr.dataset import open_dataset, resolve_dataset_name
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.label_journal import require_completed
-from nnunet_sfr.paths import DatasetPaths, SFRPaths, nnunet_root
+from nnunet_sfr.paths import DatasetPaths, SFRPaths
 from nnunet_sfr.planning.fingerprint import OWN_KEY, update_fingerprint
 from nnunet_sfr.planning.mosaic import choose_slice_axis, choose_stitching, data_extent
 from nnunet_sfr.planning.planners import check_target_spacing, default_plans_name, find_planner, plan
@@ -78,7 +77,7 @@ def plan_and_preprocess(
     Raises:
         UserError: anything in the data or the call that the user can mend, a full disk too.
     """
-    try:
+    with file_errors_explained():
         name = resolve_dataset_name(dataset_name_or_id)
         planner_class = find_planner(planner)
         check_target_spacing(target_spacing)
@@ -118,11 +117,6 @@ def plan_and_preprocess(
             )
         if not skip_preprocessing:
             _preprocess_all(raw, [dataset.paths for dataset in datasets], datasets[0].plans_manager, processes)
-    except OSError as error:
-        if is_disk_full(error):
-            folder = nnunet_root("nnUNet_preprocessed")
-            raise UserError(f"{folder}: the disk is full; free some space and run the same command again") from None
-        raise
     return plans_identifier
 
 

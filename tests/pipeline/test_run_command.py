@@ -18,9 +18,9 @@ import pytest
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.entry_points.run import main
+from nnunet_sfr.interruption import InterruptedRunError
 from nnunet_sfr.pipeline import walk
 from nnunet_sfr.pipeline.options import METHODS, PLANS_OF_PLANNERS, RunOptions
-from nnunet_sfr.pipeline.processes import InterruptedRunError
 from nnunet_sfr.planning.planners import find_planner
 from nnunet_sfr.trainers import find_trainer
 from tests.pipeline.fake_commands import FakeCommands, run_options
@@ -192,7 +192,7 @@ def test_an_interruption_says_how_to_go_on(sfr_run: Call, fake: FakeCommands) ->
     fake.raising = {"sfr_finetune": InterruptedRunError(15)}
     code, _, error = sfr_run(*CASE, "-device", "cpu")
     assert code == 143
-    assert error == "interrupted (SIGTERM); run the same command again to go on from here\n"
+    assert error == "interrupted (SIGTERM); run the same command again to continue from here\n"
 
 
 def test_a_damaged_state_is_named(sfr_run: Call, fake: FakeCommands) -> None:

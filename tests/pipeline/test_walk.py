@@ -13,7 +13,7 @@ import pytest
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.pipeline.processes import InterruptedRunError
+from nnunet_sfr.interruption import InterruptedRunError
 from nnunet_sfr.pipeline.walk import StepError, walk
 from tests.pipeline.fake_commands import FakeCommands, run_options, set_time
 from tests.tiny_dataset import write_image
