@@ -1,4 +1,4 @@
-"""What every test needs: one thread, nnU-Net without worker processes, and the golden vectors."""
+"""What every test needs: one thread, nnU-Net without worker processes, and the authors' vectors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.long_tests import LONG, is_long
 
 # Read when torch and nnU-Net are imported or start workers, so they must be set before any test module is imported.
 os.environ.update(
@@ -25,6 +27,22 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = REPOSITORY / "tests" / "golden"
 
 Golden = Mapping[str, np.ndarray]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what tests/long_tests.py names, before pytest selects by marker."""
+    for item in items:
+        if is_long(item.nodeid):
+            item.add_marker(pytest.mark.long)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which long tests did not run; pytest itself says what was skipped and why."""
+    if config.option.markexpr == "not long":
+        terminalreporter.section("not run: left to make test-all")
+        for name, reason in LONG.items():
+            terminalreporter.write_line(f"{name}: {reason}")
 
 
 @pytest.fixture(scope="session")

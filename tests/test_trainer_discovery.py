@@ -81,14 +81,18 @@ def test_class_made_on_request_survives_pickling(stand_in: type[nnUNetTrainerSta
     assert pickle.loads(pickle.dumps(found)) is found
 
 
+ROUNDS = [
+    ("nnUNetTrainerSFRPlus_MT", 1, None),
+    ("nnUNetTrainerSFRPlus_MT_5epochs", 1, 5),
+    ("nnUNetTrainerSFRPlus_ST_round2", 2, None),
+    ("nnUNetTrainerSFRPlus_MagicNet_round10_5epochs", 10, 5),
+]
+"""Trainers that are made on request: name, round and epochs."""
+
+
 @pytest.mark.parametrize(
     ("name", "round_index", "epochs"),
-    [
-        ("nnUNetTrainerSFRPlus_MT", 1, None),
-        ("nnUNetTrainerSFRPlus_MT_5epochs", 1, 5),
-        ("nnUNetTrainerSFRPlus_ST_round2", 2, None),
-        ("nnUNetTrainerSFRPlus_MagicNet_round10_5epochs", 10, 5),
-    ],
+    ROUNDS,
 )
 def test_nnunet_finds_a_trainer_of_any_round(
     name: str, round_index: int, epochs: int | None, monkeypatch: pytest.MonkeyPatch
@@ -102,13 +106,17 @@ def test_nnunet_finds_a_trainer_of_any_round(
     assert base is not None
     assert issubclass(found, base)
     assert base.round_index == 1  # type: ignore[attr-defined]
-    # in another process, which has made no such class yet
+
+
+def test_trainers_of_any_round_are_unpickled_where_no_such_class_was_made_yet() -> None:
+    pickled = [pickle.dumps(trainers.find_trainer(name)) for name, _, _ in ROUNDS]
     code = (
-        f"import pickle; found = pickle.loads({pickle.dumps(found)!r}); print(found.__name__, found.round_index, "
-        "found.requested_epochs)"
+        "import pickle\n"
+        f"for found in map(pickle.loads, {pickled!r}):\n"
+        "    print(found.__name__, found.round_index, found.requested_epochs)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == [name, str(round_index), str(epochs)]
+    assert [line.split() for line in result.stdout.splitlines()] == [list(map(str, expected)) for expected in ROUNDS]
 
 
 @pytest.mark.parametrize(
