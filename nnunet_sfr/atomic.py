@@ -107,12 +107,22 @@ def no_space(error: BaseException, folder: Path | None = None) -> str | None:
 
 
 def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
-    """Whether :func:`no_space` has something to say."""
+    """Whether :func:`no_space` has something to say.
+
+    Args:
+        error: any, with its causes.
+        folder: on the disk in question; None for wherever the error says.
+    """
     return no_space(error, folder) is not None
 
 
 def write_json(content: Any, file: Path) -> None:
-    """Write JSON that people can read, atomically."""
+    """Write JSON that people can read, atomically.
+
+    Args:
+        content: what :mod:`json` can write.
+        file: replaced if it is there; its folder has to be.
+    """
     with replacing(file) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -24,6 +24,13 @@ def scaled_size(patch_size: Size, scale: Scale) -> Size:
     Halves are rounded up, and a factor counts as the decimal number that is written in the plan: 35 * 0.7 gives 25,
     where Python's ``round`` and binary fractions would each give 24.
 
+    Args:
+        patch_size: (D, H, W) in voxels.
+        scale: factors for (D, H, W).
+
+    Returns:
+        (D, H, W) in pixels.
+
     Raises:
         ValueError: a factor that is not finite and positive.
     """
@@ -38,6 +45,11 @@ def scaled_size(patch_size: Size, scale: Scale) -> Size:
 
 def shown_size(patch_size: Size, scale: Scale, slice_axis: int) -> Size:
     """(slices, height, width) of a patch on the canvas in pixels: resampled, with the axis of the slices first.
+
+    Args:
+        patch_size: (D, H, W) in voxels.
+        scale: factors for (D, H, W).
+        slice_axis: 0, 1 or 2: across which the resampled patch is cut into slices.
 
     Raises:
         ValueError: a factor that is not finite and positive, or an axis other than 0, 1 and 2.
@@ -61,18 +73,34 @@ def tiles(size: Size, canvas_size: int) -> tuple[int, int]:
 
 
 def fits(size: Size, canvas_size: int) -> bool:
-    """Whether all slices of a patch find a place on the canvas; arguments as in :func:`tiles`."""
+    """Whether all slices of a patch find a place on the canvas.
+
+    Args:
+        size: (slices, height, width) of the patch as it is stitched, from :func:`shown_size`.
+        canvas_size: side of the square canvas in pixels.
+    """
     rows, columns = tiles(size, canvas_size)
     return size[0] <= rows * columns
 
 
 def filled_share(size: Size, canvas_size: int) -> float:
-    """Share of the canvas's pixels that show a part of the patch, 0 to 1; arguments as in :func:`tiles`."""
+    """Share of the canvas's pixels that show a part of the patch, 0 to 1.
+
+    Args:
+        size: (slices, height, width) of the patch as it is stitched, from :func:`shown_size`.
+        canvas_size: side of the square canvas in pixels.
+    """
     return math.prod(size) / canvas_size**2
 
 
 def check_canvas(patch_size: Size, canvas_size: int, scale: Scale, slice_axis: int) -> None:
     """Refuse a patch that cannot be stitched.
+
+    Args:
+        patch_size: (D, H, W) in voxels.
+        canvas_size: side of the square canvas in pixels.
+        scale: factors for (D, H, W).
+        slice_axis: across which the resampled patch is cut into slices.
 
     Raises:
         ValueError: a size below 1, a factor that is not finite and positive, an axis that there is not, or more slices

@@ -148,7 +148,15 @@ def confidence_record(
 
 
 def no_confidence(labels: torch.Tensor, *, num_classes: int) -> dict[str, Any]:
-    """The record of a label map that came without probabilities: the same keys, voxels counted, the rest None."""
+    """The record of a label map that came without probabilities: the same keys, voxels counted, the rest None.
+
+    Args:
+        labels: (D, H, W), label values; negative ones lie outside of the image's mask and count as nothing.
+        num_classes: label values, background included.
+
+    Returns:
+        the record, with ``voxels`` of each label value.
+    """
     voxels = {str(label): int((labels == label).sum()) for label in range(num_classes)}
     return {
         "mean_max_probability": None,
@@ -168,7 +176,17 @@ def agreements(
     mirrored: Iterable[torch.Tensor] = (),
     others: Mapping[str, torch.Tensor | None] = NOBODY,
 ) -> dict[str, float | None]:
-    """The part of the record that compares the label map (D, H, W) with others of the same case."""
+    """The part of the record that compares the label map (D, H, W) with others of the same case.
+
+    Args:
+        labels: (D, H, W), label values.
+        num_classes: label values, background included.
+        mirrored: label maps of the mirrored images, mirrored back.
+        others: label maps of the same case by other models, by the name of their measure; None where there is none.
+
+    Returns:
+        each measure by its name, a Dice between 0 and 1, or None where it is not defined.
+    """
     dices = [agreement(labels, other, num_classes=num_classes) for other in mirrored]
     known = [dice for dice in dices if dice is not None]
     return {
@@ -185,6 +203,11 @@ def agreement(labels: torch.Tensor, other: torch.Tensor, *, num_classes: int) ->
     """Dice of two label maps (D, H, W), the mean over the foreground classes that either has; None if neither has any.
 
     Negative values (outside the image's non-zero mask) count as background.
+
+    Args:
+        labels: (D, H, W), label values.
+        other: (D, H, W), label values.
+        num_classes: label values, background included.
     """
     # three counts over all classes, not three passes for each of them
     totals = _class_sizes(labels, num_classes) + _class_sizes(other, num_classes)

@@ -15,7 +15,15 @@ CT_SCHEME = "CTNormalization"
 
 
 def choose_window(plans_manager: PlansManager, configuration: ConfigurationManager) -> tuple[float, float]:
-    """The window that holds the median of the labelled foreground of the first CT channel; soft tissue without one."""
+    """The window that holds the median of the labelled foreground of the first CT channel; soft tissue without one.
+
+    Args:
+        plans_manager: nnU-Net's plan, with the intensities of the labelled foreground.
+        configuration: of that plan; says which channels are CT.
+
+    Returns:
+        lowest and highest Hounsfield units.
+    """
     schemes = list(configuration.normalization_schemes)
     if CT_SCHEME not in schemes:
         return SOFT_TISSUE

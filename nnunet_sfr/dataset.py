@@ -141,6 +141,11 @@ class SFRDataset:
 def open_dataset(dataset_name_or_id: str | int, configuration: str, plans_name: str = "nnUNetPlans") -> SFRDataset:
     """Open a data set that has been planned.
 
+    Args:
+        dataset_name_or_id: ``Dataset042_Heart`` or 42.
+        configuration: of nnU-Net's plan, such as ``3d_fullres``.
+        plans_name: of nnU-Net's plan.
+
     Raises:
         UserError: an nnU-Net variable is not set, or there is no such data set, plan or configuration.
     """
@@ -221,6 +226,10 @@ def check_fold(fold: Fold, num_labelled: int) -> None:
     """Refuse a fold that cannot exist.
 
     nnU-Net's five folds need at least five labelled cases.
+
+    Args:
+        fold: a number, or ``all``, which always exists.
+        num_labelled: cases with labels.
 
     Raises:
         UserError: saying why not, and what to use instead.

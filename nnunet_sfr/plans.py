@@ -95,7 +95,12 @@ def _from_version_0_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def derived_from(nnunet_plans: Mapping[str, Any], nnunet_configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a (resolved) nnU-Net configuration that an SFR configuration depends on, in JSON's types."""
+    """The part of a (resolved) nnU-Net configuration that an SFR configuration depends on, in JSON's types.
+
+    Args:
+        nnunet_plans: content of nnU-Net's plans file.
+        nnunet_configuration: one of its configurations, with what it inherits.
+    """
     values = {key: nnunet_configuration[key] for key in DERIVED_FROM_KEYS}
     values["transpose_forward"] = nnunet_plans["transpose_forward"]
     normalised: dict[str, Any] = json.loads(json.dumps(values))
@@ -105,7 +110,15 @@ def derived_from(nnunet_plans: Mapping[str, Any], nnunet_configuration: Mapping[
 def save_configuration(
     file: Path, *, dataset_name: str, plans_name: str, configuration: str, settings: SFRConfiguration
 ) -> None:
-    """Write one configuration into the SFR plan, keeping the others that are there."""
+    """Write one configuration into the SFR plan, keeping the others that are there.
+
+    Args:
+        file: the SFR plan; made if it is not there.
+        dataset_name: nnU-Net's full name.
+        plans_name: of nnU-Net's plan.
+        configuration: of that plan, such as ``3d_fullres``.
+        settings: to write.
+    """
     content = _read(file) if file.is_file() else {"configurations": {}}
     content.update(nnunet_sfr_version=__version__, dataset_name=dataset_name, plans_name=plans_name)
     content["configurations"][configuration] = settings.to_dict()

@@ -146,7 +146,12 @@ class SAMModel:
     """Whether fine-tuning it as planned takes too long on a CPU."""
 
     def batch_size(self, planned: int, canvas_size: int) -> int:
-        """The setting ``batch_size`` for a canvas of this side in pixels: the planned one, or fewer."""
+        """The setting ``batch_size`` for a canvas of this side in pixels: the planned one, or fewer.
+
+        Args:
+            planned: images per step.
+            canvas_size: side of an image in pixels.
+        """
         if self.batch_pixels is None:
             return planned
         return min(planned, max(SMALLEST_BATCH, self.batch_pixels // canvas_size**2))

@@ -66,7 +66,12 @@ def _vanished(model: PseudoLabelStore, cases: Sequence[str], class_names: dict[s
 
 
 def plot(selection: Selection, file: Path) -> None:
-    """Write the histogram of the measure as a PNG: high and low cases stacked, and the threshold."""
+    """Write the histogram of the measure as a PNG: high and low cases stacked, and the threshold.
+
+    Args:
+        selection: of one round.
+        file: to write, a PNG.
+    """
     sides = {
         f"high ({len(selection.high)})": (_values(selection, selection.high), HIGH_COLOUR),
         f"low ({len(selection.low)})": (_values(selection, selection.low), LOW_COLOUR),

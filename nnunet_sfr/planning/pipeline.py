@@ -246,7 +246,12 @@ def _sam_settings(wanted: WantedSAM) -> SAMSettings:
 
 
 def describe(plans_manager: PlansManager, configuration: str) -> str:
-    """What nnU-Net planned, in one line."""
+    """What nnU-Net planned, in one line.
+
+    Args:
+        plans_manager: nnU-Net's plan.
+        configuration: of that plan, such as ``3d_fullres``.
+    """
     manager = plans_manager.get_configuration(configuration)
     features = "-".join(map(str, manager.network_arch_init_kwargs["features_per_stage"]))
     spacing = " x ".join(f"{value:g}" for value in manager.spacing)

@@ -57,6 +57,10 @@ def adapter_state(sam: SegmentationSAM) -> dict[str, Tensor]:
 def load_adapter_state(sam: SegmentationSAM, state: Mapping[str, Tensor]) -> None:
     """Put back what :func:`adapter_state` gave, into a network that was built and adapted in the same way.
 
+    Args:
+        sam: changed in place.
+        state: tensors by name.
+
     Raises:
         ValueError: a tensor is missing, unknown or of another shape; nothing has been changed then.
     """

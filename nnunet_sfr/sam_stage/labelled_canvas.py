@@ -36,6 +36,11 @@ def labelled_canvas(
 
 
 def target_labels(labels: Tensor, ignore_label: int | None) -> Tensor:
-    """Label values of any shape with the data set's ignore label, if any, replaced by ``IGNORE``; int64."""
+    """Label values of any shape with the data set's ignore label, if any, replaced by ``IGNORE``; int64.
+
+    Args:
+        labels: of any shape.
+        ignore_label: the data set's, or None.
+    """
     labels = labels.long()
     return labels if ignore_label is None else torch.where(labels == ignore_label, IGNORE, labels)

@@ -133,6 +133,11 @@ def recipe_of(file: Path) -> str:
 def load_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path) -> None:
     """Put a saved adapter into a model from :func:`build_stitched_sam`.
 
+    Args:
+        model: changed in place.
+        dataset: whose settings the adapter has to fit.
+        file: safetensors, from :func:`save_adapter`.
+
     Raises:
         UserError: no such file, not an adapter, or one that was made for other settings.
     """

@@ -18,6 +18,10 @@ _PRECISIONS = {None: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 def make_accelerator(device: torch.device, batch_size: int) -> Accelerator:
     """Accelerate for a device, with as many processes as the command was started with.
 
+    Args:
+        device: to compute on.
+        batch_size: examples of a step, over all processes together.
+
     Raises:
         UserError: the processes cannot share a batch evenly.
     """

@@ -58,6 +58,11 @@ class Round:
 def open_round(dataset: SFRDataset, fold: Fold, round_index: int) -> Round:
     """Find out what a round learns from.
 
+    Args:
+        dataset: planned and preprocessed.
+        fold: of the labelled cases.
+        round_index: 0 for SFR, from 1 on for SFR+.
+
     Raises:
         UserError: the labelled cases are not there, or for a later round: the previous one is not complete, there is
             no selection, or the model's labels changed since it was made.
@@ -111,7 +116,13 @@ def _later_round(dataset: SFRDataset, fold: Fold, round_index: int, labelled: Ca
 
 
 def round_settings(settings: FineTuningSettings, fraction: float, round_index: int) -> FineTuningSettings:
-    """Fine-tuning settings of a later round: shorter, warm-up too, and with other random patches."""
+    """Fine-tuning settings of a later round: shorter, warm-up too, and with other random patches.
+
+    Args:
+        settings: of round 0.
+        fraction: of its iterations that a later round has.
+        round_index: from 1 on.
+    """
     iterations = max(1, round(fraction * settings.iterations))
     return replace(
         settings,
@@ -122,12 +133,27 @@ def round_settings(settings: FineTuningSettings, fraction: float, round_index: i
 
 
 def sampling_probabilities(num_labelled: int, num_high: int, labelled_fraction: float) -> list[float]:
-    """The chance of each case: the labelled ones share ``labelled_fraction``, those of high confidence the rest."""
+    """The chance of each case: the labelled ones share ``labelled_fraction``, those of high confidence the rest.
+
+    Args:
+        num_labelled: labelled cases.
+        num_high: cases of high confidence.
+        labelled_fraction: of all draws that go to labelled cases.
+
+    Returns:
+        one probability for each case, the labelled ones first; they add up to 1.
+    """
     return [labelled_fraction / num_labelled] * num_labelled + [(1 - labelled_fraction) / num_high] * num_high
 
 
 def continue_from(previous: Path, model: StitchedSAM, optimizer: torch.optim.Optimizer, dataset: SFRDataset) -> None:
     """Load the adapter and the optimiser that a finished run left.
+
+    Args:
+        previous: folder of the finished run.
+        model: changed in place.
+        optimizer: changed in place.
+        dataset: whose settings the adapter has to fit.
 
     Raises:
         UserError: they are not there, damaged, or do not belong together.

@@ -211,7 +211,12 @@ def build_sam(model: str | SAMModel, *, input_size: int, in_channels: int, num_c
 
 
 def with_encoder(sam: SegmentationSAM, encoder: nn.Module) -> SegmentationSAM:
-    """The same SAM with another image encoder; everything else is shared with the original."""
+    """The same SAM with another image encoder; everything else is shared with the original.
+
+    Args:
+        sam: stays as it is.
+        encoder: from images [B, channels, S, S] to embeddings [B, dim, h, w].
+    """
     other = SegmentationSAM(
         model=sam.model,
         image_encoder=encoder,

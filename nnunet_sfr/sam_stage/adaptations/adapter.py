@@ -24,7 +24,12 @@ class AdapterSettings:
 
 
 def prepare(sam: SegmentationSAM, settings: AdapterSettings) -> None:
-    """Put one bottleneck behind the attention and one beside the MLP of every block; a fresh one changes nothing."""
+    """Put one bottleneck behind the attention and one beside the MLP of every block; a fresh one changes nothing.
+
+    Args:
+        sam: changed in place.
+        settings: of the bottlenecks.
+    """
     from nnunet_sfr.sam_stage.layers.bottleneck import AdaptedAttention, AdaptedMLP, Bottleneck
 
     block: Any

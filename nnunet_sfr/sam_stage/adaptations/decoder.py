@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 
 def prepare(sam: SegmentationSAM, settings: NoSettings) -> None:
-    """Nothing to add: the mask decoder is trained in every adaptation."""
+    """Nothing to add: the mask decoder is trained in every adaptation.
+
+    Args:
+        sam: stays as it is.
+        settings: none.
+    """
 
 
 DECODER = Adaptation(

@@ -25,7 +25,12 @@ class FewShotSettings:
 
 
 def prepare(sam: SegmentationSAM, settings: FewShotSettings) -> None:
-    """Give SAM a place for prototypes; fine-tuning fills it before its first step."""
+    """Give SAM a place for prototypes; fine-tuning fills it before its first step.
+
+    Args:
+        sam: changed in place.
+        settings: how many prototypes a class has.
+    """
     from nnunet_sfr.sam_stage.layers.prototypes import PrototypePrompts
 
     sam.prompts = PrototypePrompts(sam.num_classes * settings.prototypes_per_class, sam.model.decoder.dim)

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 
 def prepare(sam: SegmentationSAM, settings: NoSettings) -> None:
-    """Unfreeze the image encoder."""
+    """Unfreeze the image encoder.
+
+    Args:
+        sam: changed in place.
+        settings: none.
+    """
     sam.image_encoder.requires_grad_(True)
 
 

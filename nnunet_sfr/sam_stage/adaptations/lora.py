@@ -28,6 +28,10 @@ def prepare(sam: SegmentationSAM, settings: LoRASettings) -> None:
 
     alpha equals the rank, so that the product is not scaled (SAMed has no scale at all:
     https://github.com/hitachinsk/SAMed/blob/e351840481f51d0c7dee50007f29d02197b63d99/sam_lora_image_encoder.py).
+
+    Args:
+        sam: changed in place.
+        settings: the rank.
     """
     # peft takes seconds to import, and the table of adaptations must not import torch.
     from peft import LoraConfig, inject_adapter_in_model

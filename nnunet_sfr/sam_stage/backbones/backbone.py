@@ -42,6 +42,11 @@ class Backbone:
 def check_stride(model: SAMModel, stride: int, input_size: int) -> None:
     """Compare the stride that an encoder's sizes give with the record's and with the canvas.
 
+    Args:
+        model: the record.
+        stride: pixels of the image for one position of the embedding, along each axis.
+        input_size: side of the image in pixels.
+
     Raises:
         ValueError: they do not fit.
     """

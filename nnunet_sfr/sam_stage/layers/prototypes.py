@@ -55,7 +55,13 @@ class PrototypePrompts(nn.Module):
         return self._has_prototypes
 
     def collect(self, embedded: Iterable[tuple[Tensor, Tensor]], num_classes: int, *, ignore_index: int) -> None:
-        """Compute the prototypes from labelled images; :func:`class_prototypes` says how."""
+        """Compute the prototypes from labelled images; :func:`class_prototypes` says how.
+
+        Args:
+            embedded: image embedding [dim, h, w] and label map [S, S] of each labelled image.
+            num_classes: label values, background included.
+            ignore_index: value of pixels that count for no class.
+        """
         per_class = len(self.prototypes) // num_classes
         found = class_prototypes(embedded, num_classes, per_class, ignore_index=ignore_index)
         self.prototypes.copy_(found)
