@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,28 +20,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         # importing torch takes seconds, which -h should not
         from nnunet_sfr.dataset import open_dataset
-        from nnunet_sfr.report.gathering import Options
+        from nnunet_sfr.report.gathering import ReportOptions
         from nnunet_sfr.report.making import make_report
 
         dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
-        page, missing = make_report(
+        page, contents = make_report(
             dataset,
             arguments.fold,
             arguments.output or dataset.paths.report(arguments.fold),
-            Options(
+            ReportOptions(
                 trainers=arguments.trainers,
                 all_sources=arguments.all_sources,
                 max_pictures=arguments.max_pictures,
                 annotate=arguments.annotate,
                 processes=arguments.processes,
+                window=None if arguments.window is None else tuple(arguments.window),
             ),
             single_file=arguments.single_file,
         )
-        for sentence in missing:
+        for alert in contents.alerts:
+            print(f"look first: {alert.text}")
+        for sentence in contents.missing:
             print(f"not shown: {sentence}")
         print(f"the report is {page}")
 
     return run(command)
+
+
+def _hounsfield_units(text: str) -> float:
+    value = float(text)  # argparse turns ValueError into its message
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +86,14 @@ def _parser() -> argparse.ArgumentParser:
         default=min(MOST_PROCESSES, os.cpu_count() or 1),
         metavar="N",
         help="processes that draw pictures, at most one for every 32 cases; each needs memory for a case",
+    )
+    parser.add_argument(
+        "--window",
+        type=_hounsfield_units,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="Hounsfield units that are black and white when the page opens; default: the window of soft tissue, lung "
+        "or bone that the labelled foreground lies in; the page offers the others, too",
     )
     parser.add_argument(
         "--single-file", action="store_true", help="put the pictures into the page, which can then be sent alone"

@@ -1,20 +1,26 @@
-"""Which part of the Hounsfield scale SAM sees, for models that were trained on windowed CT."""
+"""Windows of the Hounsfield scale: which one SAM sees, and in which ones a CT can be looked at."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_sfr.settings import SAMSettings
 
-SOFT_TISSUE = SAMSettings.window
-LUNG = (-1350.0, 150.0)
-BONE = (-500.0, 1300.0)
+Window = tuple[float, float]
+"""Lowest and highest Hounsfield units that are told apart."""
+
+SOFT_TISSUE: Window = SAMSettings.window
+LUNG: Window = (-1350.0, 150.0)
+BONE: Window = (-500.0, 1300.0)
 """Windows in HU with which MedSAM's training data were made (widths 400, 1500, 1800 around 40, -600, 400)."""
+CT_WINDOWS: Mapping[str, Window] = {"soft tissue": SOFT_TISSUE, "lung": LUNG, "bone": BONE}
 CT_SCHEME = "CTNormalization"
 """nnU-Net's name of the normalisation of channels in Hounsfield units."""
 
 
-def choose_window(plans_manager: PlansManager, configuration: ConfigurationManager) -> tuple[float, float]:
+def choose_window(plans_manager: PlansManager, configuration: ConfigurationManager) -> Window:
     """The window that holds the median of the labelled foreground of the first CT channel; soft tissue without one.
 
     Args:
@@ -31,3 +37,15 @@ def choose_window(plans_manager: PlansManager, configuration: ConfigurationManag
     if properties["median"] < SOFT_TISSUE[0]:
         return LUNG
     return BONE if properties["median"] > SOFT_TISSUE[1] else SOFT_TISSUE
+
+
+def preprocessed_window(window: Window, properties: Mapping[str, float]) -> Window:
+    """A window in HU as values of the preprocessed image, which nnU-Net normalised to (HU - mean) / deviation.
+
+    Args:
+        window: lowest and highest HU.
+        properties: nnU-Net's ``foreground_intensity_properties_per_channel`` of the channel.
+    """
+    mean, deviation = properties["mean"], max(properties["std"], 1e-8)
+    low, high = ((value - mean) / deviation for value in window)
+    return low, high

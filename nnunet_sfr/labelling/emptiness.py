@@ -34,18 +34,26 @@ class Emptiness:
         """Whether a training on these label maps would learn that something is never there."""
         return self.cases > 0 and (self.mostly_empty or bool(self.absent_classes))
 
+    @property
+    def about_classes(self) -> str | None:
+        """A sentence on the absent classes; None without any."""
+        if not self.absent_classes:
+            return None
+        return (
+            f"{len(self.absent_classes)} of {self.classes} classes found in none of the {self.cases} cases: "
+            f"{', '.join(self.absent_classes)}"
+        )
+
+    @property
+    def about_cases(self) -> str | None:
+        """A sentence on the empty cases, without their names; None without any."""
+        return f"no foreground in {len(self.empty_cases)} of {self.cases} cases" if self.empty_cases else None
+
     def sentences(self) -> list[str]:
         """What is wrong, one sentence each; none if every class occurs and every case has foreground."""
-        found = []
-        if self.absent_classes:
-            found.append(
-                f"{len(self.absent_classes)} of {self.classes} classes found in none of the {self.cases} cases: "
-                f"{', '.join(self.absent_classes)}"
-            )
-        if self.empty_cases:
-            found.append(
-                f"no foreground in {len(self.empty_cases)} of {self.cases} cases: {', '.join(self.empty_cases)}"
-            )
+        found = [] if self.about_classes is None else [self.about_classes]
+        if self.about_cases is not None:
+            found.append(f"{self.about_cases}: {', '.join(self.empty_cases)}")
         return found
 
 

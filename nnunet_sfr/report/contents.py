@@ -1,4 +1,4 @@
-"""What the report says: plain values, between those who gather them and the page that shows them.
+"""What the report shows: plain values, between those who gather them and the page that shows them.
 
 Everything here is ready to be shown, in the unit that its name or title gives, and becomes the JSON inside the page by
 :func:`dataclasses.asdict`. Pictures are paths relative to the page.
@@ -26,7 +26,20 @@ class LabelClass:
 
 
 @dataclass(frozen=True)
-class Source:
+class Window:
+    """Which grey values the pictures tell apart.
+
+    Args:
+        key: short and unique.
+        name: for people: ``soft tissue (-160 to 240 HU)``.
+    """
+
+    key: str
+    name: str
+
+
+@dataclass(frozen=True)
+class ReportSource:
     """Who made a set of label maps.
 
     Args:
@@ -43,6 +56,14 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Mosaic:
+    """The stitched image that SAM sees, in grey, and the labels to lay over it (a transparent picture)."""
+
+    image: str
+    labels: str
+
+
+@dataclass(frozen=True)
 class SourceView:
     """One case as one source sees it.
 
@@ -50,30 +71,30 @@ class SourceView:
         confidence: in [0, 1]; None where there is none (nothing was found).
         volumes_ml: volume in millilitres by label value as text.
         outliers: label values (as text) whose volume is far from that of the other cases.
-        picture: three planes through the target's centre with the labels drawn in; None if not drawn.
+        labels: transparent picture of this source's labels, to lay over :attr:`ReportCase.images`; None if not drawn.
         mosaic: the stitched image with this source's labels; None if not drawn.
     """
 
     confidence: float | None
     volumes_ml: Mapping[str, float]
     outliers: Sequence[str] = ()
-    picture: str | None = None
-    mosaic: str | None = None
+    labels: str | None = None
+    mosaic: Mosaic | None = None
 
 
 @dataclass(frozen=True)
-class Case:
+class ReportCase:
     """One unlabelled case.
 
     Args:
         name: identifier.
-        views: by :attr:`Source.key`; a source that has not labelled it is missing.
+        views: by :attr:`ReportSource.key`; a source that has not labelled it is missing.
         sides: ``high`` or ``low`` by number of the round (as text).
         disagreement: 1 - Dice between SAM's and the re-trained model's latest labels, mean over classes; None
             without both.
         annotation_rank: 1 for the case most worth annotating next.
         annotation_reasons: why, in a few words each.
-        plain_picture: the three planes without labels; None if not drawn.
+        images: three planes through the target's centre in grey, by :attr:`Window.key`; empty if not drawn.
     """
 
     name: str
@@ -82,7 +103,7 @@ class Case:
     disagreement: float | None = None
     annotation_rank: int | None = None
     annotation_reasons: Sequence[str] = ()
-    plain_picture: str | None = None
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,6 +148,19 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Alert:
+    """What is to be looked at before anything else.
+
+    Args:
+        text: one sentence.
+        cases: identifiers that it is about; empty where it is about all.
+    """
+
+    text: str
+    cases: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Contents:
     """The whole report.
 
@@ -142,9 +176,11 @@ class Contents:
         cases: the unlabelled pool, in the order of the identifiers.
         trainings: curves.
         rounds: rounds of SFR+ side by side, one column a round.
-        settings: every section of the SFR plan, with name, value and default.
+        settings: every section of the SFR plan, with name, value and what planning gives.
         versions: what made the pseudo-labels, and what made this page.
         missing: what could not be shown and which command would make it, one sentence each.
+        windows: of the grey pictures, the default first.
+        alerts: what stands at the top: classes and cases in which nothing was found.
     """
 
     dataset: str
@@ -154,10 +190,12 @@ class Contents:
     created: str
     facts: Sequence[tuple[str, str]]
     classes: Sequence[LabelClass]
-    sources: Sequence[Source]
-    cases: Sequence[Case]
+    sources: Sequence[ReportSource]
+    cases: Sequence[ReportCase]
     trainings: Sequence[Training] = ()
     rounds: Table | None = None
     settings: Sequence[Table] = ()
     versions: Table | None = None
     missing: Sequence[str] = ()
+    windows: Sequence[Window] = ()
+    alerts: Sequence[Alert] = ()

@@ -18,15 +18,14 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import FINAL_CHECKPOINT, FINE_TUNING_LOG, LATEST_CHECKPOINT, Fold
 from nnunet_sfr.report.contents import Curve, CurvePanel, Training
 
-_SHARED_PANELS = {
-    "loss": {"train_losses": "training", "val_losses": "validation"},
-    "pseudo Dice": {"mean_fg_dice": "mean over classes", "ema_fg_dice": "moving average"},
-    "learning rate": {"lrs": "learning rate"},
-}
-"""nnU-Net's own keys that are shown: title of the panel, and name of the curve by key."""
+_LOSS = {"train_losses": "training", "val_losses": "validation"}
+_DICE = {"mean_fg_dice": "mean over classes", "ema_fg_dice": "moving average"}
+_RATE = {"lrs": "learning rate"}
+"""nnU-Net's own keys that are shown, with the name of each curve."""
 _NOT_SHOWN = ("dice_per_class_or_region", "epoch_start_timestamps", "epoch_end_timestamps")
 """Further keys of nnU-Net's; all others are terms of our trainers."""
-_FINE_TUNING_PANELS = {"loss": "loss", "Dice on validation cases": "validation_dice"}
+NOTHING_HELD_OUT = "training cases (fold all holds none out)"
+HELD_OUT = "validation cases"
 _UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, AttributeError, pickle.UnpicklingError)
 """What torch raises for files that are no checkpoints."""
 
@@ -53,12 +52,17 @@ def read_trainings(dataset: SFRDataset, fold: Fold, trainers: Sequence[str] | No
     trainings = _fine_tunings(dataset, fold, problems)
     for name, checkpoint in models.items():
         if trainers is None or name in trainers:
-            training = _training(name, checkpoint, problems)
+            training = _training(name, checkpoint, fold, problems)
             trainings += [training] if training.panels else []
     if not models:
         train = CommandLines.of(dataset.paths, fold, device_for_nnunet()).train("nnUNetTrainerSFR_MT")
         problems.append(f"there is no model of this plan and fold yet; run {shown(train)}")
     return trainings, problems
+
+
+def _measured_on(fold: Fold) -> str:
+    """On which cases a training measures the Dice and the loss that it calls validation."""
+    return NOTHING_HELD_OUT if fold == "all" else HELD_OUT
 
 
 def _find_models(dataset: SFRDataset, fold: Fold) -> dict[str, Path]:
@@ -85,7 +89,7 @@ def _fine_tunings(dataset: SFRDataset, fold: Fold, problems: list[str]) -> list[
             log = json.loads(file.read_text())
             panels = [
                 CurvePanel(title, (_curve(key, [(entry["iteration"], entry[key]) for entry in log]),))
-                for title, key in _FINE_TUNING_PANELS.items()
+                for title, key in (("loss", "loss"), (f"Dice on {_measured_on(fold)}", "validation_dice"))
             ]
         except _UNREADABLE as error:
             problems.append(f"{file}: is not a log of fine-tuning ({_reason(error)}); {again}")
@@ -96,12 +100,12 @@ def _fine_tunings(dataset: SFRDataset, fold: Fold, problems: list[str]) -> list[
     return trainings
 
 
-def _training(name: str, checkpoint: Path, problems: list[str]) -> Training:
+def _training(name: str, checkpoint: Path, fold: Fold, problems: list[str]) -> Training:
     try:
         # mapped into memory: of a checkpoint of several hundred MB, the log alone is read
         content = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
         log: Mapping[str, Any] = content["logging"]
-        panels = _panels(log)
+        panels = _panels(log, fold)
     except _UNREADABLE as error:
         problems.append(f"{checkpoint}: its log cannot be read ({_reason(error)}); train this model again")
         panels = []
@@ -109,12 +113,14 @@ def _training(name: str, checkpoint: Path, problems: list[str]) -> Training:
     return Training(ended, "epoch", panels)
 
 
-def _panels(log: Mapping[str, Any]) -> list[CurvePanel]:
+def _panels(log: Mapping[str, Any], fold: Fold) -> list[CurvePanel]:
+    loss = {**_LOSS, "val_losses": f"on {NOTHING_HELD_OUT}, without augmentation"} if fold == "all" else _LOSS
+    own = {"loss": loss, f"pseudo Dice on {_measured_on(fold)}": _DICE, "learning rate": _RATE}
     panels = [
         CurvePanel(title, [_curve(name, enumerate(log[key])) for key, name in keys.items() if key in log])
-        for title, keys in _SHARED_PANELS.items()
+        for title, keys in own.items()
     ]
-    known = {*_NOT_SHOWN, *(key for keys in _SHARED_PANELS.values() for key in keys)}
+    known = {*_NOT_SHOWN, *_LOSS, *_DICE, *_RATE}
     panels += [
         CurvePanel(term.replace("_", " "), [_curve(term.replace("_", " "), enumerate(values))])
         for term, values in log.items()

@@ -13,18 +13,21 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_sfr.command_lines import CommandLines, shown
 from nnunet_sfr.confidence import MEASURES
+from nnunet_sfr.ct_windows import Window as HounsfieldWindow
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.labelling.emptiness import find_emptiness
 from nnunet_sfr.paths import Fold
-from nnunet_sfr.report import annotation, pictures, volumes
+from nnunet_sfr.report import annotation, volumes
 from nnunet_sfr.report.annotation import Candidate, Choice, rank_cases
 from nnunet_sfr.report.colours import label_classes, rgb
-from nnunet_sfr.report.contents import Case, Contents, SourceView, Training
+from nnunet_sfr.report.contents import Alert, Contents, ReportCase, SourceView, Training, Window
 from nnunet_sfr.report.curves import read_trainings
-from nnunet_sfr.report.looks import Looks, Seen, Subject, Wanted
 from nnunet_sfr.report.orientation import find_orientation
+from nnunet_sfr.report.picture_cache import CasePictures, CaseToDraw, PictureCache, PictureRequest
 from nnunet_sfr.report.sources import LabelSource, Pool, read_pool
 from nnunet_sfr.report.tables import rounds_table, settings_tables, versions_table
+from nnunet_sfr.report.windows import GreyWindow, choose_windows
 
 SLICE_THICKNESS = 1.0
 """In mm, of images that are a single slice: nnU-Net's readers give them a thickness that means nothing."""
@@ -33,7 +36,7 @@ Properties = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Options:
+class ReportOptions:
     """What a user can choose.
 
     Args:
@@ -42,6 +45,7 @@ class Options:
         max_pictures: cases with pictures, those of least confidence; None for all.
         annotate: length of the list of cases to annotate next.
         processes: that draw.
+        window: lowest and highest HU in which CT is shown first; None for the window around the labelled foreground.
     """
 
     trainers: Sequence[str] | None = None
@@ -49,6 +53,7 @@ class Options:
     max_pictures: int | None = None
     annotate: int = 20
     processes: int = 1
+    window: HounsfieldWindow | None = None
 
 
 @dataclass(frozen=True)
@@ -58,17 +63,17 @@ class Gathered:
     Args:
         contents: of the page.
         choices: cases to annotate next.
-        looks: who looked at the cases.
-        seen: what was seen, by case.
+        cache: of the pictures.
+        pictures: of every case.
     """
 
     contents: Contents
     choices: Sequence[Choice]
-    looks: Looks
-    seen: Mapping[str, Seen]
+    cache: PictureCache
+    pictures: Mapping[str, CasePictures]
 
 
-def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: Options) -> Gathered:
+def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions) -> Gathered:
     """Read everything, and draw the pictures that are not there yet.
 
     Args:
@@ -89,13 +94,14 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: Options) -> G
     views = _views(pool, spacings)
     judge = pool.latest(sam=False) or pool.sources[-1]
 
-    looks = Looks(dataset, folder, {one.value: rgb(one.colour) for one in classes}, pool)
-    subjects = [_subject(dataset, case, properties[case], spacings[case], pool, views) for case in properties]
-    seen = looks.at(subjects, _wanted(pool, judge, views, options), options.processes)
+    windows = choose_windows(dataset, options.window)
+    cache = PictureCache(dataset, folder, {one.value: rgb(one.colour) for one in classes}, windows, pool)
+    to_draw = [_case_to_draw(dataset, case, properties[case], spacings[case], pool, views) for case in properties]
+    pictures = cache.draw(to_draw, _request(pool, judge, views, options), options.processes)
 
     names = {str(one.value): one.name for one in classes}
     candidates = [
-        _candidate(case, by_key[judge.key], seen[case]) for case, by_key in views.items() if judge.key in by_key
+        _candidate(case, by_key[judge.key], pictures[case]) for case, by_key in views.items() if judge.key in by_key
     ]
     choices = rank_cases(candidates, options.annotate, names, judge.made_by.label if len(pool.sources) > 1 else "")
     created = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -105,17 +111,19 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: Options) -> G
         plans=dataset.paths.plans_name,
         fold=str(fold),
         created=created,
-        facts=_facts(dataset, pool, judge, len(properties), options),
+        facts=_facts(dataset, pool, judge, windows, len(properties), options),
         classes=classes,
         sources=[source.show() for source in pool.sources],
-        cases=_cases(pool, views, seen, choices),
+        cases=_cases(pool, views, pictures, choices),
         trainings=trainings,
         rounds=rounds_table(pool, views, classes),
         settings=settings_tables(dataset),
         versions=versions_table(pool.sources, created),
         missing=[*pool.problems, *missing_curves, *_missing(dataset, fold, pool, trainings)],
+        windows=[Window(window.key, window.name) for window in windows],
+        alerts=_alerts(dataset, pool),
     )
-    return Gathered(contents, choices, looks, seen)
+    return Gathered(contents, choices, cache, pictures)
 
 
 def grid_spacing(dataset: SFRDataset, properties: Mapping[str, Any]) -> tuple[float, float, float]:
@@ -132,7 +140,7 @@ def grid_spacing(dataset: SFRDataset, properties: Mapping[str, Any]) -> tuple[fl
 
 
 def _views(pool: Pool, spacings: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, SourceView]]:
-    """What every source says of every case, without pictures: by case and key of the source."""
+    """What every source found in every case, without pictures: by case and key of the source."""
     views: dict[str, dict[str, SourceView]] = {case: {} for case in spacings}
     for source in pool.sources:
         by_case = {case: volumes.volumes_ml(source.voxels(case), spacings[case]) for case in source.records}
@@ -142,18 +150,18 @@ def _views(pool: Pool, spacings: Mapping[str, tuple[float, float, float]]) -> di
     return views
 
 
-def _subject(
+def _case_to_draw(
     dataset: SFRDataset,
     case: str,
     properties: Mapping[str, Any],
     spacing: tuple[float, float, float],
     pool: Pool,
     views: Mapping[str, Mapping[str, SourceView]],
-) -> Subject:
+) -> CaseToDraw:
     sources = [source for source in pool.sources if source.key in views[case]]
     # one point for all sources, so that their pictures can be compared
     found = [source for source in sources if any(views[case][source.key].volumes_ml.values())]
-    return Subject(
+    return CaseToDraw(
         case,
         spacing,
         find_orientation(properties, dataset.plans_manager.transpose_forward),
@@ -162,12 +170,14 @@ def _subject(
     )
 
 
-def _wanted(pool: Pool, judge: LabelSource, views: Mapping[str, Mapping[str, SourceView]], options: Options) -> Wanted:
+def _request(
+    pool: Pool, judge: LabelSource, views: Mapping[str, Mapping[str, SourceView]], options: ReportOptions
+) -> PictureRequest:
     shown = [pool.sources[0], pool.sources[-1], pool.latest(sam=True), pool.latest(sam=False)]
     if options.all_sources:
         shown = list(pool.sources)
     by_confidence = sorted(views, key=lambda case: (_confidence(views[case].get(judge.key)), case))
-    return Wanted(
+    return PictureRequest(
         cases=frozenset(by_confidence[: options.max_pictures]),
         sources=frozenset(source.key for source in shown if source is not None),
         mosaics={source.key: _examples(source.key, views) for source in pool.sources if source.made_by.is_sam},
@@ -192,23 +202,23 @@ def _examples(key: str, views: Mapping[str, Mapping[str, SourceView]]) -> frozen
     return frozenset(known[place][1] for place in places)
 
 
-def _candidate(case: str, view: SourceView, seen: Seen) -> Candidate:
+def _candidate(case: str, view: SourceView, pictures: CasePictures) -> Candidate:
     return Candidate(
         case,
         view.confidence,
-        seen.measured.disagreement,
+        pictures.measurements.disagreement,
         view.volumes_ml,
         view.outliers,
-        seen.measured.thumbnail,
+        pictures.measurements.thumbnail,
     )
 
 
 def _cases(
     pool: Pool,
     views: Mapping[str, Mapping[str, SourceView]],
-    seen: Mapping[str, Seen],
+    pictures: Mapping[str, CasePictures],
     choices: Sequence[Choice],
-) -> list[Case]:
+) -> list[ReportCase]:
     ranks = {choice.case: (rank, choice.reasons) for rank, choice in enumerate(choices, start=1)}
     sides: dict[str, dict[str, str]] = {case: {} for case in views}
     for index, selection in pool.selections.items():
@@ -217,25 +227,41 @@ def _cases(
                 sides[case][str(index)] = side
     cases = []
     for case, by_key in views.items():
-        look = seen[case]
+        drawn = pictures[case]
         with_pictures = {
-            key: replace(view, picture=look.pictures.get(key), mosaic=look.mosaics.get(key))
+            key: replace(view, labels=drawn.labels.get(key), mosaic=drawn.mosaics.get(key))
             for key, view in by_key.items()
         }
         rank, reasons = ranks.get(case, (None, ()))
-        cases.append(
-            Case(case, with_pictures, sides[case], look.measured.disagreement, rank, list(reasons), look.plain)
-        )
+        disagreement = drawn.measurements.disagreement
+        cases.append(ReportCase(case, with_pictures, sides[case], disagreement, rank, list(reasons), drawn.images))
     return cases
 
 
+def _alerts(dataset: SFRDataset, pool: Pool) -> list[Alert]:
+    """Classes and cases in which the latest labels of every kind found nothing."""
+    latest = (pool.sources[-1], pool.latest(sam=False), pool.latest(sam=True))
+    alerts = []
+    for source in {one.key: one for one in latest if one is not None}.values():
+        found = find_emptiness({case: source.voxels(case) for case in source.records}, dataset.class_names)
+        if found.about_classes is not None:
+            alerts.append(Alert(f"{source.name}: {found.about_classes}"))
+        if found.about_cases is not None:
+            alerts.append(Alert(f"{source.name}: {found.about_cases}", found.empty_cases))
+    return alerts
+
+
 def _facts(
-    dataset: SFRDataset, pool: Pool, judge: LabelSource, unlabelled: int, options: Options
+    dataset: SFRDataset,
+    pool: Pool,
+    judge: LabelSource,
+    windows: Sequence[GreyWindow],
+    unlabelled: int,
+    options: ReportOptions,
 ) -> list[tuple[str, str]]:
     folder = dataset.paths.labelled
     labelled = len(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else 0
     spacing = " x ".join(f"{step:g}" for step in dataset.configuration_manager.spacing)
-    low, high = pictures.WINDOW
     facts = [
         ("Cases", f"{labelled} labelled, {unlabelled} unlabelled"),
         ("Spacing", f"{spacing} mm (preprocessed)"),
@@ -248,8 +274,9 @@ def _facts(
         ("Outliers", volumes.RULE),
         (
             "Pictures",
-            "axial, coronal and sagittal plane through the target's centre in the latest labels, first channel, "
-            f"percentiles {low:g} to {high:g}; the patient's right is at the left, the head up",
+            "axial, coronal and sagittal plane through the target's centre in the latest labels, first channel, by "
+            "the nearest axes of the patient: R right, L left, A front, P back, H head, F feet (no letters where the "
+            f"file does not say how the patient lies); grey is {' or '.join(window.name for window in windows)}",
         ),
         ("Annotate next", f"by {judge.name}: {annotation.RULE}"),
     ]

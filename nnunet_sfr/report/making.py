@@ -10,20 +10,21 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.report.annotation import Choice, write_list
-from nnunet_sfr.report.gathering import Options, gather
-from nnunet_sfr.report.looks import MEASURED, PICTURES
+from nnunet_sfr.report.contents import Contents
+from nnunet_sfr.report.gathering import ReportOptions, gather
 from nnunet_sfr.report.page import write_page
+from nnunet_sfr.report.picture_cache import MEASURED, PICTURES
 
 ANNOTATE_NEXT = "annotate_next.csv"
 
 
 def make_report(
-    dataset: SFRDataset, fold: Fold, folder: Path, options: Options, *, single_file: bool = False
-) -> tuple[Path, list[str]]:
+    dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions, *, single_file: bool = False
+) -> tuple[Path, Contents]:
     """Write the page, the list of cases to annotate next, and the pictures.
 
     New pictures have names of their own, and those of an earlier page are removed after it was replaced: whenever this
-    stops, there is a whole page, and the next call goes on.
+    stops, there is a whole page, and the next call continues.
 
     Args:
         dataset: planned, preprocessed, and with pseudo-labels.
@@ -33,17 +34,17 @@ def make_report(
         single_file: whether the pictures go into the page, too.
 
     Returns:
-        the page, and what it could not show, one sentence each.
+        the page, and what it shows.
 
     Raises:
-        UserError: nothing to report on, or ``folder`` is somebody else's.
+        UserError: nothing to report on, or ``folder`` holds other files.
     """
     _check_folder(folder)
     gathered = gather(dataset, fold, folder, options)
     write_list(gathered.choices, _raw_images(dataset, gathered.choices), folder / ANNOTATE_NEXT)
     page = write_page(gathered.contents, folder, single_file=single_file)
-    gathered.looks.remove_others(gathered.seen)
-    return page, list(gathered.contents.missing)
+    gathered.cache.remove_others(gathered.pictures)
+    return page, gathered.contents
 
 
 def _check_folder(folder: Path) -> None:

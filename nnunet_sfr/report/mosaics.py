@@ -1,9 +1,9 @@
-"""The stitched image that SAM sees of the target, with SAM's labels drawn in."""
+"""The stitched image that SAM sees of the target, and SAM's labels to lay over it, the same way up as the planes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 
 from nnunet_sfr.canvas import UNSCALED, Scale
 from nnunet_sfr.data.provenance import Provenance
-from nnunet_sfr.report.pictures import Colours, draw_labels, to_grey
+from nnunet_sfr.report.marks import mark_sides
+from nnunet_sfr.report.orientation import Orientation
+from nnunet_sfr.report.pictures import Colours, colour_labels, to_grey
 from nnunet_sfr.report.target import Voxel
 from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
@@ -37,6 +39,22 @@ class Stitching:
         # stores of version 0.1 knew neither scale nor axis
         scale, slice_axis = tuple(values.get("scale", UNSCALED)), values.get("slice_axis", 0)
         return cls((slices, height, width), values["canvas_size"], scale, slice_axis)
+
+    def turn(self, orientation: Orientation) -> Stitching:
+        """The same for a volume whose axes were turned by :meth:`Orientation.turn`."""
+        order = [orientation.axes.index(axis) for axis in range(3)]
+        depth, height, width = (self.patch_size[axis] for axis in order)
+        z, y, x = (self.scale[axis] for axis in order)
+        return replace(
+            self,
+            patch_size=(depth, height, width),
+            scale=(z, y, x),
+            slice_axis=orientation.axes[self.slice_axis],
+        )
+
+    @property
+    def geometry(self) -> StitchGeometry:
+        return StitchGeometry(self.patch_size, self.canvas_size, self.scale, self.slice_axis)
 
 
 def patch_around(centre: Voxel, shape: Sequence[int], patch_size: Sequence[int]) -> tuple[slice, ...]:
@@ -66,17 +84,18 @@ def stitched(
         stitching: patch and canvas.
 
     Returns:
-        image (S, S) and labels (S, S) of the canvas; where no voxel is shown, 0 and ``IGNORE``.
+        image (S, S) and labels (S, S) of the canvas; where no voxel is shown, NaN and ``IGNORE``.
     """
-    geometry = StitchGeometry(stitching.patch_size, stitching.canvas_size, stitching.scale, stitching.slice_axis)
-    canvas = geometry.stitch(_patch(image, 0, centre, stitching))[0, 0]
+    geometry = stitching.geometry
+    canvas = geometry.stitch(_patch(image.astype(np.float32), np.nan, centre, stitching), np.nan)[0, 0]
     label_canvas = geometry.stitch_labels(_patch(labels, IGNORE, centre, stitching), fill=IGNORE)[0]
     return canvas.numpy(), label_canvas.numpy()
 
 
-def _patch(volume: np.ndarray, fill: int, centre: Voxel, stitching: Stitching) -> torch.Tensor:
+def _patch(volume: np.ndarray, fill: float, centre: Voxel, stitching: Stitching) -> torch.Tensor:
     """The patch (1, 1, D, H, W) around a point."""
-    padded = pad_nd_image(torch.from_numpy(volume[None]), stitching.patch_size, "constant", {"value": fill})
+    contiguous = torch.from_numpy(np.ascontiguousarray(volume[None]))
+    padded = pad_nd_image(contiguous, stitching.patch_size, "constant", {"value": fill})
     # an axis that was padded is as long as the patch, so that the centre has not to be moved along it
     patch: torch.Tensor = padded[(slice(None), *patch_around(centre, padded.shape[1:], stitching.patch_size))]
     return patch[None]
@@ -87,16 +106,40 @@ def draw_mosaic(
     labels: np.ndarray,
     centre: Voxel,
     stitching: Stitching,
+    orientation: Orientation,
     levels: tuple[float, float],
     colours: Colours,
-) -> np.ndarray:
-    """:func:`stitched` as a picture (N, N, 3), uint8; ``levels`` are the values that are black and white.
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`stitched` as pictures, every slice the same way up as the plane that it lies in.
 
-    A small canvas is enlarged by a whole number, so that N is near ``SIDE``: every pixel of SAM's stays one colour.
+    A small canvas is enlarged by a whole number, so that N is near ``SIDE``: every pixel of SAM's stays one grey.
+
+    Args:
+        image: (D, H, W), preprocessed.
+        labels: (D, H, W).
+        centre: (D, H, W) in voxels.
+        stitching: patch and canvas.
+        orientation: of the preprocessed arrays.
+        levels: values that are black and white.
+        colours: of the labels.
+
+    Returns:
+        image (N, N), uint8, with the sides of the patient on the first slice, and labels (N, N, 4), uint8.
     """
+    turned = stitching.turn(orientation)
+    centre = orientation.turn_voxel(centre, image.shape)
+    image, labels = orientation.turn(image), orientation.turn(labels)
+    if turned.slice_axis != 0:  # rows of coronal and sagittal planes run from the head down
+        centre = (image.shape[0] - 1 - centre[0], centre[1], centre[2])
+        image, labels = image[::-1], labels[::-1]
     factor = max(1, round(SIDE / stitching.canvas_size))
-    canvas, canvas_labels = (_enlarge(part, factor) for part in stitched(image, labels, centre, stitching))
-    return draw_labels(to_grey(canvas, levels), canvas_labels, colours)
+    canvas, canvas_labels = (_enlarge(part, factor) for part in stitched(image, labels, centre, turned))
+    picture = to_grey(np.where(np.isnan(canvas), levels[0], canvas), levels)
+    if orientation.is_known:
+        geometry = turned.geometry
+        tile = (0, 0, factor * geometry.tile_width, factor * geometry.tile_height)
+        picture = mark_sides(picture, tile, turned.slice_axis)
+    return picture, colour_labels(canvas_labels, colours)
 
 
 def _enlarge(canvas: np.ndarray, factor: int) -> np.ndarray:

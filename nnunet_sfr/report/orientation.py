@@ -26,10 +26,12 @@ class Orientation:
     Args:
         axes: which of these three each axis of the array is nearest to.
         signs: 1 where it runs that way, -1 where it runs against it.
+        is_known: whether the file says so.
     """
 
     axes: tuple[int, int, int] = (0, 1, 2)
     signs: tuple[int, int, int] = (1, 1, 1)
+    is_known: bool = True
 
     def turn(self, volume: np.ndarray) -> np.ndarray:
         """A view of an array of three axes with its axes turned."""
@@ -53,6 +55,10 @@ class Orientation:
         return z, y, x
 
 
+UNKNOWN = Orientation(is_known=False)
+"""Axes as they are, of a file that does not say how the patient lies."""
+
+
 def find_orientation(properties: Mapping[str, Any], transpose_forward: Sequence[int]) -> Orientation:
     """The orientation of a preprocessed case.
 
@@ -61,15 +67,16 @@ def find_orientation(properties: Mapping[str, Any], transpose_forward: Sequence[
         transpose_forward: of the plan.
     """
     directions = _directions(properties)
+    is_known = directions is not None
     if directions is None:
         directions = np.eye(3)
     # columns are the axes of the preprocessed array
     directions = directions[:, list(transpose_forward)]
     nearest = nibabel.io_orientation(np.block([[directions, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]]))
     if not np.isfinite(nearest).all():  # a header whose axes are not independent
-        return Orientation()
+        return UNKNOWN
     first, second, third = ((int(axis), int(sign)) for axis, sign in nearest)
-    return Orientation((first[0], second[0], third[0]), (first[1], second[1], third[1]))
+    return Orientation((first[0], second[0], third[0]), (first[1], second[1], third[1]), is_known)
 
 
 def _directions(properties: Mapping[str, Any]) -> np.ndarray | None:

@@ -1,7 +1,7 @@
 """The report as a page: one HTML file with its styles, scripts and values inside, which asks nothing of the network.
 
-The pictures are small files below the page's folder, each loaded when it comes near the window; or, for a page that is
-to be sent as one file, inside it. Every value reaches the page as JSON and is shown as text, never as HTML.
+The pictures are small files below the page's folder or, for a page that is to be sent as one file, inside it. Every
+value reaches the page as JSON and is shown as text, never as HTML.
 """
 
 from __future__ import annotations
@@ -77,13 +77,14 @@ def write_page(contents: Contents, folder: Path, *, single_file: bool = False) -
 
 def _planes(contents: Contents) -> Iterator[str]:
     for case in contents.cases:
-        names = (case.plain_picture, *(view.picture for view in case.views.values()))
-        yield from (name for name in names if name is not None)
+        yield from case.images.values()
+        yield from (view.labels for view in case.views.values() if view.labels is not None)
 
 
 def _mosaics(contents: Contents) -> Iterator[str]:
-    views = (view for case in contents.cases for view in case.views.values())
-    yield from (view.mosaic for view in views if view.mosaic is not None)
+    mosaics = (view.mosaic for case in contents.cases for view in case.views.values())
+    for mosaic in mosaics:
+        yield from (mosaic.image, mosaic.labels) if mosaic is not None else ()
 
 
 def _existing(folder: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The pictures of the report: an image in grey with the labels drawn in, and three planes of a volume side by side."""
+"""The pictures of the report: planes of a volume in grey, and their labels as a transparent picture on top."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ import numpy as np
 from PIL import Image
 
 from nnunet_sfr.atomic import replacing
+from nnunet_sfr.report.marks import draw_scale_bar, mark_sides
 from nnunet_sfr.report.target import Voxel
 
-WIDTH, HEIGHT = 600, 400
+WIDTH, HEIGHT = 960, 720
 """Largest size of the three planes in pixels."""
-GAP = 4
+GAP = 6
 """Pixels between two planes."""
+LONGEST = 1.6
+"""Along its longest axis, no more of a volume is shown than this times its second longest side: of a scan of the whole
+body the part around the target, at a size that can be read."""
 SUFFIX = ".webp"
 QUALITY = 80
-"""Of the WebP files, up to 100; a picture of three planes takes about 15 kB."""
-WINDOW = (0.5, 99.5)
-"""Percentiles of the image that become black and white."""
-WINDOW_VOXELS = 1_000_000
-"""The percentiles are those of about so many voxels, at equal distances."""
+"""Of the grey WebP files, up to 100."""
+COMPRESSION = 2
+"""Effort of the WebP encoder, from 0 (fast) to 6."""
 FILL = 0.3
 """Opacity of a label's inside; its contour is opaque."""
+CONTOUR = 2
+"""Width of the contour in pixels, inside the label."""
 
 Colours = Mapping[int, tuple[int, int, int]]
 """Red, green and blue, from 0 to 255, by label value."""
@@ -49,11 +53,19 @@ class Plane:
         return plane if self.axis == 0 else plane[::-1]
 
 
-def grey_levels(image: np.ndarray) -> tuple[float, float]:
-    """The values that are shown black and white: the percentiles ``WINDOW``."""
-    values = image.ravel()[:: max(1, image.size // WINDOW_VOXELS)]
-    low, high = np.percentile(values, WINDOW)
-    return float(low), float(high)
+@dataclass(frozen=True)
+class Layout:
+    """Where the planes of a volume go on a picture, all with the same number of pixels to a millimetre.
+
+    Args:
+        planes: the axial, coronal and sagittal one, or the only one of a single slice.
+        size: (width, height) of the picture in pixels.
+        pixels_per_mm: of every plane.
+    """
+
+    planes: tuple[Plane, ...]
+    size: tuple[int, int]
+    pixels_per_mm: float
 
 
 def to_grey(image: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
@@ -64,106 +76,150 @@ def to_grey(image: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
     return grey
 
 
-def draw_labels(grey: np.ndarray, labels: np.ndarray, colours: Colours) -> np.ndarray:
-    """Labels on a grey picture: each in its colour, half transparent inside and opaque along its edge.
+def colour_labels(labels: np.ndarray, colours: Colours) -> np.ndarray:
+    """A transparent picture of labels: each in its colour, half transparent inside and opaque along its contour.
 
     Args:
-        grey: (H, W), uint8.
-        labels: (H, W); values that have no colour are not drawn.
+        labels: (H, W); values that have no colour are transparent.
         colours: of the labels.
 
     Returns:
-        (H, W, 3), uint8.
+        (H, W, 4), uint8: red, green, blue, opacity.
     """
-    picture = np.repeat(grey[..., None], 3, axis=2).astype(np.float32)
-    edge = _edges(labels)
+    picture = np.zeros((*labels.shape, 4), dtype=np.uint8)
+    contour = _contours(labels)
     for value, colour in colours.items():
         inside = labels == value
-        picture[inside] = (1 - FILL) * picture[inside] + FILL * np.asarray(colour, np.float32)
-        picture[inside & edge] = colour
-    return np.round(picture).astype(np.uint8)
+        picture[inside] = (*colour, round(255 * FILL))
+        picture[inside & contour] = (*colour, 255)
+    return picture
 
 
-def _edges(labels: np.ndarray) -> np.ndarray:
-    """Pixels with another label beside, above or below them; the border of the picture is no edge."""
-    edge = np.zeros(labels.shape, dtype=bool)
+def _contours(labels: np.ndarray) -> np.ndarray:
+    """Pixels that have another label within ``CONTOUR`` pixels beside, above or below; the border is no contour."""
+    contour = np.zeros(labels.shape, dtype=bool)
     for axis in (0, 1):
-        here = np.moveaxis(labels, axis, 0)
-        changes = here[1:] != here[:-1]
-        mark = np.moveaxis(edge, axis, 0)
-        mark[1:] |= changes
-        mark[:-1] |= changes
-    return edge
+        along = np.moveaxis(labels, axis, 0)
+        mark = np.moveaxis(contour, axis, 0)
+        for distance in range(1, min(CONTOUR, len(along) - 1) + 1):
+            changes = along[distance:] != along[:-distance]
+            mark[distance:] |= changes
+            mark[:-distance] |= changes
+    return contour
 
 
-def lay_out(shape: Sequence[int], spacing: Sequence[float]) -> list[Plane]:
-    """Where the planes of a volume go: side by side, all with the same number of pixels to a millimetre.
+def field_of_view(shape: Sequence[int], spacing: Sequence[float], centre: Voxel) -> tuple[slice, slice, slice]:
+    """The part of a volume that is shown: all of it, or less along an axis that is much longer than the others.
+
+    Args:
+        shape: (z, y, x) in voxels.
+        spacing: (z, y, x) in mm.
+        centre: (z, y, x) in voxels, in the middle of the part as far as the volume reaches.
+    """
+    size = [length * step for length, step in zip(shape, spacing, strict=True)]
+    most = LONGEST * sorted(size)[1]
+    sides = []
+    for length, step, middle in zip(shape, spacing, centre, strict=True):
+        shown = min(length, max(1, round(most / step)))
+        start = min(max(middle - shown // 2, 0), length - shown)
+        sides.append(slice(start, start + shown))
+    return sides[0], sides[1], sides[2]
+
+
+def lay_out(shape: Sequence[int], spacing: Sequence[float]) -> Layout:
+    """Place the planes in true proportions, as large as possible: in a row, or the axial one beside the others.
 
     Args:
         shape: (z, y, x) in voxels. With a single slice along an axis, only the plane across it is shown.
         spacing: (z, y, x) in mm.
     """
-    size = [length * step for length, step in zip(shape, spacing, strict=True)]
+    depth, height, width = (length * step for length, step in zip(shape, spacing, strict=True))
+    sizes = {0: (width, height), 1: (width, depth), 2: (height, depth)}
     flat = [axis for axis in range(3) if shape[axis] == 1]
-    shown = flat[:1] or [0, 1, 2]
-    heights = [size[1 if axis == 0 else 0] for axis in shown]
-    widths = [size[1 if axis == 2 else 2] for axis in shown]
-    scale = min((WIDTH - GAP * (len(shown) - 1)) / sum(widths), HEIGHT / max(heights))
-    highest = _pixels(scale * max(heights))
+    arrangements: list[tuple[tuple[int, ...], ...]] = [((0,), (1,), (2,)), ((0,), (1, 2))]
+    if flat:
+        arrangements = [((flat[0],),)]
+    return max((_arrange(columns, sizes) for columns in arrangements), key=lambda layout: layout.pixels_per_mm)
+
+
+def _arrange(columns: Sequence[Sequence[int]], sizes: Mapping[int, tuple[float, float]]) -> Layout:
+    """Columns of planes side by side, each in the middle of the height.
+
+    Args:
+        columns: from left to right, the axes of the planes from top to bottom.
+        sizes: (width, height) of every plane in mm.
+    """
+    widths = [max(sizes[axis][0] for axis in column) for column in columns]
+    heights = [sum(sizes[axis][1] for axis in column) for column in columns]
+    gaps = GAP * (max(map(len, columns)) - 1)
+    scale = min((WIDTH - GAP * (len(columns) - 1)) / sum(widths), (HEIGHT - gaps) / max(heights))
+    pixels = {axis: (_pixels(scale * width), _pixels(scale * height)) for axis, (width, height) in sizes.items()}
+    filled = [sum(pixels[axis][1] for axis in column) + GAP * (len(column) - 1) for column in columns]
     planes, left = [], 0
-    for axis, height, width in zip(shown, heights, widths, strict=True):
-        rows, columns = _pixels(scale * height), _pixels(scale * width)
-        planes.append(Plane(axis, (left, (highest - rows) // 2, columns, rows)))
-        left += columns + GAP
-    return planes
+    for column, height in zip(columns, filled, strict=True):
+        top = (max(filled) - height) // 2
+        for axis in column:
+            planes.append(Plane(axis, (left, top, *pixels[axis])))
+            top += pixels[axis][1] + GAP
+        left += max(pixels[axis][0] for axis in column) + GAP
+    return Layout(tuple(planes), (left - GAP, max(filled)), scale)
 
 
 def _pixels(length: float) -> int:
     return max(1, math.floor(length + 0.5))
 
 
-def draw_planes(
-    image: np.ndarray,
-    labels: np.ndarray | None,
-    centre: Voxel,
-    spacing: Sequence[float],
-    levels: tuple[float, float],
-    colours: Colours,
+def draw_image(
+    image: np.ndarray, layout: Layout, centre: Voxel, levels: tuple[float, float], *, is_oriented: bool = True
 ) -> np.ndarray:
-    """The axial, coronal and sagittal plane through a point.
+    """The planes of an image through a point, with the sides of the patient and a scale bar.
 
     Args:
         image: (z, y, x), from inferior to superior, from anterior to posterior, from the patient's right to left.
-        labels: the same shape; None for the image alone.
+        layout: of its planes.
         centre: (z, y, x) in voxels.
-        spacing: (z, y, x) in mm.
         levels: values that are black and white.
-        colours: of the labels.
+        is_oriented: whether the file says how the patient lies; letters would be a guess where it does not.
 
     Returns:
-        (H, W, 3), uint8, black between the planes.
+        (H, W), uint8, black between the planes.
     """
-    planes = lay_out(image.shape, spacing)
-    left, _, columns, _ = planes[-1].box
-    height = max(top + rows for _, top, _, rows in (plane.box for plane in planes))
-    picture = np.zeros((height, left + columns, 3), dtype=np.uint8)
-    for plane in planes:
-        x, y, width, rows = plane.box
-        grey = _resize(to_grey(plane.cut(image, centre), levels), (width, rows), Image.Resampling.BILINEAR)
-        shown = np.zeros_like(grey)
-        if labels is not None:
-            # nearest: what is drawn is where the voxels are
-            cut = plane.cut(labels, centre).astype(np.int32)
-            shown = _resize(cut, (width, rows), Image.Resampling.NEAREST)
-        picture[y : y + rows, x : x + width] = draw_labels(grey, shown, colours)
-    return picture
+    width, height = layout.size
+    picture = np.zeros((height, width), dtype=np.uint8)
+    for plane in layout.planes:
+        grey = to_grey(plane.cut(image, centre), levels)
+        _paste(picture, plane, grey, Image.Resampling.BILINEAR)
+    for plane in layout.planes if is_oriented else ():
+        picture = mark_sides(picture, plane.box, plane.axis)
+    return draw_scale_bar(picture, layout.planes[0].box, layout.pixels_per_mm)
 
 
-def _resize(plane: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
-    return np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(size, resampling))
+def draw_labels(labels: np.ndarray, layout: Layout, centre: Voxel, colours: Colours) -> np.ndarray:
+    """The labels of the planes of :func:`draw_image`, (H, W, 4), uint8; nearest: drawn is where the voxels are."""
+    width, height = layout.size
+    shown = np.zeros((height, width), dtype=np.int32)
+    outlined = np.zeros((height, width, 4), dtype=np.uint8)
+    for plane in layout.planes:
+        x, y, columns, rows = plane.box
+        _paste(shown, plane, plane.cut(labels, centre).astype(np.int32), Image.Resampling.NEAREST)
+        # plane by plane: where one ends is no contour
+        outlined[y : y + rows, x : x + columns] = colour_labels(shown[y : y + rows, x : x + columns], colours)
+    return outlined
 
 
-def save_picture(picture: np.ndarray, file: Path) -> None:
-    """Write a picture (H, W, 3), uint8, as WebP."""
+def _paste(picture: np.ndarray, plane: Plane, content: np.ndarray, resampling: Image.Resampling) -> None:
+    x, y, width, height = plane.box
+    resized = Image.fromarray(np.ascontiguousarray(content)).resize((width, height), resampling)
+    picture[y : y + height, x : x + width] = np.asarray(resized)
+
+
+def save_image(picture: np.ndarray, file: Path) -> None:
+    """Write a grey picture (H, W), uint8, as WebP."""
     with replacing(file) as temporary:
-        Image.fromarray(picture).save(temporary, format="WEBP", quality=QUALITY)
+        Image.fromarray(picture).save(temporary, format="WEBP", quality=QUALITY, method=COMPRESSION)
+
+
+def save_labels(picture: np.ndarray, file: Path) -> None:
+    """Write a transparent picture (H, W, 4), uint8, as WebP without loss."""
+    with replacing(file) as temporary:
+        Image.fromarray(picture).save(temporary, format="WEBP", lossless=True, method=COMPRESSION)

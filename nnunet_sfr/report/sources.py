@@ -17,11 +17,11 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import MANIFEST, Fold
-from nnunet_sfr.report.contents import Source
+from nnunet_sfr.report.contents import ReportSource
 from nnunet_sfr.selection import Selection, read_selection
 
 MODEL, SELF_TRAINING, MAIN = "model", "self-training", "main"
-"""Kinds of stores: what the re-trained model said before a round, what a self-training labelled within its run, and
+"""Kinds of stores: what the re-trained model found before a round, what a self-training labelled within its run, and
 what the trainers read."""
 _NAMES = {
     MODEL: re.compile(r"round_(?P<round>[1-9]\d*)_model"),
@@ -40,7 +40,7 @@ class LabelSource:
         round_index: of SFR+; for self-training how often it had labelled the pool.
         records: confidence record by case, of the cases whose labels fit their images.
         measure: which confidence counts, a name in :data:`nnunet_sfr.confidence.MEASURES`.
-        threshold: from which on cases are high; None where nobody chose by this store.
+        threshold: from which on cases are high; None where this store decided no selection.
         problems: what is wrong with it, one sentence each.
     """
 
@@ -80,8 +80,8 @@ class LabelSource:
             counted = {str(value): int(count) for value, count in zip(values, counts, strict=True) if value >= 0}
         return counted
 
-    def show(self) -> Source:
-        return Source(self.key, self.name, self.measure, self.threshold)
+    def show(self) -> ReportSource:
+        return ReportSource(self.key, self.name, self.measure, self.threshold)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _read_selections(
             problems.append(str(problem) if file.is_file() else missing)
             continue
         if selection.model != store.made_by.to_json():
-            problems.append(f"{file}: the model's labels were made anew since; run {again}")
+            problems.append(f"{file}: the model's labels were made again since; run {again}")
             continue
         found[round_index] = selection
     return found

@@ -1,4 +1,4 @@
-"""The tables of the report: rounds side by side, the settings with their defaults, and what made what."""
+"""The tables of the report: rounds side by side, the settings beside those of planning, and what made what."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from typing import Any
 from nnunet_sfr import __version__
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.doctor.plan import read_fingerprint
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.planning.pipeline import make_sfr_plan
+from nnunet_sfr.planning.wanted_sam import WantedSAM
 from nnunet_sfr.report.contents import LabelClass, SourceView, Table
 from nnunet_sfr.report.sources import MAIN, MODEL, LabelSource, Pool
-from nnunet_sfr.sam_stage.adaptations import find_adaptation
-from nnunet_sfr.settings import SAMSettings
+from nnunet_sfr.sam_models import DEFAULT_MODEL, find_model
 
 NOTHING = "-"
+UNKNOWN = "unknown"
+"""What planning gives, where it cannot be computed."""
+SETTINGS_COLUMNS = ("setting", "value", "planned")
 HASH_DIGITS = 8
 LIBRARIES = ("nnunetv2", "torch", "numpy")
 
 Views = Mapping[str, Mapping[str, SourceView]]
-"""What every source says, by case and key of the source."""
+"""What every source found, by case and key of the source."""
 
 
 def rounds_table(pool: Pool, views: Views, classes: Sequence[LabelClass]) -> Table | None:
@@ -70,7 +76,7 @@ def _choice(pool: Pool, round_index: int) -> dict[str, str]:
 
 
 def _statistics(who: str, source: LabelSource | None, views: Views, classes: Sequence[LabelClass]) -> dict[str, str]:
-    """What a source says of the pool on average."""
+    """What a source found in the pool on average."""
     shown = [] if source is None else [by_key[source.key] for by_key in views.values() if source.key in by_key]
     known = [view.confidence for view in shown if view.confidence is not None]
     records = [] if source is None else list(source.records.values())
@@ -91,24 +97,43 @@ def _statistics(who: str, source: LabelSource | None, views: Views, classes: Seq
 
 
 def settings_tables(dataset: SFRDataset) -> list[Table]:
-    """Every section of the SFR plan: name, value and default as the file has them."""
+    """Every section of the SFR plan: name, value, and what planning gives this data set unless told otherwise.
+
+    A value that differs was edited in the file or asked for with an option of planning.
+    """
+    planned = _planned_settings(dataset)
     tables = []
-    for field in dataclasses.fields(dataset.settings):
-        section = getattr(dataset.settings, field.name)
-        if not dataclasses.is_dataclass(section):
+    for section in dataclasses.fields(dataset.settings):
+        values = getattr(dataset.settings, section.name)
+        if not dataclasses.is_dataclass(values):
             continue  # derived_from, which is no setting
         rows = [
-            [setting.name, _json(getattr(section, setting.name)), _default(setting, section)]
-            for setting in dataclasses.fields(section)
+            [
+                setting.name,
+                _json(getattr(values, setting.name)),
+                UNKNOWN if planned is None else _json(planned[section.name][setting.name]),
+            ]
+            for setting in dataclasses.fields(values)
         ]
-        tables.append(Table(field.name, ["setting", "value", "default"], rows))
+        tables.append(Table(section.name, SETTINGS_COLUMNS, rows))
     return tables
 
 
-def _default(setting: dataclasses.Field[Any], section: object) -> str:
-    if isinstance(section, SAMSettings) and setting.name == "adaptation_settings":
-        return _json(dataclasses.asdict(find_adaptation(section.adaptation).settings()))
-    return "derived from the plan" if setting.default is dataclasses.MISSING else _json(setting.default)
+def _planned_settings(dataset: SFRDataset) -> dict[str, Any] | None:
+    """By section and name, what planning makes of nnU-Net's plan as it is; None without the fingerprint that it needs.
+
+    Mosaic and schedule are those for the SAM that is in use; the SAM itself is compared with the default one.
+    """
+    used = dataset.settings.sam
+    wanted = WantedSAM(used.model, used.adaptation, used.checkpoint)
+    try:
+        fresh = make_sfr_plan(
+            dataset.plans_manager, dataset.paths.configuration, read_fingerprint(dataset), wanted
+        ).to_dict()
+    except (UserError, KeyError):  # nnU-Net's own planning made it, or it was not copied with the rest
+        return None
+    fresh["sam"] |= {"model": DEFAULT_MODEL, "adaptation": find_model(used.model).adaptation, "checkpoint": None}
+    return fresh
 
 
 def _json(value: object) -> str:

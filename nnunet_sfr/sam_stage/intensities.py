@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nnunet_sfr.ct_windows import CT_SCHEME
+from nnunet_sfr.ct_windows import CT_SCHEME, preprocessed_window
 from nnunet_sfr.data.datasets import Cases
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_models import find_model
@@ -94,7 +94,7 @@ def ct_windows(dataset: SFRDataset) -> tuple[tuple[float, float] | None, ...]:
     schemes: Sequence[str] = dataset.configuration_manager.normalization_schemes
     properties = dataset.plans_manager.foreground_intensity_properties_per_channel
     return tuple(
-        _normalised(dataset.settings.sam.window, properties[str(channel)]) if scheme == CT_SCHEME else None
+        preprocessed_window(dataset.settings.sam.window, properties[str(channel)]) if scheme == CT_SCHEME else None
         for channel, scheme in enumerate(schemes)
     )
 
@@ -150,9 +150,3 @@ def _to_unit(part: NDArray[np.float32], lows: NDArray[np.float32], highs: NDArra
     span = np.maximum(highs - lows, np.finfo(np.float32).tiny).reshape(shape)
     result: NDArray[np.float32] = np.clip((part - lows.reshape(shape)) / span, 0, 1)
     return result
-
-
-def _normalised(window: tuple[float, float], properties: Mapping[str, float]) -> tuple[float, float]:
-    mean, deviation = properties["mean"], max(properties["std"], 1e-8)
-    low, high = ((value - mean) / deviation for value in window)
-    return low, high

@@ -9,22 +9,24 @@ import numpy as np
 from PIL import Image
 
 from nnunet_sfr.report.contents import (
-    Case,
     Contents,
     Curve,
     CurvePanel,
     LabelClass,
-    Source,
+    Mosaic,
+    ReportCase,
+    ReportSource,
     SourceView,
     Table,
     Training,
+    Window,
 )
 
 CLASSES = (LabelClass(1, "left atrium", "#e69f00"), LabelClass(2, "aorta", "#56b4e9"))
 SOURCES = (
-    Source("round_0", "SAM, round 0", "agreement"),
-    Source("nnUNetTrainerSFR_MT_round_0", "SFR_MT, round 0", "estimated_dice", 0.9),
-    Source("nnUNetTrainerSFRPlus_MT_round_1", "SFRPlus_MT, round 1", "estimated_dice", 0.92),
+    ReportSource("round_0", "SAM, round 0", "agreement"),
+    ReportSource("nnUNetTrainerSFR_MT_round_0", "SFR_MT, round 0", "estimated_dice", 0.9),
+    ReportSource("nnUNetTrainerSFRPlus_MT_round_1", "SFRPlus_MT, round 1", "estimated_dice", 0.92),
 )
 VOLUMES = np.array([65.0, 30.0])
 """Typical ones of the classes in ml."""
@@ -33,6 +35,7 @@ RADII = (0.13, 0.05)
 """Where the classes lie in every plane, in parts of its side."""
 BODIES = ((0.38, 0.48), (0.60, 0.44), (0.60, 0.33))
 """Radii of the body in the axial, coronal and sagittal plane."""
+WINDOW = Window("percentiles", "0.5 to 99.5 percentile of each image")
 SIDE = 192
 """Pixels along each of a picture's three planes; a mosaic's tiles have half of it."""
 TILES = 3
@@ -88,14 +91,15 @@ def make_contents(number: int, folder: Path, *, seed: int = 0) -> Contents:
         rounds=_rounds(cases),
         settings=_settings(),
         versions=_versions(),
+        windows=[WINDOW],
         missing=[
             "SAM's labels of round 2 are missing: sfr_pseudolabel -d 216 -c 3d_fullres -f all --round 2 makes them."
         ],
     )
 
 
-def _with_ranks(cases: list[Case]) -> list[Case]:
-    """The least sure are the most worth annotating."""
+def _with_ranks(cases: list[ReportCase]) -> list[ReportCase]:
+    """The lowest confidences are the most worth annotating."""
     latest = SOURCES[-1].key
     order = sorted(cases, key=lambda case: case.views[latest].confidence or 0.0)
     ranks = {case.name: rank for rank, case in enumerate(order[:ANNOTATED], start=1)}
@@ -107,7 +111,7 @@ def _with_ranks(cases: list[Case]) -> list[Case]:
     ]
 
 
-def _reasons(case: Case) -> list[str]:
+def _reasons(case: ReportCase) -> list[str]:
     view = case.views[SOURCES[-1].key]
     found = ["nothing was found" if view.confidence is None else f"confidence {view.confidence:.3f}"]
     if case.disagreement is not None and case.disagreement > DISPUTED:
@@ -117,7 +121,7 @@ def _reasons(case: Case) -> list[str]:
     return found
 
 
-def _case(name: str, quality: float, volumes: Numbers, folder: Path, generator: np.random.Generator) -> Case:
+def _case(name: str, quality: float, volumes: Numbers, folder: Path, generator: np.random.Generator) -> ReportCase:
     images = [_plane(body, generator) for body in BODIES]
     sizes = (volumes / VOLUMES) ** (1 / 3)
     is_empty = not volumes.any()
@@ -125,14 +129,14 @@ def _case(name: str, quality: float, volumes: Numbers, folder: Path, generator: 
     for place, source in enumerate(SOURCES):
         blur = (1 - quality) * (0.9 - 0.3 * place)
         confidence = float(np.clip(1 - blur * generator.uniform(0.4, 0.9), 0.02, 0.995))
-        labelled = [_with_labels(image, sizes, blur, generator) for image in images]
+        overlays = [_labels(sizes, blur, generator) for _ in images]
         measured = volumes * (1 + blur * generator.normal(0, 0.1, size=len(CLASSES)))
         views[source.key] = SourceView(
             confidence=None if is_empty else round(confidence, 4),
             volumes_ml={str(one.value): round(float(ml), 2) for one, ml in zip(CLASSES, measured, strict=True)},
             outliers=[str(one.value) for one, size in zip(CLASSES, sizes, strict=True) if not 0.7 < size < 1.3],
-            picture=_saved(np.concatenate(labelled, axis=1), folder, f"pictures/{name}_{source.key}.webp"),
-            mosaic=_mosaic(images[0], sizes, blur, folder, f"pictures/{name}_mosaic.webp", generator)
+            labels=_saved(np.concatenate(overlays, axis=1), folder, f"pictures/{name}_{source.key}.webp"),
+            mosaic=_mosaic(images[0], sizes, blur, folder, f"pictures/{name}_mosaic", generator)
             if place == 0
             else None,
         )
@@ -141,8 +145,8 @@ def _case(name: str, quality: float, volumes: Numbers, folder: Path, generator: 
         for number, source in enumerate(SOURCES[1:], start=1)
     }
     disagreement = float(np.clip((1 - quality) * generator.uniform(0.4, 1.2) + 0.04, 0, 1))
-    plain = _saved(np.repeat(np.concatenate(images, axis=1)[..., None], 3, axis=2), folder, f"pictures/{name}.webp")
-    return Case(name, views, sides, None if is_empty else round(disagreement, 4), plain_picture=plain)
+    grey = _saved(np.concatenate(images, axis=1), folder, f"pictures/{name}.webp")
+    return ReportCase(name, views, sides, None if is_empty else round(disagreement, 4), images={WINDOW.key: grey})
 
 
 def _plane(body: tuple[float, float], generator: np.random.Generator) -> Numbers:
@@ -167,32 +171,36 @@ def _ellipse(centre: tuple[float, float], radii: tuple[float, float], softness: 
     return np.asarray(1 / (1 + np.exp(np.clip((distance - 1) / softness, -50, 50))))
 
 
-def _with_labels(image: Numbers, sizes: Numbers, blur: float, generator: np.random.Generator) -> Numbers:
-    """The image in grey with the classes, (SIDE, SIDE, 3); the more blur, the farther they are from the truth."""
-    coloured = np.repeat(image[..., None], 3, axis=2)
+def _labels(sizes: Numbers, blur: float, generator: np.random.Generator) -> Numbers:
+    """The classes on a transparent ground, (SIDE, SIDE, 4); the more blur, the farther they are from the truth."""
+    coloured = np.zeros((SIDE, SIDE, 4))
     for one, size, centre, radius in zip(CLASSES, sizes, CENTRES, RADII, strict=True):
         y, x = centre + blur * generator.normal(0, 0.06, size=2)
         height, width = np.maximum(radius * size * (1 + blur * generator.normal(0, 0.3, size=2)), 1e-3)
         inside = _ellipse((y, x), (height, width), 0.05) > 0.5
         within = np.all([np.roll(inside, by, axis) for by in (-1, 1) for axis in (0, 1)], axis=0)
-        colour = np.array([int(one.colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
-        coloured[inside] = 0.7 * coloured[inside] + 0.3 * colour
-        coloured[inside & ~within] = colour
+        colour = [int(one.colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        coloured[inside] = (*colour, 0.3)
+        coloured[inside & ~within] = (*colour, 1.0)
     return coloured
 
 
 def _mosaic(
     image: Numbers, sizes: Numbers, blur: float, folder: Path, name: str, generator: np.random.Generator
-) -> str:
+) -> Mosaic:
     """Tiles from one end of the heart to the other: it grows and shrinks again."""
     thickness = np.sin(np.linspace(0.3, np.pi - 0.3, TILES * TILES))
-    tiles = [_with_labels(image, sizes * part, blur / 3, generator)[::2, ::2] for part in thickness]
+    tiles = [_labels(sizes * part, blur / 3, generator)[::2, ::2] for part in thickness]
     rows = [np.concatenate(tiles[start : start + TILES], axis=1) for start in range(0, TILES * TILES, TILES)]
-    return _saved(np.concatenate(rows, axis=0), folder, name)
+    return Mosaic(
+        _saved(np.tile(image[::2, ::2], (TILES, TILES)), folder, f"{name}.webp"),
+        _saved(np.concatenate(rows, axis=0), folder, f"{name}_labels.webp"),
+    )
 
 
 def _saved(image: Numbers, folder: Path, name: str) -> str:
-    Image.fromarray((255 * image).astype(np.uint8)).save(folder / name, quality=80, method=1)
+    is_overlay = image.ndim == 3
+    Image.fromarray((255 * image).astype(np.uint8)).save(folder / name, quality=80, method=1, lossless=is_overlay)
     return name
 
 
@@ -232,7 +240,7 @@ def _trainings(generator: np.random.Generator) -> list[Training]:
     ]
 
 
-def _rounds(cases: list[Case]) -> Table:
+def _rounds(cases: list[ReportCase]) -> Table:
     high = [sum(case.sides[number] == "high" for case in cases) for number in ("1", "2")]
     return Table(
         "Rounds",
@@ -247,9 +255,9 @@ def _rounds(cases: list[Case]) -> Table:
 
 
 def _settings() -> list[Table]:
-    columns = ["setting", "value", "default"]
+    columns = ["setting", "value", "planned"]
     return [
-        Table("stitching", columns, [["overlap", "0.5", "0.5"], ["canvas_size", "512", "derived from the plan"]]),
+        Table("stitching", columns, [["overlap", "0.5", "0.5"], ["canvas_size", "512", "512"]]),
         Table(
             "fine_tuning",
             columns,

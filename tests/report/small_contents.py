@@ -8,15 +8,18 @@ import numpy as np
 from PIL import Image
 
 from nnunet_sfr.report.contents import (
-    Case,
+    Alert,
     Contents,
     Curve,
     CurvePanel,
     LabelClass,
-    Source,
+    Mosaic,
+    ReportCase,
+    ReportSource,
     SourceView,
     Table,
     Training,
+    Window,
 )
 
 HOSTILE = "<img src=x onerror=document.title='harmed'></script><!--&amp;"
@@ -40,19 +43,25 @@ def small_contents(folder: Path) -> Contents:
         return SourceView(confidence, {"1": volume}, outliers, draw(f"pictures/model {number}#?.png", folder))
 
     def sam_view(confidence: float, number: int) -> SourceView:
-        mosaic = draw(f"pictures/mosaic_{number}.png", folder, (20, 20))
+        mosaic = Mosaic(
+            draw(f"pictures/mosaic_{number}.png", folder, (20, 20)),
+            draw(f"pictures/mosaic_labels_{number}.png", folder, (20, 20)),
+        )
         return SourceView(confidence, {"1": 40.0}, (), draw(f"pictures/sam_{number}.png", folder), mosaic)
 
+    def images(number: int) -> dict[str, str]:
+        return {key: draw(f"pictures/{key}_{number}.png", folder) for key in ("soft_tissue", "lung")}
+
     cases = [
-        Case(HOSTILE, {SAM: sam_view(0.6, 0), MODEL: view(0.9, 60.0, 0)}, {"1": "high"}, 0.1),
-        Case(
+        ReportCase(HOSTILE, {SAM: sam_view(0.6, 0), MODEL: view(0.9, 60.0, 0)}, {"1": "high"}, 0.1, images=images(0)),
+        ReportCase(
             "case_1",
             {SAM: sam_view(0.8, 1), MODEL: view(0.95, 50.0, 1)},
             {"1": "high"},
             0.2,
-            plain_picture=draw("pictures/plain_1.png", folder),
+            images=images(1),
         ),
-        Case(
+        ReportCase(
             "case_2",
             {SAM: sam_view(0.7, 2), MODEL: view(0.7, 5.0, 2, outliers=("1",))},
             {"1": "low"},
@@ -60,8 +69,8 @@ def small_contents(folder: Path) -> Contents:
             annotation_rank=2,
             annotation_reasons=["not sure", 'says "no", twice'],
         ),
-        Case("case_3", {SAM: sam_view(0.5, 3)}, plain_picture=draw("pictures/plain_3.png", folder)),
-        Case(
+        ReportCase("case_3", {SAM: sam_view(0.5, 3)}, images=images(3)),
+        ReportCase(
             "case_10",
             {MODEL: view(None, 0.0, 10)},
             {"1": "low"},
@@ -77,7 +86,10 @@ def small_contents(folder: Path) -> Contents:
         created="2026-11-21T22:30:00+00:00",
         facts=[("unlabelled cases", "5"), ("how", "a sentence that is too long to stand in a tile of its own")],
         classes=[LabelClass(1, "<b>heart</b>", "#e69f00")],
-        sources=[Source(SAM, "SAM, round 0", "agreement"), Source(MODEL, "model, round 1", "estimated_dice", 0.85)],
+        sources=[
+            ReportSource(SAM, "SAM, round 0", "agreement"),
+            ReportSource(MODEL, "model, round 1", "estimated_dice", 0.85),
+        ],
         cases=cases,
         trainings=[
             Training("MT", "epoch", [CurvePanel("loss", [Curve("a", [0, 1, 2], [1, 0.5, 0]), Curve("b", [0], [2])])])
@@ -86,10 +98,15 @@ def small_contents(folder: Path) -> Contents:
         settings=[
             Table(
                 "rounds",
-                ["setting", "value", "default"],
-                [["share", "0.5", "0.5"], ["tau", "0.85", "0.985"], ["canvas", "512", "derived from the plan"]],
+                ["setting", "value", "planned"],
+                [["share", "0.5", "0.5"], ["tau", "0.85", "0.985"], ["canvas", "512", "unknown"]],
             )
         ],
         versions=Table("Versions", ["what", "made by"], [["this page", "nnunet_sfr 0.1.0"]]),
         missing=["Curves of SAM are missing: sfr_finetune makes them."],
+        windows=[Window("soft_tissue", "soft tissue (-160 to 240 HU)"), Window("lung", "lung (-1350 to 150 HU)")],
+        alerts=[
+            Alert("model, round 1: 1 of 2 classes found in none of the 4 cases: <i>aorta</i>"),
+            Alert("model, round 1: no foreground in 1 of 4 cases", ["case_10"]),
+        ],
     )

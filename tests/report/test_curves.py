@@ -27,8 +27,8 @@ LOG: dict[str, Any] = {
 }
 
 
-def save_log(dataset: SFRDataset, trainer: str, checkpoint: str, log: Any) -> None:
-    folder = dataset.paths.results / f"{trainer}__{dataset.paths.plans_name}__3d_fullres" / "fold_all"
+def save_log(dataset: SFRDataset, trainer: str, checkpoint: str, log: Any, fold: str = "all") -> None:
+    folder = dataset.paths.results / f"{trainer}__{dataset.paths.plans_name}__3d_fullres" / f"fold_{fold}"
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"network_weights": {"weight": torch.zeros(3)}, "logging": log}, folder / checkpoint)
 
@@ -47,16 +47,33 @@ def test_every_term_has_a_panel(project: SFRDataset) -> None:
     assert (sam.name, sam.x_label) == ("SAM, round 0", "iteration")
     assert [(panel.title, panel.curves[0].x, panel.curves[0].y) for panel in sam.panels] == [
         ("loss", [10, 20], [1, 0.5]),
-        ("Dice on validation cases", [10, 20], [0.1, 0.2]),
+        ("Dice on training cases (fold all holds none out)", [10, 20], [0.1, 0.2]),
     ]
     by_name = {training.name: training for training in models}
     assert set(by_name) == {"nnUNetTrainerSFR_MT", "nnUNetTrainerSFR_ACMT (not complete)"}
     panels = {panel.title: panel.curves for panel in by_name["nnUNetTrainerSFR_MT"].panels}
-    assert list(panels) == ["loss", "pseudo Dice", "learning rate", "pseudo label loss"]
+    assert list(panels) == [
+        "loss",
+        "pseudo Dice on training cases (fold all holds none out)",
+        "learning rate",
+        "pseudo label loss",
+    ]
     training, validation = panels["loss"]
     assert (training.name, training.x, training.y) == ("training", [0, 2], [0.5, -0.5])  # NaN is no point
-    assert (validation.name, len(validation.y)) == ("validation", 3)
+    assert len(validation.y) == 3
+    assert validation.name == "on training cases (fold all holds none out), without augmentation"
     assert panels["pseudo label loss"][0].y == [0.7, 0.6, 0.5]
+
+
+def test_a_fold_holds_cases_out(project: SFRDataset) -> None:
+    save_log(project, "nnUNetTrainerSFR_MT", "checkpoint_final.pth", LOG, fold="0")
+    folder = project.paths.sam_stage(0)
+    folder.mkdir(parents=True)
+    (folder / "fine_tuning_log.json").write_text('[{"iteration": 1, "loss": 1, "validation_dice": 0.5}]')
+    (sam, model), _ = read_trainings(project, 0, None)
+    assert [panel.title for panel in sam.panels] == ["loss", "Dice on validation cases"]
+    assert [panel.title for panel in model.panels][:2] == ["loss", "pseudo Dice on validation cases"]
+    assert [curve.name for curve in model.panels[0].curves] == ["training", "validation"]
 
 
 def test_chosen_trainers(project: SFRDataset) -> None:

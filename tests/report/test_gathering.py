@@ -15,9 +15,9 @@ from nnunet_sfr.confidence import MEASURES
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.report import gathering
-from nnunet_sfr.report.case_views import Look, Measured, look_at
-from nnunet_sfr.report.contents import Case, Contents, Training
-from nnunet_sfr.report.gathering import Options, gather, grid_spacing
+from nnunet_sfr.report.case_drawing import CaseTask, Measurements, draw_and_measure
+from nnunet_sfr.report.contents import Alert, Contents, ReportCase, Training
+from nnunet_sfr.report.gathering import ReportOptions, gather, grid_spacing
 from nnunet_sfr.report.making import make_report
 from nnunet_sfr.report.sources import best_measure
 from nnunet_sfr.selection import make_rule, select
@@ -46,23 +46,23 @@ def with_round(bare: SFRDataset) -> SFRDataset:
 
 
 @pytest.fixture
-def looked_at() -> Iterator[list[Look]]:
+def drawn() -> Iterator[list[CaseTask]]:
     """What is drawn or measured while the test runs."""
-    found: list[Look] = []
+    found: list[CaseTask] = []
 
-    def note(look: Look) -> Measured:
-        found.append(look)
-        return look_at(look)
+    def note(task: CaseTask) -> Measurements:
+        found.append(task)
+        return draw_and_measure(task)
 
-    with mock.patch("nnunet_sfr.report.looks.look_at", note):
+    with mock.patch("nnunet_sfr.report.picture_cache.draw_and_measure", note):
         yield found
 
 
 def contents_of(dataset: SFRDataset, **options: Any) -> Contents:
-    return gather(dataset, "all", dataset.paths.report("all"), Options(**options)).contents
+    return gather(dataset, "all", dataset.paths.report("all"), ReportOptions(**options)).contents
 
 
-def by_name(contents: Contents) -> dict[str, Case]:
+def by_name(contents: Contents) -> dict[str, ReportCase]:
     return {case.name: case for case in contents.cases}
 
 
@@ -109,12 +109,12 @@ def test_rounds_side_by_side(with_round: SFRDataset) -> None:
     assert cells["new labels: empty label maps"] == ["0 of 2", "0 of 2"]
 
 
-def test_the_latest_labels_come_last_and_say_where_to_cut(with_round: SFRDataset, looked_at: list[Look]) -> None:
+def test_the_latest_labels_come_last_and_say_where_to_cut(with_round: SFRDataset, drawn: list[CaseTask]) -> None:
     fill_sam(with_round, {FIRST: NOTHING, SECOND: SHIFTED}, round_index=1)
     contents = contents_of(with_round)
     assert [source.key for source in contents.sources] == ["round_0", "round_1_model", "round_1"]
     # SAM found nothing in the first this time: the labels before say where, and to find nothing is to disagree
-    assert [look.centre_of for look in looked_at] == ["round_1_model", "round_1"]
+    assert [task.centre_of for task in drawn] == ["round_1_model", "round_1"]
     first = by_name(contents)[FIRST]
     assert first.disagreement == 1
     assert set(first.views["round_1"].volumes_ml.values()) == {0}
@@ -124,21 +124,23 @@ def test_pictures_and_mosaics_are_there(with_round: SFRDataset) -> None:
     contents = contents_of(with_round)
     folder = with_round.paths.report("all")
     for case in contents.cases:
-        for name in (case.plain_picture, case.views["round_0"].picture, case.views["round_1_model"].picture):
+        assert list(case.images) == ["percentiles"]
+        for name in (*case.images.values(), case.views["round_0"].labels, case.views["round_1_model"].labels):
             assert name is not None
             assert (folder / name).is_file()
         # two cases are the lowest and the highest; the model is no SAM
         assert case.views["round_0"].mosaic is not None
-        assert (folder / case.views["round_0"].mosaic).is_file()
+        assert (folder / case.views["round_0"].mosaic.image).is_file()
+        assert (folder / case.views["round_0"].mosaic.labels).is_file()
         assert case.views["round_1_model"].mosaic is None
 
 
 def test_fewer_pictures(with_round: SFRDataset) -> None:
     fill_sam(with_round, DISPUTED, round_index=1)
     cases = by_name(contents_of(with_round, max_pictures=1))
-    assert cases[FIRST].plain_picture is None
-    assert cases[FIRST].views["round_0"].picture is None
-    assert cases[SECOND].plain_picture is not None  # the less sure one of the model's
+    assert cases[FIRST].images == {}
+    assert cases[FIRST].views["round_0"].labels is None
+    assert cases[SECOND].images  # the model's lower confidence
     fill(
         with_round,
         with_round.paths.pseudo_labels("all", trainer="nnUNetTrainerSFR_ST", round_index=1),
@@ -147,45 +149,45 @@ def test_fewer_pictures(with_round: SFRDataset) -> None:
     )
     contents = contents_of(with_round)
     assert [source.key for source in contents.sources][1] == "nnUNetTrainerSFR_ST_round_1"
-    assert by_name(contents)[FIRST].views["nnUNetTrainerSFR_ST_round_1"].picture is None
+    assert by_name(contents)[FIRST].views["nnUNetTrainerSFR_ST_round_1"].labels is None
     everything = by_name(contents_of(with_round, all_sources=True))
-    assert everything[FIRST].views["nnUNetTrainerSFR_ST_round_1"].picture is not None
+    assert everything[FIRST].views["nnUNetTrainerSFR_ST_round_1"].labels is not None
 
 
-def test_a_second_run_draws_only_what_changed(with_round: SFRDataset, looked_at: list[Look]) -> None:
+def test_a_second_run_draws_only_what_changed(with_round: SFRDataset, drawn: list[CaseTask]) -> None:
     folder = with_round.paths.report("all")
     before = by_name(contents_of(with_round))
-    assert [look.case for look in looked_at] == [FIRST, SECOND]
-    looked_at.clear()
+    assert [task.case for task in drawn] == [FIRST, SECOND]
+    drawn.clear()
     assert by_name(contents_of(with_round)) == before
-    assert looked_at == []
+    assert drawn == []
     # new labels of one case: that case alone, all its pictures as its centre moved; the others' names stay
     record = with_round.paths.model_pseudo_labels("all", 1) / f"{FIRST}.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "flip_agreement": 0.95}))
     (folder / "pictures" / "mine.webp").write_bytes(b"somebody else's")
-    make_report(with_round, "all", folder, Options())
-    assert [look.case for look in looked_at] == [FIRST]
+    make_report(with_round, "all", folder, ReportOptions())
+    assert [task.case for task in drawn] == [FIRST]
     after = by_name(contents_of(with_round))
     assert after[SECOND] == before[SECOND]
-    assert after[FIRST].plain_picture != before[FIRST].plain_picture
+    assert after[FIRST].images != before[FIRST].images
     # the page shows no other pictures, so they are gone
-    assert not (folder / str(before[FIRST].plain_picture)).exists()
-    assert (folder / str(after[FIRST].plain_picture)).is_file()
+    assert not (folder / before[FIRST].images["percentiles"]).exists()
+    assert (folder / after[FIRST].images["percentiles"]).is_file()
     assert (folder / "pictures" / "mine.webp").is_file()
 
 
 def test_a_stopped_run_goes_on(with_round: SFRDataset) -> None:
     folder = with_round.paths.report("all")
 
-    def die(look: Look) -> Measured:
-        if look.case == SECOND:
+    def die(task: CaseTask) -> Measurements:
+        if task.case == SECOND:
             raise KeyboardInterrupt
-        return look_at(look)
+        return draw_and_measure(task)
 
-    with mock.patch("nnunet_sfr.report.looks.look_at", die), pytest.raises(KeyboardInterrupt):
-        make_report(with_round, "all", folder, Options())
+    with mock.patch("nnunet_sfr.report.picture_cache.draw_and_measure", die), pytest.raises(KeyboardInterrupt):
+        make_report(with_round, "all", folder, ReportOptions())
     assert not (folder / "index.html").exists()
-    page, _ = make_report(with_round, "all", folder, Options())
+    page, _ = make_report(with_round, "all", folder, ReportOptions())
     assert page.is_file()
 
 
@@ -259,21 +261,49 @@ def test_a_selection_of_other_labels_does_not_count(with_round: SFRDataset) -> N
     file.write_text(json.dumps(content))
     contents = contents_of(with_round)
     assert all(not case.sides for case in contents.cases)
-    assert any("the model's labels were made anew since; run sfr_select -d 42" in text for text in contents.missing)
+    assert any("the model's labels were made again since; run sfr_select -d 42" in text for text in contents.missing)
 
 
-def test_settings_stand_beside_their_defaults(with_round: SFRDataset) -> None:
-    sam = {"model": "vit_b", "adaptation": "lora", "adaptation_settings": {"rank": 9}}
-    change_settings(with_round, {"pseudo_labels": {"tile_step_size": 0.7}, "sam": sam})
+def test_settings_stand_beside_those_of_planning(with_round: SFRDataset) -> None:
+    patch = list(with_round.settings.stitching.patch_size)
+    edited = [1, *patch[1:]]
+    change_settings(with_round, {"pseudo_labels": {"tile_step_size": 0.7}, "stitching": {"patch_size": edited}})
     changed = open_dataset(NAME, "3d_fullres", PLANS)
     tables = {table.title: {row[0]: tuple(row[1:]) for row in table.rows} for table in contents_of(changed).settings}
     assert set(tables) == {"stitching", "sam", "fine_tuning", "pseudo_labels", "retraining", "rounds"}
     assert tables["pseudo_labels"]["tile_step_size"] == ("0.7", "0.5")
-    assert tables["rounds"]["threshold"] == ("null", "null")
-    assert tables["stitching"]["canvas_size"][1] == "derived from the plan"
-    assert tables["stitching"]["scale"] == ("[1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0]")
-    assert tables["sam"]["adaptation_settings"] == ('{"rank": 9}', '{"rank": 4}')
-    assert tables["sam"]["checkpoint"] == ("null", "null")
+    assert tables["stitching"]["patch_size"] == (json.dumps(edited), json.dumps(patch))
+    assert tables["stitching"]["canvas_size"][0] == tables["stitching"]["canvas_size"][1]
+    assert tables["sam"]["model"] == ('"vit_tiny"', '"lite_medsam"')  # an option of planning
+    assert tables["sam"]["adaptation"] == ('"full"', '"full"')
+    assert tables["fine_tuning"]["iterations"][0] == "4"  # the project's own, for tests
+    assert tables["fine_tuning"]["batch_size"][0] == tables["fine_tuning"]["batch_size"][1]
+
+
+def test_settings_of_another_adaptation_have_its_defaults(with_round: SFRDataset) -> None:
+    sam = {"model": "vit_b", "adaptation": "lora", "adaptation_settings": {"rank": 9}}
+    change_settings(with_round, {"sam": sam})
+    tables = {table.title: table for table in contents_of(open_dataset(NAME, "3d_fullres", PLANS)).settings}
+    assert ["adaptation_settings", '{"rank": 9}', '{"rank": 4}'] in tables["sam"].rows
+
+
+def test_without_the_fingerprint_settings_are_not_compared(with_round: SFRDataset) -> None:
+    (with_round.paths.preprocessed / "dataset_fingerprint.json").unlink()
+    (rounds,) = [table for table in contents_of(with_round).settings if table.title == "rounds"]
+    assert {row[2] for row in rounds.rows} == {"unknown"}
+
+
+def test_what_nothing_was_found_of_stands_at_the_top(with_round: SFRDataset) -> None:
+    assert contents_of(with_round).alerts == []
+    fill_sam(with_round, {FIRST: NOTHING, SECOND: SHIFTED}, round_index=1)
+    assert contents_of(with_round).alerts == [Alert("SAM, round 1: no foreground in 1 of 2 cases", [FIRST])]
+    fill_model(with_round, {FIRST: NOTHING, SECOND: NOTHING})
+    model = "re-trained model (nnUNetTrainerSFR_MT), before round 1"
+    assert [alert.text for alert in contents_of(with_round).alerts] == [
+        "SAM, round 1: no foreground in 1 of 2 cases",
+        f"{model}: 1 of 1 classes found in none of the 2 cases: class_1",
+        f"{model}: no foreground in 2 of 2 cases",
+    ]
 
 
 def test_the_best_measure_that_there_is() -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from nnunet_sfr.report.contents import Case, Contents, SourceView
+from nnunet_sfr.report.contents import Contents, ReportCase, SourceView, Window
 from nnunet_sfr.report.page import write_page
 from tests.report.example_contents import make_contents
 from tests.report.small_contents import HOSTILE, MODEL, SAM, small_contents
@@ -23,7 +25,7 @@ from tests.report.small_contents import HOSTILE, MODEL, SAM, small_contents
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-LEAST_SURE_FIRST = ["case_10", "case_2", HOSTILE, "case_1", "case_3"]
+LOWEST_FIRST = ["case_10", "case_2", HOSTILE, "case_1", "case_3"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 Open = Callable[..., "Page"]
@@ -95,7 +97,6 @@ def counted(page: Page) -> str:
 
 def load_pictures(page: Page) -> int:
     """How many pictures there are, all of them loaded."""
-    page.evaluate("for (const image of document.images) image.loading = 'eager'")
     page.wait_for_function("[...document.images].every((image) => image.complete)")
     widths = page.evaluate("[...document.images].map((image) => image.naturalWidth)")
     assert all(width > 0 for width in widths)
@@ -105,7 +106,7 @@ def load_pictures(page: Page) -> int:
 def test_hostile_name_is_shown_as_it_is(visit: Open, file: Path) -> None:
     page = visit(file)
     assert page.title() == "Dataset007_Tiny – SFR report"  # noqa: RUF001
-    assert shown(page) == LEAST_SURE_FIRST
+    assert shown(page) == LOWEST_FIRST
     assert page.locator("#cards h3").nth(2).evaluate("node => node.childNodes.length") == 1
     assert page.locator("#cases .legend li").all_inner_texts() == ["<b>heart</b>"]
 
@@ -116,6 +117,12 @@ def test_head(visit: Open, file: Path) -> None:
     assert page.locator(".origin dd").all_inner_texts() == ["3d_fullres", "nnUNetPlans", "all", "2026-11-21 22:30"]
     assert page.locator(".tiles dd").all_inner_texts() == ["5"]
     assert page.locator(".facts dd").all_text_contents()[0].startswith("a sentence")
+    assert page.locator(".alerts li").all_inner_texts() == [
+        "model, round 1: 1 of 2 classes found in none of the 4 cases: <i>aorta</i>",
+        "model, round 1: no foreground in 1 of 4 cases\ncase_10",
+    ]
+    page.get_by_role("button", name="case_10", exact=True).first.click()
+    assert page.evaluate("document.activeElement.dataset.case") == "case_10"
     assert page.locator(".missing li").all_inner_texts() == ["Curves of SAM are missing: sfr_finetune makes them."]
 
 
@@ -126,7 +133,7 @@ def test_sorting(visit: Open, file: Path) -> None:
         "volume-1": ["case_10", "case_2", "case_1", HOSTILE, "case_3"],
         "disagreement": ["case_2", "case_1", HOSTILE, "case_3", "case_10"],
         "rank": ["case_10", "case_2", HOSTILE, "case_1", "case_3"],
-        "confidence": LEAST_SURE_FIRST,
+        "confidence": LOWEST_FIRST,
     }
     for key, order in expected.items():
         page.select_option("select[name=sort]", key)
@@ -160,7 +167,7 @@ def test_filters_hide_the_others(visit: Open, file: Path) -> None:
         assert shown(page) == expected
         assert counted(page) == f"{len(expected)} of 5 cases"
         page.get_by_role("button", name="Reset").click()
-        assert shown(page) == LEAST_SURE_FIRST
+        assert shown(page) == LOWEST_FIRST
 
 
 def test_address_keeps_what_was_chosen(visit: Open, file: Path) -> None:
@@ -182,9 +189,10 @@ def test_address_keeps_what_was_chosen(visit: Open, file: Path) -> None:
 
 def test_every_picture_loads(visit: Open, file: Path) -> None:
     page = visit(file)
-    assert page.locator("#cards img[loading=lazy]").count() == 5
-    assert page.locator("#mosaics img").count() == 4
-    assert load_pictures(page) == 9
+    # grey and labels of three cases, labels of a case without images, images of one without labels of this source
+    assert page.locator("#cards img").count() == 2 + 2 + 1 + 1 + 1
+    assert page.locator("#mosaics img").count() == 4 * 2
+    assert load_pictures(page) == 15
 
 
 def test_single_file_needs_nothing_beside_it(visit: Open, small: tuple[Contents, Path], tmp_path: Path) -> None:
@@ -196,21 +204,30 @@ def test_single_file_needs_nothing_beside_it(visit: Open, small: tuple[Contents,
     shutil.move(page_file, alone)
     shutil.rmtree(folder)
     page = visit(alone / "index.html")
-    assert shown(page) == LEAST_SURE_FIRST
-    assert load_pictures(page) == 9
+    assert shown(page) == LOWEST_FIRST
+    assert load_pictures(page) == 15
 
 
 def test_picture_opens_large(visit: Open, file: Path) -> None:
     page = visit(file)
-    viewer, picture, title = page.locator("#viewer"), page.locator("#viewer img"), page.locator("#viewer-title")
+    viewer, title = page.locator("#viewer"), page.locator("#viewer-title")
+
+    def shown_large() -> list[str]:
+        sources: list[str] = page.locator("#viewer img").evaluate_all(
+            "all => all.map((one) => one.getAttribute('src'))"
+        )
+        return sources
+
     page.get_by_role("button", name="Show case_1 large").first.click()
     assert title.inner_text() == "case_1"
-    assert picture.get_attribute("src") == "pictures/model%201%23%3F.png"
+    assert shown_large() == ["pictures/soft_tissue_1.png", "pictures/model%201%23%3F.png"]
     page.keyboard.press("h")
-    assert picture.get_attribute("src") == "pictures/plain_1.png"
+    assert shown_large() == ["pictures/soft_tissue_1.png"]
+    page.keyboard.press("w")
+    assert shown_large() == ["pictures/lung_1.png"]
     page.keyboard.press("h")
     page.keyboard.press("ArrowUp")
-    assert picture.get_attribute("src") == "pictures/sam_1.png"
+    assert shown_large() == ["pictures/lung_1.png", "pictures/sam_1.png"]
     assert load_pictures(page)
     page.keyboard.press("ArrowRight")
     assert title.inner_text() == "case_3"
@@ -221,7 +238,58 @@ def test_picture_opens_large(visit: Open, file: Path) -> None:
     assert title.inner_text() == "case_10"
     page.keyboard.press("Escape")
     assert not viewer.is_visible()
-    assert page.evaluate("document.activeElement.ariaLabel") == "Show case_1 large"
+    assert page.evaluate("document.activeElement.ariaLabel") == "Show case_10 large"
+
+
+def test_labels_lie_exactly_over_their_image(visit: Open, file: Path) -> None:
+    page = visit(file)
+    boxes = page.locator(".layers:has(img + img)").evaluate_all(
+        "all => all.map((one) => [...one.children].map((image) => JSON.stringify(image.getBoundingClientRect())))"
+    )
+    assert len(boxes) == 2 + 4
+    assert all(image == labels for image, labels in boxes)
+    page.get_by_role("button", name="Show case_1 large").first.click()
+    load_pictures(page)
+    image, labels = page.locator("#viewer img").evaluate_all(
+        "all => all.map((image) => JSON.stringify(image.getBoundingClientRect()))"
+    )
+    assert image == labels
+
+
+def test_another_window_shows_other_pictures(visit: Open, file: Path) -> None:
+    page = visit(file)
+    page.select_option("#window", "lung")
+    first = page.locator("[data-case=case_1] img").first
+    assert first.get_attribute("src") == "pictures/lung_1.png"
+    again = visit(file, page.evaluate("location.hash"))
+    assert again.input_value("#window") == "lung"
+    again.get_by_role("button", name="Reset").click()
+    assert again.input_value("#window") == "lung"
+
+
+def test_every_picture_is_in_a_tall_screenshot_and_in_print(visit: Open, tmp_path: Path) -> None:
+    """White pictures on black grounds: none of the grounds stays dark."""
+    name = "pictures/white.png"
+    (tmp_path / "pictures").mkdir()
+    Image.new("L", (300, 100), 255).save(tmp_path / name)
+    cases = [ReportCase(f"c{number:03d}", {MODEL: SourceView(0.5, {})}, images={"lung": name}) for number in range(100)]
+    contents = replace(small_contents(tmp_path), cases=cases, windows=[Window("lung", "lung")])
+    page = visit(write_page(contents, tmp_path), "#size=0")
+    page.wait_for_function("[...document.images].every((image) => image.complete)")
+    page.screenshot(path=tmp_path / "tall.png", full_page=True)
+    with Image.open(tmp_path / "tall.png") as picture:
+        tall = np.asarray(picture.convert("L"))
+    boxes = page.locator(".thumbnail").evaluate_all(
+        "all => all.map((one) => { const box = one.getBoundingClientRect();"
+        " return [box.left + scrollX, box.top + scrollY, box.width, box.height]; })"
+    )
+    assert len(boxes) == 100
+    for left, top, width, height in boxes:
+        assert tall[int(top + height / 2), int(left + width / 2)] == 255, (left, top)
+    printed = page.pdf(print_background=False)
+    # the same picture, once, drawn a hundred times over several pages
+    assert printed.count(b"/Subtype /Image") >= 1
+    assert printed.count(b"/Type /Page\n") > 10
 
 
 def test_histogram_counts_and_filters(visit: Open, file: Path) -> None:
@@ -266,11 +334,11 @@ def test_annotation_list_as_csv(visit: Open, file: Path, tmp_path: Path) -> None
     ]
 
 
-def test_settings_that_differ_are_marked(visit: Open, file: Path) -> None:
+def test_settings_that_were_edited_are_marked(visit: Open, file: Path) -> None:
     page = visit(file)
-    assert page.locator("#settings summary").all_text_contents() == ["rounds1 changed", "Versions"]
+    assert page.locator("#settings summary").all_text_contents() == ["rounds1 edited", "Versions"]
     page.locator("#settings summary").first.click()
-    assert page.locator("#settings tr.changed th").all_inner_texts() == ["tau"]
+    assert page.locator("#settings tr.edited th").all_inner_texts() == ["tau"]
 
 
 def test_sections_without_contents_are_left_out(
@@ -282,7 +350,16 @@ def test_sections_without_contents_are_left_out(
     assert page.locator("main section").evaluate_all("nodes => nodes.map((node) => node.id)") == everything
     assert page.locator("nav a").count() == len(everything)
     bare = replace(
-        small[0], sources=[], cases=[], facts=[], trainings=(), rounds=None, settings=(), versions=None, missing=()
+        small[0],
+        sources=[],
+        cases=[],
+        facts=[],
+        trainings=(),
+        rounds=None,
+        settings=(),
+        versions=None,
+        missing=(),
+        alerts=(),
     )
     page = visit(write_page(bare, tmp_path))
     assert page.locator("main section, nav a, .missing").count() == 0
@@ -290,7 +367,7 @@ def test_sections_without_contents_are_left_out(
 
 
 def test_pages_of_cards(visit: Open, small: tuple[Contents, Path], tmp_path: Path) -> None:
-    cases = [Case(f"c{number}", {MODEL: SourceView(number / 100, {"1": 1.0})}) for number in range(61)]
+    cases = [ReportCase(f"c{number}", {MODEL: SourceView(number / 100, {"1": 1.0})}) for number in range(61)]
     cases[50] = replace(cases[50], annotation_rank=1)
     page = visit(write_page(replace(small[0], cases=cases), tmp_path))
     names = [case.name for case in cases]

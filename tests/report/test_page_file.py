@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.report.contents import Case, Contents
+from nnunet_sfr.report.contents import Contents, ReportCase
 from nnunet_sfr.report.page import write_page
 from tests.report.small_contents import HOSTILE, draw, small_contents
 
@@ -61,7 +61,8 @@ def test_pictures_are_files_or_inside(contents: Contents, tmp_path: Path) -> Non
 def test_boxes_have_the_shape_of_most_pictures(contents: Contents, tmp_path: Path) -> None:
     sizes = [(40, 10), (50, 10), (50, 10)]
     cases = [
-        Case(f"c{index}", {}, plain_picture=draw(f"{index}.png", tmp_path, size)) for index, size in enumerate(sizes)
+        ReportCase(f"c{index}", {}, images={"lung": draw(f"{index}.png", tmp_path, size)})
+        for index, size in enumerate(sizes)
     ]
     page = write_page(replace(contents, cases=cases), tmp_path)
     assert data_of(page, "pictures")["shapes"] == {"planes": 5.0, "mosaic": 1.0}
@@ -87,7 +88,7 @@ def test_missing_picture_leaves_the_older_page(contents: Contents, tmp_path: Pat
 def test_pictures_that_no_page_can_show(contents: Contents, tmp_path: Path, name: str, error: Any) -> None:
     folder = tmp_path / "page"
     folder.mkdir()
-    case = Case("c", {}, plain_picture=draw(name, folder))
+    case = ReportCase("c", {}, images={"lung": draw(name, folder)})
     with error:
         write_page(replace(contents, cases=[case]), folder)
     assert not (folder / "index.html").exists()
@@ -95,7 +96,7 @@ def test_pictures_that_no_page_can_show(contents: Contents, tmp_path: Path, name
 
 def test_values_that_json_has_not_are_refused(contents: Contents, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_page(replace(contents, cases=[Case("c", {}, disagreement=float("nan"))]), tmp_path)
+        write_page(replace(contents, cases=[ReportCase("c", {}, disagreement=float("nan"))]), tmp_path)
     assert not (tmp_path / "index.html").exists()
 
 

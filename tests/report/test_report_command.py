@@ -50,7 +50,9 @@ def test_page_list_and_pictures(run: Run, labelled: SFRDataset, capsys: pytest.C
         rows = list(csv.DictReader(stream))
     assert [row["case"] for row in rows] == [FIRST, SECOND]
     assert rows[0]["images"] == str(labelled.paths.raw_unlabelled / f"{FIRST}_0000.nii.gz")
-    assert len(list((folder / "pictures").glob("*.webp"))) == 2 * 3 + 2
+    assert len(list((folder / "pictures").glob("*.webp"))) == 2 * (
+        3 + 2
+    )  # planes in grey and two labels, mosaic and labels
     assert run(*ARGUMENTS, "--single-file", "--annotate", "1", "-o", folder) == 0
     assert len((folder / "annotate_next.csv").read_text().splitlines()) == 2
     assert len((folder / "index.html").read_text()) > len(page)
@@ -76,6 +78,15 @@ def test_mistakes(run: Run, labelled: SFRDataset, tmp_path: Path, capsys: pytest
     assert run(*ARGUMENTS, "-f", "3") == 1
     assert_one_line(capsys, "there are no pseudo-labels to report on; run sfr_pseudolabel -d 42 -c 3d_fullres")
     assert not labelled.paths.report("all").exists()
+
+
+def test_a_window_is_for_ct(run: Run, labelled: SFRDataset, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*ARGUMENTS, "--window", "-160", "240") == 1
+    assert_one_line(capsys, "the first channel of this data set is not normalised as CT: leave it out")
+    assert not labelled.paths.report("all").exists()
+    with pytest.raises(SystemExit):
+        run(*ARGUMENTS, "--window", "-160", "nan")
+    assert "must be a finite number, got 'nan'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["-np", "--max-pictures", "--annotate"])

@@ -80,7 +80,7 @@ function hoveredBin(source, bin, axis) {
   return {
     lines: [`${from} to ${to}: ${counted(number, "case")}`, "click to see them"],
     pick: () => {
-      const { size, sort, order, ...filters } = DEFAULTS;
+      const { window, size, sort, order, ...filters } = DEFAULTS;
       choose({ ...filters, source: source.key, from, to });
       goTo("cases");
     },

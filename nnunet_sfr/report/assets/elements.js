@@ -47,7 +47,7 @@ const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${numbe
 // An image of a file beside the page (in whose name # and ? may occur), or of what the page holds at its end, behind
 // this script: cards are there before their pictures are.
 function picture(path, attributes) {
-  const image = element("img", attributes);
+  const image = element("img", { decoding: "sync", ...attributes }); // or a print or a screenshot may come first
   const show = () => { image.src = PICTURES.embedded ? embedded(path) : path.split("/").map(encodeURIComponent).join("/"); };
   if (PICTURES.embedded && document.readyState === "loading") document.addEventListener("DOMContentLoaded", show);
   else show();
@@ -57,6 +57,12 @@ function picture(path, attributes) {
 function embedded(path) {
   embedded.known ??= new Map([...document.querySelectorAll("script[data-picture]")].map((one) => [one.dataset.picture, one]));
   return embedded.known.get(path).textContent;
+}
+
+// A grey picture and the labels that lie over it, either of which may be missing; the first has the text.
+function layers(paths, attributes) {
+  const shown = paths.filter(Boolean);
+  return element("span", { class: "layers" }, ...shown.map((path, index) => picture(path, { ...attributes, alt: index ? "" : attributes.alt })));
 }
 
 function swatch(labelClass) {

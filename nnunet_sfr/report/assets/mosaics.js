@@ -31,6 +31,6 @@ function buildMosaics(section) {
 
 function mosaicCard(item, source) {
   const view = viewOf(item, source);
-  return element("figure", { class: "card" }, thumbnail(item, "mosaic", view.mosaic),
+  return element("figure", { class: "card" }, thumbnail(item, "mosaic", [view.mosaic.image, view.mosaic.labels]),
     element("figcaption", {}, element("strong", {}, item.name), element("span", {}, `confidence ${asConfidence(view.confidence)}`)));
 }

@@ -1,11 +1,12 @@
 // The page from top to bottom: head, bar, sections that have something to show.
 
 const TILE_LETTERS = 36; // a longer fact is a sentence, which no tile can hold
+const NAMED = 12; // cases that an alert names
 
 const SECTIONS = [
   {
     id: "cases", title: "Cases", shows: CONTENTS.cases.length > 0, build: buildPool,
-    says: "Every unlabelled case in three planes through its target\u2019s centre, the least sure first: click a picture to see it large, and look whether the coloured outline follows the organ.",
+    says: "Every unlabelled case in three planes through its target\u2019s centre, empty cases and the lowest confidence first: click a picture to see it large, and look whether the coloured outline follows the organ.",
   },
   {
     id: "annotate", title: "Annotate next", shows: CONTENTS.cases.some((item) => item.annotation_rank !== null), build: buildAnnotation,
@@ -13,11 +14,11 @@ const SECTIONS = [
   },
   {
     id: "mosaics", title: "Mosaics", shows: CONTENTS.sources.some(({ key }) => hasMosaics(key)), build: buildMosaics,
-    says: "What SAM looks at: the slices of the patch around the target, stitched side by side into one picture, with the labels drawn in; a label that comes or goes from one slice to the next deserves a look.",
+    says: "What SAM looks at: the slices of the patch around the target, stitched side by side into one picture and turned the same way up as the planes above, with the labels drawn in; a label that comes or goes from one slice to the next deserves a look.",
   },
   {
     id: "confidence", title: "Confidence", shows: CONTENTS.sources.some((source) => confidencesOf(source).length), build: buildConfidence,
-    says: "How many cases each source is how sure of: the further right, the surer; right of the dashed line a case counts as high, left of it as low.",
+    says: "How many cases have which confidence, for each source; right of the dashed line a case counts as high, left of it as low.",
   },
   {
     id: "volumes", title: "Volumes", shows: CONTENTS.sources.some(({ key }) => CONTENTS.cases.some((item) => Object.keys(item.views[key]?.volumes_ml ?? {}).length)), build: buildVolumes,
@@ -37,7 +38,7 @@ const SECTIONS = [
   },
   {
     id: "settings", title: "Settings and versions", short: "Settings", shows: CONTENTS.settings.length > 0 || CONTENTS.versions !== null, build: buildSettings,
-    says: "What the run was told, with the defaults beside it (values that differ from the default are marked), and what made the pseudo-labels and this page.",
+    says: "The settings of the run beside what planning gives for this data set (values that were edited in the file or chosen with an option are marked), and what made the pseudo-labels and this page.",
   },
 ];
 
@@ -55,6 +56,7 @@ function buildHead() {
     element("p", { class: "muted" }, "SFR report"),
     element("h1", {}, CONTENTS.dataset),
     element("dl", { class: "origin" }, ...[["Configuration", CONTENTS.configuration], ["Plans", CONTENTS.plans], ["Fold", CONTENTS.fold], ["Made", made]].map(pair)),
+    alerts(),
     element("dl", { class: "tiles" }, ...short.map(pair)));
   if (long.length) {
     document.getElementById("top").append(element("details", {}, element("summary", {}, "How this was measured"), element("dl", { class: "facts" }, ...long.map(pair))));
@@ -65,6 +67,21 @@ function buildHead() {
   }
 }
 
+// Classes and cases in which nothing was found, before everything else.
+function alerts() {
+  if (!CONTENTS.alerts.length) return "";
+  return element("div", { class: "alerts", role: "region", "aria-labelledby": "alerts-title" },
+    element("h2", { id: "alerts-title" }, "Look at this first"),
+    element("ul", {}, ...CONTENTS.alerts.map(({ text, cases }) => element("li", {}, text, caseLinks(cases)))));
+}
+
+function caseLinks(names) {
+  if (!names.length) return "";
+  const links = names.slice(0, NAMED).map((name) => element("button", { type: "button", class: "link", onclick: () => showCase(name) }, name));
+  const others = names.length - links.length;
+  return element("span", { class: "links" }, ...links, others ? `and ${counted(others, "other")}` : "");
+}
+
 function pair([what, value]) {
   return element("div", {}, element("dt", {}, what), element("dd", {}, value));
 }
@@ -73,11 +90,15 @@ function buildBar(sections) {
   const links = sections.map(({ id, title, short }) => element("a", { href: `#${id}`, onclick: (event) => { event.preventDefault(); goTo(id); } }, short ?? title));
   const bar = document.getElementById("bar");
   bar.append(element("nav", { "aria-label": "Sections" }, ...links));
-  if (CONTENTS.sources.length > 1) {
-    const chooser = element("select", { id: "source", onchange: (event) => choose({ source: event.target.value }) }, ...choices(CONTENTS.sources.map(({ key, name }) => [key, name]), state.source));
-    bar.append(labelled("Labels by", chooser));
-    listeners.push(() => { chooser.value = state.source; });
-  }
+  if (CONTENTS.sources.length > 1) bar.append(chooser("source", "Labels by", CONTENTS.sources));
+  if (CONTENTS.windows.length > 1) bar.append(chooser("window", "Window", CONTENTS.windows));
+}
+
+// A list of which one is chosen for the whole page.
+function chooser(what, title, entries) {
+  const control = element("select", { id: what, onchange: (event) => choose({ [what]: event.target.value, page: state.page }) }, ...choices(entries.map(({ key, name }) => [key, name]), state[what]));
+  listeners.push(() => { control.value = state[what]; });
+  return labelled(title, control);
 }
 
 // Links within the page leave the address alone, which holds what was chosen.

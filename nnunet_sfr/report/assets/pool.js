@@ -62,7 +62,7 @@ function chooseOrder(event) {
 
 function forget(event) {
   event.preventDefault();
-  const { source, size, ...others } = DEFAULTS;
+  const { source, window, size, ...others } = DEFAULTS;
   choose(others);
 }
 
@@ -73,14 +73,21 @@ function showPool() {
     else if (control.name && control.value !== state[control.name]) control.value = state[control.name];
   }
   const found = chosenCases();
-  count.textContent = `${found.length.toLocaleString("en")} of ${counted(CONTENTS.cases.length, "case")}`;
   const shown = onPage(found, state.page, state.size);
+  count.textContent = `${found.length.toLocaleString("en")} of ${counted(CONTENTS.cases.length, "case")}${partOf(found, shown)}`;
   grid.classList.toggle("many", shown.length > MANY);
   grid.replaceChildren(...shown.map(card));
   const sizes = element("select", { onchange: (event) => choose({ size: Number(event.target.value) }) },
     ...choices([...PAGE_SIZES.map((size) => [size, String(size)]), [ALL, "all"]], state.size));
   pages.replaceChildren(...turner(found.length, state.page, state.size, (page) => turn(page)), labelled("Cases on a page", sizes));
   pages.hidden = found.length <= PAGE_SIZES[0];
+}
+
+// Which of the cases are on this page, where not all are.
+function partOf(found, shown) {
+  if (shown.length === found.length) return "";
+  const first = found.indexOf(shown[0]) + 1;
+  return `, ${first} to ${first + shown.length - 1} on this page`;
 }
 
 function turn(page) {
@@ -112,7 +119,7 @@ function turner(items, page, size, onTurn) {
 function card(item) {
   const view = viewOf(item);
   return element("article", { class: "card", tabindex: "-1", "data-case": item.name },
-    thumbnail(item, "picture", view?.picture ?? item.plain_picture),
+    thumbnail(item, "labels", [imageOf(item), view?.labels]),
     element("h3", {}, item.name),
     view === null ? element("p", { class: "muted" }, "not labelled by this source") : confidenceBar(view.confidence),
     view === null ? null : volumeList(view),
@@ -120,11 +127,20 @@ function card(item) {
     item.annotation_reasons.length ? element("p", { class: "reasons" }, item.annotation_reasons.join("; ")) : null);
 }
 
-// A picture in a box whose size is known before it loads; opens large.
-function thumbnail(item, kind, path) {
-  if (path === null) return element("div", { class: `thumbnail ${kind} none` }, "no picture");
-  return element("button", { type: "button", class: `thumbnail ${kind}`, "aria-label": `Show ${item.name} large`, onclick: () => openViewer(kind, item.name) },
-    picture(path, { loading: "lazy", decoding: "async", alt: pictureText(item, kind) }));
+// The grey planes of a case in the chosen window.
+function imageOf(item) {
+  return item.images[state.window] ?? null;
+}
+
+// Pictures on top of each other in a box whose size is known before they load; opens large.
+function thumbnail(item, kind, paths) {
+  if (!paths.some(Boolean)) return element("div", { class: `thumbnail ${kind} none` }, "no picture");
+  return element("button", { type: "button", class: `thumbnail ${kind}`, "aria-label": largeLabel(item.name), onclick: () => openViewer(kind, item.name) },
+    layers(paths, { alt: pictureText(item, kind) }));
+}
+
+function largeLabel(name) {
+  return `Show ${name} large`;
 }
 
 function pictureText(item, kind) {
@@ -178,7 +194,7 @@ function flags(item, view) {
 // Go to a case's card, without the filters that hide it.
 function showCase(name) {
   if (!chosenCases().some((item) => item.name === name)) {
-    const { source, size, sort, order, ...filters } = DEFAULTS;
+    const { source, window, size, sort, order, ...filters } = DEFAULTS;
     Object.assign(state, filters);
   }
   const index = chosenCases().findIndex((item) => item.name === name);

@@ -4,6 +4,7 @@ const PAGE_SIZES = [24, 60, 240];
 const ALL = 0;
 const DEFAULTS = {
   source: CONTENTS.sources.at(-1)?.key ?? "",
+  window: CONTENTS.windows[0]?.key ?? "",
   sort: "confidence",
   order: "ascending",
   text: "",
@@ -45,6 +46,7 @@ function readAddress() {
 function parsed(name, text) {
   switch (name) {
     case "source": return SOURCES.has(text) ? text : undefined;
+    case "window": return CONTENTS.windows.some(({ key }) => key === text) ? text : undefined;
     case "sort": return orders().some(([key]) => key === text) ? text : undefined;
     case "order": return ["ascending", "descending"].includes(text) ? text : undefined;
     case "side": return sides().some(([key]) => key === text) ? text : undefined;
@@ -108,7 +110,7 @@ function isWithin(value, from, to) {
   return value !== null && (from === "" || value >= Number(from)) && (to === "" || value <= Number(to));
 }
 
-// Cases without a value come last in either direction, but one in which nothing was found is the least sure of all.
+// Cases without a value come last in either direction, but one in which nothing was found has the lowest confidence.
 function before(first, second) {
   if (state.sort === "name") return direction() * naturally(first.name, second.name);
   const [a, b] = [sortValue(first), sortValue(second)];
@@ -126,6 +128,6 @@ function sortValue(item) {
   if (state.sort === "disagreement") return item.disagreement;
   if (state.sort === "rank") return item.annotation_rank;
   if (view === null) return null;
-  if (state.sort === "confidence") return view.confidence ?? -Infinity;
+  if (state.sort === "confidence") return isEmpty(view) ? -Infinity : view.confidence ?? -1;
   return view.volumes_ml[state.sort.slice("volume-".length)] ?? null;
 }

@@ -1,6 +1,6 @@
 // Tables, the cases to annotate next, and their CSV file.
 
-const DERIVED = "derived from the plan";
+const UNKNOWN = "unknown"; // what planning gives, where the page could not compute it
 
 function tableOf(table, rowClass = () => null) {
   const head = element("tr", {}, ...table.columns.map((name) => element("th", { scope: "col" }, name)));
@@ -13,15 +13,20 @@ function buildRounds(section) {
   section.append(tableOf(CONTENTS.rounds));
 }
 
-// Rows are name, value, default; a default that hangs on the plan is no value that another could differ from.
-function isChanged([, value, usual]) {
-  return usual !== DERIVED && value !== usual;
+// Rows are name, value, and what planning gives.
+function isEdited([, value, planned]) {
+  return planned !== UNKNOWN && value !== planned;
+}
+
+function editsOf(table) {
+  if (table.rows.every(([, , planned]) => planned === UNKNOWN)) return "not compared: what planning gives is unknown";
+  const edited = table.rows.filter(isEdited).length;
+  return edited ? `${edited} edited` : "as planned";
 }
 
 function buildSettings(section) {
   for (const table of CONTENTS.settings) {
-    const changed = table.rows.filter(isChanged).length;
-    section.append(folded(table, changed ? `${changed} changed` : "all as by default", (row) => (isChanged(row) ? "changed" : null)));
+    section.append(folded(table, editsOf(table), (row) => (isEdited(row) ? "edited" : null)));
   }
   if (CONTENTS.versions) section.append(folded(CONTENTS.versions, "", () => null));
 }

@@ -1,31 +1,43 @@
-// One picture large: arrow keys go to the next case and to the next source, H hides the labels, Escape closes.
+// One picture large: arrow keys go to the next case and to the next source, H hides the labels, W takes the next
+// window, Escape closes.
 
 const viewer = document.getElementById("viewer");
 let looking = null;
 
 function openViewer(kind, name) {
   const source = kind === "mosaic" ? mosaicSource() : state.source;
-  const cases = chosenCases().filter((item) => picturePath(item, kind, source));
+  const cases = chosenCases().filter((item) => picturesOf(item, kind, source).some(Boolean));
   looking = { kind, cases, index: cases.findIndex((item) => item.name === name), source, labels: true };
   showLarge();
   viewer.showModal();
   viewer.focus();
 }
 
-function picturePath(item, kind, source) {
+// The grey picture and its labels.
+function picturesOf(item, kind, source) {
   const view = viewOf(item, source);
-  return kind === "mosaic" ? view?.mosaic : view?.picture ?? item.plain_picture;
+  return kind === "mosaic" ? [view?.mosaic?.image, view?.mosaic?.labels] : [imageOf(item), view?.labels];
 }
 
 function buildViewer() {
   viewer.addEventListener("keydown", (event) => {
-    const actions = { ArrowRight: () => step(1), ArrowLeft: () => step(-1), ArrowDown: () => stepSource(1), ArrowUp: () => stepSource(-1), h: toggleLabels, H: toggleLabels };
+    const actions = { ArrowRight: () => step(1), ArrowLeft: () => step(-1), ArrowDown: () => stepSource(1), ArrowUp: () => stepSource(-1), h: toggleLabels, H: toggleLabels, w: stepWindow, W: stepWindow };
     if (!(event.key in actions) || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     actions[event.key]();
   });
   viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
-  viewer.addEventListener("close", () => { looking = null; });
+  viewer.addEventListener("close", () => {
+    const { kind, cases, index } = looking;
+    looking = null;
+    focusPicture(kind, cases[index].name);
+  });
+}
+
+// Back to the picture of the case that was shown last; another window has drawn the cards again.
+function focusPicture(kind, name) {
+  const [box, label] = [kind === "mosaic" ? ".mosaics" : "#cards", largeLabel(name)];
+  [...document.querySelectorAll(`${box} .thumbnail`)].find((one) => one.getAttribute("aria-label") === label)?.focus();
 }
 
 function step(by) {
@@ -51,23 +63,35 @@ function toggleLabels() {
   showLarge();
 }
 
+// Mosaics are drawn in one window.
+function stepWindow() {
+  const { windows } = CONTENTS;
+  if (looking.kind === "mosaic" || windows.length < 2) return;
+  const now = windows.findIndex(({ key }) => key === state.window);
+  choose({ window: windows[(now + 1) % windows.length].key, page: state.page });
+  showLarge();
+}
+
 function showLarge() {
   const { kind, cases, index, source, labels } = looking;
   const item = cases[index];
   const view = viewOf(item, source);
-  const canHide = kind === "picture" && item.plain_picture !== null && Boolean(view?.picture);
-  const path = canHide && !labels ? item.plain_picture : picturePath(item, kind, source) ?? item.plain_picture;
+  const [image, overlay] = picturesOf(item, kind, source);
+  const canHide = Boolean(image && overlay);
+  const shown = [image, canHide && !labels ? null : overlay];
+  const window = CONTENTS.windows.find(({ key }) => key === state.window);
   const focused = viewer.contains(document.activeElement) ? document.activeElement.dataset.key : null;
   viewer.replaceChildren(
     element("div", { class: "viewer-head" },
       element("h2", { id: "viewer-title" }, item.name),
       element("span", { class: "muted" }, `${index + 1} of ${cases.length}`),
       element("button", { type: "button", "data-key": "close", onclick: () => viewer.close() }, "Close")),
-    element("div", { class: "viewer-picture" }, path ? picture(path, { alt: pictureText(item, kind) }) : "no picture"),
+    element("div", { class: "viewer-picture" }, shown.some(Boolean) ? layers(shown, { alt: pictureText(item, kind) }) : "no picture"),
     element("p", { class: "viewer-text" }, viewerText(item, view, source)),
     element("div", { class: "viewer-buttons" },
       viewerButton("previous", "\u2190 Previous", () => step(-1)),
       viewerButton("next", "Next \u2192", () => step(1)),
+      kind !== "mosaic" && CONTENTS.windows.length > 1 ? viewerButton("window", `Window: ${window.name} (W)`, stepWindow) : null,
       canHide ? viewerButton("labels", labels ? "Hide labels (H)" : "Show labels (H)", toggleLabels) : null,
       ...sourcesOf(item, kind).map(({ key, name }) => viewerButton(key, name, () => { looking.source = key; showLarge(); }, key === source))));
   const again = [...viewer.querySelectorAll("[data-key]")].find((node) => node.dataset.key === focused);

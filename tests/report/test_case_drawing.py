@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunet_sfr.report.case_views import THUMBNAIL, disagreement, thumbnail
+from nnunet_sfr.report.case_drawing import THUMBNAIL, disagreement, thumbnail
 
 
 def test_disagreement_is_one_minus_the_mean_dice() -> None:
