@@ -221,7 +221,7 @@ def test_what_is_missing_is_named_with_its_command(bare: SFRDataset) -> None:
     assert all(case.disagreement is None for case in contents.cases)
     wanted = (
         "run sfr_finetune -d 42",
-        "run nnUNetv2_train 42 3d_fullres all -p nnUNetPlansCPU",
+        "run nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p nnUNetPlansCPU",
         "--round 1 -tr <trainer>",
     )
     for command in wanted:
