@@ -9,9 +9,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_sfr.conversion import volume_folder
-from nnunet_sfr.conversion.raw_dataset import Content, Split, write_images_and_labels
+from nnunet_sfr.conversion.raw_dataset import write_images_and_labels
+from nnunet_sfr.conversion.source import Content, Split
 from nnunet_sfr.conversion.volume_folder import Volumes
 from nnunet_sfr.errors import UserError
+
+UNKNOWN = Content(channels=("MRI",), labels={"background": 0})
+"""Until the labels have been read."""
 
 
 def open_volumes(
@@ -28,7 +32,7 @@ def open_volumes(
     Raises:
         UserError: naming the file or the case, and the remedy.
     """
-    volumes = volume_folder.open_volumes(folder, labelled=labelled)
+    volumes = volume_folder.open_volumes(folder, UNKNOWN, labelled=labelled)
     split = volumes.split
     limited = Split(split.labelled, split.unlabelled[:limit_unlabelled], split.test[:limit_test])
     return replace(volumes, split=limited)
@@ -45,7 +49,8 @@ def build_raw_data(volumes: Volumes, dataset: Path) -> None:
         UserError: the labels are not numbered 0, 1, 2 ... as nnU-Net needs them.
     """
     names = {f"label_{value}": value for value in _label_values(volumes) if value > 0}
-    write_images_and_labels(volumes, Content(channel="MRI", labels={"background": 0, **names}), dataset, bar=False)
+    content = Content(channels=("MRI",), labels={"background": 0, **names})
+    write_images_and_labels(replace(volumes, content=content), dataset, bar=False)
 
 
 def _label_values(volumes: Volumes) -> list[int]:

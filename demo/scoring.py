@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_sfr.conversion.raw_dataset import ENDING
+from nnunet_sfr.conversion.source import ENDING
 from nnunet_sfr.conversion.volume_folder import Volumes
 from nnunet_sfr.errors import UserError
 

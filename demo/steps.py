@@ -17,7 +17,7 @@ from demo.figure import Picture, draw, read_picture
 from demo.raw_data import build_raw_data
 from demo.scoring import Score, as_text, score_folder, table_rows, write_table
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.conversion.raw_dataset import ENDING
+from nnunet_sfr.conversion.source import ENDING
 from nnunet_sfr.conversion.volume_folder import Volumes
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json

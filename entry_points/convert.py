@@ -3,72 +3,141 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from nnunet_sfr.conversion import PUBLIC_DATASETS
+from nnunet_sfr.conversion import PUBLIC_DATASETS, PublicDataset
 
 from .command_line import NOTHING_WRITTEN, positive_number, run
+
+_WIDTH = 110
+_OPTIONS = ("channels", "regions", "fold", "list", "test")
+"""Those that only some data sets have."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and convert; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    known = PUBLIC_DATASETS[arguments.name]
+    options = _options(parser, arguments, known)
 
     def command() -> None:
-        from nnunet_sfr.conversion.raw_dataset import dataset_folder
+        from nnunet_sfr.conversion.raw_dataset import convert_source, dataset_folder
+        from nnunet_sfr.conversion.source import Request
 
-        folder = dataset_folder(arguments.dataset, arguments.name)
-        split = PUBLIC_DATASETS[arguments.name].load()(
-            arguments.source,
-            folder,
-            labelled=arguments.labelled,
+        request = Request(
+            source=arguments.source,
+            labelled=arguments.labelled or known.labelled,
+            seed=arguments.seed,
             allow_missing=arguments.allow_missing,
-            overwrite=arguments.overwrite,
+            options=options,
         )
-        print(
-            f"{folder}: {len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.test)} to test"
-        )
-        print(f"go on with: sfr_plan_and_preprocess -d {arguments.dataset}")
+        source = known.open(request)
+        folder = dataset_folder(arguments.dataset, str(source.record["dataset"]))
+        convert_source(source, folder, overwrite=arguments.overwrite, processes=arguments.processes)
+        counts = {name: len(cases) for name, cases in source.split.by_group().items()}
+        print(f"{folder}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+        print(f"continue with: sfr_plan_and_preprocess -d {int(folder.name[len('Dataset') :][:3])}")
 
     return run(command, interrupted=NOTHING_WRITTEN)
 
 
+def _options(parser: argparse.ArgumentParser, arguments: argparse.Namespace, known: PublicDataset) -> dict[str, Any]:
+    """What was given of the options that only some data sets have."""
+    given = {name: value for name in _OPTIONS if (value := getattr(arguments, name)) is not None}
+    for name in given:
+        if name not in known.options:
+            parser.error(f"--{name} is no option of {arguments.name}")
+    return given
+
+
 def _parser() -> argparse.ArgumentParser:
-    known = "\n".join(f"  {name}: {dataset.description}" for name, dataset in PUBLIC_DATASETS.items())
     parser = argparse.ArgumentParser(
         prog="sfr_convert",
-        description="Make nnUNet_raw/DatasetNNN_NAME from a public data set, whole or not at all: labelled cases "
-        "(imagesTr, labelsTr), unlabelled ones (imagesUl), and test cases with their truth (imagesTs, labelsTs). The "
-        "truth of the unlabelled cases lies in labelsUl_truth, to measure pseudo-labels by; no training reads it. "
-        "Voxels stay as they are; sfr_plan_and_preprocess -overwrite_target_spacing chooses another grid.",
-        epilog=f"Data sets that are known:\n{known}",
+        description="\n".join(
+            textwrap.wrap(
+                "Make nnUNet_raw/DatasetNNN_NAME from a public data set, or one of your own (nnunet), whole or not "
+                "at all: labelled cases (imagesTr, labelsTr), unlabelled ones (imagesUl), and test cases with their "
+                "truth (imagesTs, labelsTs). The truth of the unlabelled cases lies in labelsUl_truth, to measure "
+                "pseudo-labels by; no training reads it. Every file is read and checked first; a call that was stopped "
+                "does not read again what it had checked. Voxels stay as they are; sfr_plan_and_preprocess "
+                "-overwrite_target_spacing chooses another grid.",
+                _WIDTH,
+            )
+        ),
+        epilog="Data sets that are known:\n\n" + "\n\n".join(map(_described, PUBLIC_DATASETS)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=tuple(PUBLIC_DATASETS), metavar="NAME", help="data set, see below")
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder that holds it")
-    parser.add_argument(
-        "-d", dest="dataset", type=_dataset_number, required=True, metavar="ID", help="number that it shall have"
+    add = parser.add_argument
+    add("name", choices=tuple(PUBLIC_DATASETS), metavar="NAME", help="data set, see below")
+    add("source", type=Path, metavar="SOURCE", help="folder that holds it; of nnunet: name, number or folder")
+    add(
+        "-d",
+        dest="dataset",
+        type=_dataset_number,
+        metavar="ID",
+        help="number that it shall have (default: that of the data set of this name, or the first free one from 500)",
     )
-    parser.add_argument(
+    add(
         "--labelled",
         type=positive_number,
-        default=16,
         metavar="N",
-        help="number of labelled cases; of a folder with splits.json, one that it lists (default: %(default)s)",
+        help="number of labelled cases; of LA with splits.json, one that it lists (default: the paper's, see below)",
     )
-    parser.add_argument(
+    add(
+        "--seed",
+        type=_whole_number,
+        metavar="N",
+        help="draw the labelled cases with this seed (default: the first of the list)",
+    )
+    add(
         "--allow-missing",
         action="store_true",
-        help="convert the cases of the standard lists that are there, if the labelled ones are among them",
+        help="convert the cases of the lists that are there, if the labelled ones are among them",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the data set of this number, if this command made it"
+    add("--overwrite", action="store_true", help="replace the data set of this number, if this command made it")
+    add("-np", dest="processes", type=positive_number, default=1, metavar="N", help="cases to check at a time (1)")
+    some = parser.add_argument_group("options of some data sets")
+    add = some.add_argument
+    add("--channels", nargs="+", choices=("flair", "t1", "t1ce", "t2"), help="BraTS: sequences (flair)")
+    add(
+        "--regions",
+        action="store_true",
+        default=None,
+        help="BraTS: whole tumour, core and enhancing tumour as regions",
     )
+    add("--fold", type=int, choices=range(4), help="MACT: of MagicNet (0)")
+    add("--list", choices=("paper", "magicnet"), help="MACT: 70 and 20 cases, or 66 and 22 (paper)")
+    add("--test", type=positive_number, metavar="N", help="nnunet: labelled cases to hold out for testing")
     return parser
+
+
+def _described(name: str) -> str:
+    known = PUBLIC_DATASETS[name]
+    lines = {
+        "SOURCE": known.layout,
+        "cases": f"{known.cases} (--labelled {known.labelled})",
+        "from": known.obtained,
+        "disk": known.disk,
+    }
+    text = textwrap.wrap(f"{name}: {known.title}", _WIDTH, subsequent_indent=" " * 10)
+    for label, value in lines.items():
+        text += textwrap.wrap(f"{label + ':':<8}{value}", _WIDTH, initial_indent="  ", subsequent_indent=" " * 10)
+    return "\n".join(text)
 
 
 def _dataset_number(text: str) -> int:
     """1 to 999, as nnU-Net numbers data sets."""
     if not text.isdecimal() or not 1 <= int(text) <= 999:
         raise argparse.ArgumentTypeError(f"must be a number from 1 to 999, got {text!r}")
+    return int(text)
+
+
+def _whole_number(text: str) -> int:
+    """0, 1, 2, ..."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be 0, 1, 2, ..., got {text!r}")
     return int(text)

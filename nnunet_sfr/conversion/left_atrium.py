@@ -1,8 +1,8 @@
 """The left atrium (LA) of the Atrial Segmentation Challenge 2018, the benchmark of semi-supervised segmentation.
 
 It is passed around as ``CASE/mri_norm2.h5`` for 100 cases: ``image`` (float32, normalised) and ``label`` (uint8, 0 or
-1), cropped around the heart, axes (x, y, z), voxels of 0.625 mm. ``left_atrium.json`` holds the standard lists, 80
-cases to train on and 20 to test on; with N labelled cases, these are the first N of the training list:
+1), cropped around the heart, axes (x, y, z), voxels of 0.625 mm. ``lists/LA.json`` holds the standard lists, 80 cases
+to train on and 20 to test on; with N labelled cases, these are the first N of the training list:
 https://github.com/yulequan/UA-MT/tree/88ed29ad794f877122e542a7fa9505a76fa83515/data
 
 Voxels stay as they are. To work on a coarser grid let nnU-Net resample (``sfr_plan_and_preprocess
@@ -11,9 +11,9 @@ Voxels stay as they are. To work on a coarser grid let nnU-Net resample (``sfr_p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,106 +22,101 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_sfr.conversion.raw_dataset import Content, Source, Split, convert_source
+from nnunet_sfr.conversion.lists import read_lists, split_by_lists
+from nnunet_sfr.conversion.nifti import problem_of, require_values
+from nnunet_sfr.conversion.source import ENDING, CaseCheck, Content, Request, Source, Split
 from nnunet_sfr.conversion.volume_folder import LAYOUT, SPLITS, Volumes, open_volumes
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
 
 Array = NDArray[np.number[Any]]
 
-CONTENT = Content(channel="MRI", labels={"background": 0, "left_atrium": 1})
+CONTENT = Content(channels=("MRI",), labels={"background": 0, "left_atrium": 1})
+KNOWN = {0: "background", 1: "left_atrium"}
 SPACING = 0.625
 """Of the ``.h5`` files, which do not say it: mm, on every axis."""
 
-LISTS = Path(__file__).with_suffix(".json")
-_NAMES_IN_MESSAGES = 10
 
+def open_source(request: Request) -> Source:
+    """Open the ``.h5`` files, or a folder as :mod:`nnunet_sfr.conversion.volume_folder` describes.
 
-def convert(
-    source: Path,
-    dataset: Path,
-    *,
-    labelled: int,
-    allow_missing: bool = False,
-    overwrite: bool = False,
-    bar: bool = True,
-) -> Split:
-    """Build the raw data set, or nothing.
-
-    Args:
-        source: the folder with the ``.h5`` files, or one as :mod:`nnunet_sfr.conversion.volume_folder` describes.
-        dataset: the folder to make, ``nnUNet_raw/DatasetNNN_LA``.
-        labelled: number of labelled cases, N.
-        allow_missing: convert the ``.h5`` files that are there, if the labelled cases are among them.
-        overwrite: replace ``dataset``, if a conversion wrote it.
-        bar: show a progress bar.
-
-    Returns:
-        Who is what.
+    ``dataset.json`` says nothing of the origin: it is, byte for byte, that of version 0.1.
 
     Raises:
-        UserError: ``source`` is neither layout, a file in it is missing or damaged, the number cannot be chosen, or
-            ``dataset`` exists.
+        UserError: ``source`` is neither layout, a file in it is missing or damaged, or the number cannot be chosen.
     """
-    volumes: Source
-    missing: list[str] = []
+    source = request.source
+    record: dict[str, Any] = {"dataset": "LA", "source": str(source.resolve())}
     if (source / SPLITS).is_file() or (source / "images").is_dir():
-        volumes, layout = _open_volumes(source, labelled), "images, labels and splits"
-    else:
-        volumes, missing = _open_originals(source, labelled, allow_missing=allow_missing)
-        layout = "h5"
-    record = {"dataset": "LA", "source": str(source.resolve()), "layout": layout, "missing": missing}
-    convert_source(volumes, CONTENT, dataset, record=record, overwrite=overwrite, bar=bar)
-    return volumes.split
+        volumes = _open_volumes(request)
+        return replace(volumes, record={**record, "layout": "images, labels and splits", "missing": []})
+    originals, missing = _open_originals(request)
+    return replace(originals, record={**record, "layout": "h5", "missing": list(missing)})
 
 
 @dataclass(frozen=True)
 class Originals:
-    """Checked ``.h5`` files: a :class:`nnunet_sfr.conversion.raw_dataset.Source`."""
+    """The ``.h5`` files: a :class:`nnunet_sfr.conversion.source.Source`."""
 
     files: Mapping[str, Path]
     split: Split
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dataset_json(self) -> dict[str, Any]:
+        return CONTENT.as_json()
+
+    @property
+    def origin(self) -> None:
+        """Nothing, as in version 0.1."""
 
     def has_label(self, case: str) -> bool:
         return case in self.files  # beside its image
 
-    def write_image(self, case: str, file: Path) -> None:
-        _write_nifti(_read(self.files[case], "image").astype(np.float32), file)
+    def check(self, case: str) -> CaseCheck:
+        return OriginalCheck(case, self.files[case])
 
-    def write_label(self, case: str, file: Path) -> None:
-        _write_nifti(_read(self.files[case], "label"), file)
+    def write_images(self, case: str, folder: Path) -> None:
+        _write_nifti(_read(self.files[case], "image").astype(np.float32), folder / f"{case}_0000{ENDING}")
+
+    def write_label(self, case: str, folder: Path) -> None:
+        _write_nifti(_read(self.files[case], "label"), folder / f"{case}{ENDING}")
 
 
-def _open_originals(source: Path, labelled: int, *, allow_missing: bool) -> tuple[Originals, list[str]]:
+@dataclass(frozen=True)
+class OriginalCheck:
+    """One ``.h5`` file: a :class:`nnunet_sfr.conversion.source.CaseCheck`."""
+
+    case: str
+    file: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.file,)
+
+    def problem(self) -> str | None:
+        return problem_of(self._checks())
+
+    def _checks(self) -> Iterable[Callable[[], object]]:
+        yield lambda: _check_arrays(self.file)
+        yield lambda: _require_finite(self.file, _read(self.file, "image"))
+        yield lambda: require_values(self.file, _read(self.file, "label"), self.case, KNOWN)
+
+
+def _open_originals(request: Request) -> tuple[Originals, tuple[str, ...]]:
     """The files that are there and the cases that are not."""
-    lists = read_json(LISTS, "install the package again")
-    training, test = lists["train"], lists["test"]
-    if not 1 <= labelled < len(training):
-        raise UserError(f"--labelled must be from 1 to {len(training) - 1} with the standard lists, got {labelled}")
-    files = {case: file for case in (*training, *test) if (file := _find(source, case)) is not None}
+    lists = read_lists("LA")
+    files = {case: file for case in lists.all if (file := _find(request.source, case)) is not None}
     if not files:
         raise UserError(
-            f"{source}: has neither {LAYOUT}, nor a CASE/mri_norm2.h5 or CASE.h5 for any of the {len(training + test)} "
-            f"cases of the standard lists (such as {training[0]}); check SOURCE"
+            f"{request.source}: has neither {LAYOUT}, nor a CASE/mri_norm2.h5 or CASE.h5 for any of the "
+            f"{len(lists.all)} cases of the standard lists (such as {lists.training[0]}); check SOURCE"
         )
-    missing = [case for case in (*training, *test) if case not in files]
-    if missing and not allow_missing:
-        raise UserError(
-            f"{source}: {len(missing)} of {len(training + test)} cases are missing: {_some(missing)}; "
-            "get them, or add --allow-missing to convert the others"
-        )
-    _require_labelled(source, training[:labelled], files)
-    for file in files.values():
-        _check(file)
-    unlabelled = tuple(case for case in training[labelled:] if case in files)
-    if not unlabelled:
-        raise UserError(f"{source}: leaves no unlabelled case with --labelled {labelled}; choose fewer")
-    split = Split(tuple(training[:labelled]), unlabelled, tuple(case for case in test if case in files))
+    split, missing = split_by_lists(lists, files, request)
     return Originals(files, split), missing
 
 
-def _open_volumes(source: Path, labelled: int) -> Volumes:
-    volumes = open_volumes(source, labelled=labelled)
+def _open_volumes(request: Request) -> Volumes:
+    volumes = open_volumes(request.source, CONTENT, labelled=request.labelled, seed=request.seed)
     for case in volumes.split.test:
         if not volumes.has_label(case):
             raise UserError(f"{volumes.label(case)}: not found; without it the test case {case} cannot be scored")
@@ -129,25 +124,13 @@ def _open_volumes(source: Path, labelled: int) -> Volumes:
 
 
 def _find(source: Path, case: str) -> Path | None:
-    return next((file for file in (source / case / "mri_norm2.h5", source / f"{case}.h5") if file.is_file()), None)
+    files = [file for file in (source / case / "mri_norm2.h5", source / f"{case}.h5") if file.is_file()]
+    if len(files) > 1:
+        raise UserError(f"{files[1]}: {case} lies there twice, see {files[0]}; remove one of the two")
+    return files[0] if files else None
 
 
-def _require_labelled(source: Path, labelled: Sequence[str], files: Mapping[str, Path]) -> None:
-    """Another case in the place of a missing one would be another benchmark."""
-    missing = [case for case in labelled if case not in files]
-    if missing:
-        raise UserError(
-            f"{source}: {len(missing)} of the {len(labelled)} cases to label are missing: {_some(missing)}; "
-            "get them or choose a smaller --labelled"
-        )
-
-
-def _some(cases: Sequence[str]) -> str:
-    rest = len(cases) - _NAMES_IN_MESSAGES
-    return ", ".join(cases[:_NAMES_IN_MESSAGES]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _check(file: Path) -> None:
+def _check_arrays(file: Path) -> None:
     """Headers only: what :func:`_read` will find."""
     with _opened(file) as content:
         for name, kinds, expected in (("image", "fiu", "numbers"), ("label", "iu", "whole numbers")):
@@ -157,6 +140,11 @@ def _check(file: Path) -> None:
         image, label = content["image"].shape, content["label"].shape
         if image != label:
             raise UserError(f"{file}: has an image of {image} and a label of {label} voxels; replace it")
+
+
+def _require_finite(file: Path, image: Array) -> None:
+    if not np.all(np.isfinite(image)):
+        raise UserError(f"{file}: its image has NaN or infinite voxels; replace it")
 
 
 def _read(file: Path, name: str) -> Array:

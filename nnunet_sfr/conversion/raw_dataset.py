@@ -7,6 +7,7 @@
         imagesTr/, labelsTr/       labelled cases
         imagesUl/                  unlabelled cases
         imagesTs/, labelsTs/       test cases and their truth, for sfr_evaluate
+        imagesVal/, labelsVal/     validation cases, where a list sets some aside
         labelsUl_truth/            truth of the unlabelled cases, to measure pseudo-labels by; no training reads it
         sfr_convert.json           where all this is from, and who is what
 """
@@ -14,69 +15,40 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-import numpy as np
-import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.conversion.checking import check_all, progress_file
+from nnunet_sfr.conversion.source import Source, Split
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, TEST_IMAGES, UNLABELLED_IMAGES, nnunet_root
 
-ENDING = ".nii.gz"
-TEST_TRUTH, UNLABELLED_TRUTH = "labelsTs", "labelsUl_truth"
+TEST_TRUTH, UNLABELLED_TRUTH, VALIDATION_TRUTH = "labelsTs", "labelsUl_truth", "labelsVal"
 RECORD = "sfr_convert.json"
+FIRST_FREE_NUMBER = 500
+"""Where the search for a number begins: nnU-Net keeps the first ten, and people number theirs from there."""
+_RESERVE = 1.1
+"""Disk space that is asked for, over the size of what is read."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """Which case serves for what; the three share no case."""
-
-    labelled: tuple[str, ...]
-    unlabelled: tuple[str, ...]
-    test: tuple[str, ...]
-
-
-class Source(Protocol):
-    """Where the volumes come from; whoever opened it has checked that every file that it needs is there."""
-
-    @property
-    def split(self) -> Split: ...
-
-    def has_label(self, case: str) -> bool: ...
-
-    def write_image(self, case: str, file: Path) -> None:
-        """Write the one channel of a case as NIfTI."""
-
-    def write_label(self, case: str, file: Path) -> None:
-        """Write its label map as NIfTI, on the grid of the image."""
-
-
-@dataclass(frozen=True)
-class Content:
-    """What ``dataset.json`` says.
-
-    Args:
-        channel: name of the one channel ("CT" asks nnU-Net for its CT normalisation).
-        labels: value by name, 0 for the background, without gaps.
-    """
-
-    channel: str
-    labels: Mapping[str, int]
-
-
-def dataset_folder(number: int, name: str) -> Path:
+def dataset_folder(number: int | None, name: str) -> Path:
     """``nnUNet_raw/DatasetNNN_<name>``, which need not exist.
 
+    Args:
+        number: None for that of the data set of this name, or else the first free one from 500 on.
+        name: of the data set.
+
     Raises:
-        UserError: nnUNet_raw is not set, or another data set there has this number.
+        UserError: nnUNet_raw is not set, another data set there has this number, or two have this name.
     """
     root = nnunet_root("nnUNet_raw")
+    if number is None:
+        return _folder_by_name(root, name)
     folder = root / f"Dataset{number:03d}_{name}"
     others = sorted(entry.name for entry in root.glob(f"Dataset{number:03d}_*") if entry != folder)
     if others:
@@ -84,35 +56,47 @@ def dataset_folder(number: int, name: str) -> Path:
     return folder
 
 
+def _folder_by_name(root: Path, name: str) -> Path:
+    same = sorted(root.glob(f"Dataset[0-9][0-9][0-9]_{name}"))
+    if len(same) > 1:
+        raise UserError(f"{same[0]} and {same[1].name}: have the same name; choose a number with -d")
+    if same:
+        return same[0]
+    taken = {entry.name[len("Dataset") :][:3] for entry in root.glob("Dataset[0-9][0-9][0-9]_*")}
+    free = next((number for number in range(FIRST_FREE_NUMBER, 1000) if f"{number:03d}" not in taken), None)
+    if free is None:
+        raise UserError(f"{root}: has no free number from {FIRST_FREE_NUMBER} to 999; choose another with -d")
+    return root / f"Dataset{free:03d}_{name}"
+
+
 def convert_source(
-    source: Source,
-    content: Content,
-    dataset: Path,
-    *,
-    record: Mapping[str, object],
-    overwrite: bool,
-    bar: bool = True,
+    source: Source, dataset: Path, *, overwrite: bool = False, processes: int = 1, bar: bool = True
 ) -> None:
-    """Write a whole raw data set, truth and record too, or nothing.
+    """Check every case, then write a whole raw data set, truth and record too, or nothing.
 
     Args:
         source: the volumes.
-        content: of ``dataset.json``.
         dataset: the folder to make, ``nnUNet_raw/DatasetNNN_Name``.
-        record: what ``sfr_convert.json`` says of the source; the split joins it.
         overwrite: replace ``dataset``, if a conversion wrote it.
-        bar: show a progress bar.
+        processes: cases to check at a time.
+        bar: show a progress bar while writing.
 
     Raises:
-        UserError: the folder exists and may not be replaced, or a volume cannot be used.
+        UserError: the folder exists and may not be replaced, a volume cannot be used, or there is no room.
     """
     check_target(dataset, overwrite=overwrite)
+    checks = [source.check(case) for cases in source.split.by_group().values() for case in cases]
+    progress = progress_file(dataset)
+    check_all(checks, progress, processes=processes)
+    require_space(dataset, [file for check in checks for file in check.files])
     with replacing(dataset) as temporary:
-        write_images_and_labels(source, content, temporary, bar=bar)
-        write_truth(source, content, temporary)
-        write_json({**record, **asdict(source.split), "nnunet_sfr_version": __version__}, temporary / RECORD)
+        write_images_and_labels(source, temporary, bar=bar)
+        write_truth(source, temporary)
+        record = {**source.record, **source.split.by_group(), "nnunet_sfr_version": __version__}
+        write_json(record, temporary / RECORD)
         if dataset.exists():
             shutil.rmtree(dataset)
+    progress.unlink(missing_ok=True)
 
 
 def check_target(dataset: Path, *, overwrite: bool) -> None:
@@ -125,12 +109,20 @@ def check_target(dataset: Path, *, overwrite: bool) -> None:
         raise UserError(f"{dataset}: has no {RECORD}, so sfr_convert did not write it and will not delete it; move it")
 
 
-def write_images_and_labels(source: Source, content: Content, dataset: Path, *, bar: bool = True) -> None:
+def require_space(dataset: Path, files: Sequence[Path]) -> None:
+    """Refuse a conversion for which the disk has no room; what is written is about as large as what is read."""
+    needed = int(sum(file.stat().st_size for file in files) * _RESERVE)
+    folder = next(parent for parent in dataset.parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free; make room first")
+
+
+def write_images_and_labels(source: Source, dataset: Path, *, bar: bool = True) -> None:
     """Write all images, the labels of the labelled cases, and ``dataset.json``.
 
     Args:
         source: the volumes.
-        content: of ``dataset.json``.
         dataset: the folder to make.
         bar: show a progress bar.
 
@@ -140,26 +132,29 @@ def write_images_and_labels(source: Source, content: Content, dataset: Path, *, 
     split = source.split
     for folder in (LABELLED_IMAGES, UNLABELLED_IMAGES, TEST_IMAGES):
         (dataset / folder).mkdir(parents=True)
+    if split.validation:
+        (dataset / "imagesVal").mkdir()
     for folder, case in tqdm(list(_image_folders(split)), desc="Writing images", unit="case", disable=not bar):
-        source.write_image(case, dataset / folder / f"{case}_0000{ENDING}")
-    _write_labels(source, split.labelled, content, dataset / LABELS)
-    dataset_json = {
-        "channel_names": {"0": content.channel},
-        "labels": dict(content.labels),
-        "numTraining": len(split.labelled),
-        "file_ending": ENDING,
-    }
+        source.write_images(case, dataset / folder)
+    _write_labels(source, split.labelled, dataset / LABELS)
+    dataset_json: dict[str, Any] = {**source.dataset_json, "numTraining": len(split.labelled)}
+    if source.origin is not None:
+        dataset_json["sfr_convert"] = {**source.origin, "labelled": list(split.labelled)}
     write_json(dataset_json, dataset / DATASET_JSON)
 
 
-def write_truth(source: Source, content: Content, dataset: Path) -> None:
-    """Write the labels that training must not see, of those test and unlabelled cases that have one.
+def write_truth(source: Source, dataset: Path) -> None:
+    """Write the labels that training must not see, of those cases that have one.
 
     Raises:
         UserError: a label cannot be used.
     """
-    for folder, cases in ((TEST_TRUTH, source.split.test), (UNLABELLED_TRUTH, source.split.unlabelled)):
-        _write_labels(source, [case for case in cases if source.has_label(case)], content, dataset / folder)
+    split = source.split
+    truths = {TEST_TRUTH: split.test, UNLABELLED_TRUTH: split.unlabelled}
+    if split.validation:
+        truths[VALIDATION_TRUTH] = split.validation
+    for folder, cases in truths.items():
+        _write_labels(source, [case for case in cases if source.has_label(case)], dataset / folder)
 
 
 def _image_folders(split: Split) -> Iterator[tuple[str, str]]:
@@ -167,25 +162,13 @@ def _image_folders(split: Split) -> Iterator[tuple[str, str]]:
         (LABELLED_IMAGES, split.labelled),
         (UNLABELLED_IMAGES, split.unlabelled),
         (TEST_IMAGES, split.test),
+        ("imagesVal", split.validation),
     ):
         for case in cases:
             yield folder, case
 
 
-def _write_labels(source: Source, cases: Sequence[str], content: Content, folder: Path) -> None:
+def _write_labels(source: Source, cases: Sequence[str], folder: Path) -> None:
     folder.mkdir()
     for case in cases:
-        file = folder / f"{case}{ENDING}"
-        source.write_label(case, file)
-        _check_label(file, case, content)
-
-
-def _check_label(file: Path, case: str, content: Content) -> None:
-    try:
-        values = np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(file)))).tolist()
-    except RuntimeError:
-        raise UserError(f"{case}: its label cannot be read as NIfTI; replace the file") from None
-    unknown = [value for value in values if value not in content.labels.values()]
-    if unknown:
-        names = ", ".join(f"{value} ({name})" for name, value in content.labels.items())
-        raise UserError(f"{case}: its label has the value {unknown[0]}, where only {names} are known; mend the label")
+        source.write_label(case, folder)

@@ -8,15 +8,17 @@ unlabelled: its label, if there is one, is kept from training and used for scori
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_sfr.conversion.raw_dataset import ENDING, Split
+from nnunet_sfr.conversion.lists import choose_labelled
+from nnunet_sfr.conversion.nifti import CaseFiles, NiftiCheck
+from nnunet_sfr.conversion.source import ENDING, CaseCheck, Content, Split
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 
@@ -27,10 +29,19 @@ LAYOUT = f"images/, labels/ and {SPLITS}"
 
 @dataclass(frozen=True)
 class Volumes:
-    """A checked folder of volumes and its split: a :class:`nnunet_sfr.conversion.raw_dataset.Source`."""
+    """A checked folder of volumes and its split: a :class:`nnunet_sfr.conversion.source.Source`.
+
+    Args:
+        folder: of the volumes.
+        split: who is what.
+        content: of ``dataset.json``.
+        record: for ``sfr_convert.json``.
+    """
 
     folder: Path
     split: Split
+    content: Content
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def image(self, case: str) -> Path:
         return self.folder / "images" / f"{case}{ENDING}"
@@ -45,19 +56,36 @@ class Volumes:
         """The cases that can be scored."""
         return tuple(case for case in cases if self.has_label(case))
 
-    def write_image(self, case: str, file: Path) -> None:
-        shutil.copyfile(self.image(case), file)
+    @property
+    def dataset_json(self) -> dict[str, Any]:
+        return self.content.as_json()
 
-    def write_label(self, case: str, file: Path) -> None:
-        shutil.copyfile(self.label(case), file)
+    @property
+    def origin(self) -> None:
+        """Nothing: the folder says no more than ``sfr_convert.json``."""
+
+    def check(self, case: str) -> CaseCheck:
+        known = {value: name for name, value in self.content.labels.items() if isinstance(value, int)}
+        return NiftiCheck(
+            case, CaseFiles((self.image(case),), self.label(case) if self.has_label(case) else None), known
+        )
+
+    def write_images(self, case: str, folder: Path) -> None:
+        shutil.copyfile(self.image(case), folder / f"{case}_0000{ENDING}")
+
+    def write_label(self, case: str, folder: Path) -> None:
+        shutil.copyfile(self.label(case), folder / f"{case}{ENDING}")
 
 
-def open_volumes(folder: Path, *, labelled: int) -> Volumes:
+def open_volumes(folder: Path, content: Content, *, labelled: int, seed: int | None = None) -> Volumes:
     """Read the split and check that every file it needs is there and that labels fit their images.
 
     Args:
         folder: as the module describes it.
-        labelled: chooses ``labeled_<N>`` in ``splits.json``.
+        content: of the ``dataset.json`` to write.
+        labelled: chooses ``labeled_<N>`` in ``splits.json``; with a seed, any number of the cases that are not for
+            testing.
+        seed: draws the labelled cases; None for those of ``splits.json``.
 
     Raises:
         UserError: naming the file or the case, and the remedy.
@@ -65,8 +93,8 @@ def open_volumes(folder: Path, *, labelled: int) -> Volumes:
     for name in ("images", "labels"):
         if not (folder / name).is_dir():
             raise UserError(f"{folder / name}: no such folder; a folder of volumes has {LAYOUT}")
-    split = _read_split(folder / SPLITS, labelled)
-    volumes = Volumes(folder, split)
+    split = _read_split(folder / SPLITS, labelled, seed)
+    volumes = Volumes(folder, split, content)
     for case in split.labelled + split.unlabelled + split.test:
         _require_file(volumes.image(case), case)
     for case in split.labelled:
@@ -76,9 +104,15 @@ def open_volumes(folder: Path, *, labelled: int) -> Volumes:
     return volumes
 
 
-def _read_split(file: Path, labelled: int) -> Split:
+def _read_split(file: Path, labelled: int, seed: int | None) -> Split:
     content = read_json(file, f"it needs the keys order, labeled_N and {TEST_KEY}")
     order, key = _case_list(file, content, "order"), f"labeled_{labelled}"
+    if seed is not None:
+        test = _case_list(file, content, TEST_KEY)
+        training = [case for case in order if case not in test]
+        if labelled >= len(training):
+            raise UserError(f"{file}: has {len(training)} cases to train on; choose a --labelled below that")
+        content[key] = list(choose_labelled(training, labelled, seed))
     if key not in content:
         known = ", ".join(name.removeprefix("labeled_") for name in content if name.startswith("labeled_"))
         raise UserError(f"{file}: has no {key}; choose --labelled from: {known or 'nothing, no labeled_N is there'}")

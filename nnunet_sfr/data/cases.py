@@ -90,10 +90,10 @@ def list_cases(folder: Path) -> RawDataset:
             follow nnU-Net's scheme, a link to nothing or a folder in the place of an image, a missing channel or label,
             an identifier that is both labelled and unlabelled, another number of labelled cases than ``numTraining``.
     """
-    dataset_json = _read_dataset_json(folder / DATASET_JSON)
+    dataset_json = read_dataset_json(folder / DATASET_JSON)
     problems: list[str] = []
     labelled = _list_labelled(folder, dataset_json, problems)
-    unlabelled = _list_unlabelled(folder, dataset_json, problems)
+    unlabelled = _list_unlabelled(folder / UNLABELLED_IMAGES, dataset_json, problems)
     num_channels, ending = len(channel_names(dataset_json)), dataset_json["file_ending"]
     for case in (*labelled, *unlabelled):
         # files that the key dataset names may be called anything
@@ -112,18 +112,40 @@ def list_cases(folder: Path) -> RawDataset:
     return RawDataset(folder, dataset_json, tuple(labelled), tuple(unlabelled))
 
 
-def list_unlabelled(folder: Path, dataset_json: dict[str, Any]) -> tuple[Case, ...]:
-    """The unlabelled cases alone, sorted by identifier, checked as :func:`list_cases` checks them.
+def list_labelled(folder: Path, dataset_json: dict[str, Any]) -> tuple[Case, ...]:
+    """The labelled cases alone, sorted by identifier, checked as :func:`list_cases` checks them.
 
     Args:
         folder: ``nnUNet_raw/<name>``.
         dataset_json: of the data set.
 
     Raises:
+        UserError: no labelled cases, a file name that does not follow nnU-Net's scheme, or a missing channel or label.
+    """
+    problems: list[str] = []
+    cases = _list_labelled(folder, dataset_json, problems)
+    num_channels, ending = len(channel_names(dataset_json)), dataset_json["file_ending"]
+    free_names = "dataset" in dataset_json  # files that the key dataset names may be called anything
+    found = [
+        (None if free_names else _channel_problem(case, num_channels, ending)) or _file_problem(case) for case in cases
+    ]
+    raise_first(problems + [problem for problem in found if problem])
+    return tuple(cases)
+
+
+def list_unlabelled(folder: Path, dataset_json: dict[str, Any], *, images: str = UNLABELLED_IMAGES) -> tuple[Case, ...]:
+    """The unlabelled cases alone, sorted by identifier, checked as :func:`list_cases` checks them.
+
+    Args:
+        folder: ``nnUNet_raw/<name>``.
+        dataset_json: of the data set.
+        images: another folder of images without labels beside them, ``imagesTs`` for example.
+
+    Raises:
         UserError: no unlabelled cases, a file name that does not follow nnU-Net's scheme, or a missing channel.
     """
     problems: list[str] = []
-    cases = _list_unlabelled(folder, dataset_json, problems)
+    cases = _list_unlabelled(folder / images, dataset_json, problems)
     num_channels, ending = len(channel_names(dataset_json)), dataset_json["file_ending"]
     found = [_channel_problem(case, num_channels, ending) or _file_problem(case) for case in cases]
     raise_first(problems + [problem for problem in found if problem])
@@ -138,7 +160,12 @@ def raise_first(problems: Sequence[str]) -> None:
         raise UserError(problems[0] + rest)
 
 
-def _read_dataset_json(file: Path) -> dict[str, Any]:
+def read_dataset_json(file: Path) -> dict[str, Any]:
+    """``dataset.json``, with the keys that are read here in their types.
+
+    Raises:
+        UserError: the file or a key is missing, or a key has another type.
+    """
     content = read_json(file, "write it as nnU-Net's data set format asks for")
     if "channel_names" not in content and "modality" not in content:
         raise UserError(f"{file}: the key channel_names is missing; add it")
@@ -211,8 +238,7 @@ def _other_ending(images: Path, ending: str) -> str:
     return f" that end in {ending}, but files that end in {', '.join(others)}; correct file_ending in dataset.json"
 
 
-def _list_unlabelled(folder: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[Case]:
-    images = folder / UNLABELLED_IMAGES
+def _list_unlabelled(images: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[Case]:
     ending = dataset_json["file_ending"]
     files = [file for file in _files(images, ending, problems) if not file.name.startswith(".")]
     if not files and not problems:

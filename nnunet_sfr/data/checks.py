@@ -82,6 +82,31 @@ def check_cases(raw: RawDataset, *, samples_per_case: int, processes: int) -> di
     return facts
 
 
+def case_problem(
+    case: Case, reader: type[BaseReaderWriter], *, num_channels: int, labels: tuple[int, ...]
+) -> str | None:
+    """Read one case and check what :func:`check_cases` checks of it.
+
+    Args:
+        case: with or without label.
+        reader: of the data set.
+        num_channels: that ``dataset.json`` names.
+        labels: values that a label file may hold.
+
+    Returns:
+        One line that says what is wrong; None if nothing is.
+    """
+    task = _Check(case, reader, num_channels, labels, num_samples=0)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            images, properties = _read_images(task)
+            if case.label is not None:
+                _read_label(task, images.shape[1:], properties)
+    except _ContentError as problem:
+        return str(problem)
+    return None
+
+
 def read_label(reader: type[BaseReaderWriter], file: Path, case: Case) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Read a label file, finding what readers pass over: voxels that are cut off, NaN and infinity.
 

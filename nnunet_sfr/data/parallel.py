@@ -21,7 +21,12 @@ Result = TypeVar("Result")
 
 
 def run_parallel(
-    function: Callable[[Task], Result], tasks: Sequence[Task], *, processes: int, description: str
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    *,
+    processes: int,
+    description: str,
+    on_result: Callable[[Task, Result], None] | None = None,
 ) -> list[Result]:
     """Call ``function`` on every task; the results come in the order of the tasks.
 
@@ -32,6 +37,7 @@ def run_parallel(
         tasks: picklable arguments.
         processes: most processes to start.
         description: what the progress bar says.
+        on_result: called in this process with every task and its result, as soon as it is there.
 
     Raises:
         UserError: a worker process died, or ``function`` raised a UserError.
@@ -43,15 +49,15 @@ def run_parallel(
     if processes <= 1:
         # with: an error closes the bar, so that its message starts on a line of its own
         with tqdm(tasks, desc=description) as bar:
-            return [function(task) for task in bar]
+            return [_noted(task, function(task), on_result) for task in bar]
     # spawn: a fork of a process in which torch or SimpleITK runs threads can deadlock
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
     try:
-        futures = [executor.submit(_guarded, function, task) for task in tasks]
+        futures = {executor.submit(_guarded, function, task): task for task in tasks}
         with tqdm(as_completed(futures), total=len(futures), desc=description) as bar:
             for future in bar:
-                future.result()
+                _noted(futures[future], future.result(), on_result)
         return [future.result() for future in futures]
     except BrokenProcessPool:
         raise UserError(
@@ -60,6 +66,12 @@ def run_parallel(
         ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _noted(task: Task, result: Result, on_result: Callable[[Task, Result], None] | None) -> Result:
+    if on_result is not None:
+        on_result(task, result)
+    return result
 
 
 def _guarded(function: Callable[[Task], Result], task: Task) -> Result:

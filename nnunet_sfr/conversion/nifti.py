@@ -1,0 +1,380 @@
+"""NIfTI files of public data sets: found, read strictly, compared, and written on a grid that nnU-Net reads."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from nnunet_sfr.conversion.source import ENDING, CaseCheck, Split
+from nnunet_sfr.errors import UserError
+
+NIFTI = (".nii.gz", ".nii")
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""NIfTI's coordinates grow to the right, to the front and up; DICOM's and ITK's to the left, to the back and up."""
+_GRID_TOLERANCE = 0.05
+"""Of a voxel: how far a corner of a label may lie from its image's. Headers are rounded; a shift is a voxel or more."""
+_SHEAR_TOLERANCE = 0.02
+"""How far the axes of an oblique header may be from right angles (about a degree) to count as rounding."""
+_ITK_SHEAR = 1e-5
+"""Below this an ITK reader, which wants right angles, takes a header as it is."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume in memory.
+
+    Args:
+        voxels: (x, y, z), as the file stores them.
+        affine: (4, 4), from voxel indices to mm; x to the right, y to the front, z upwards.
+    """
+
+    voxels: NDArray[Any]
+    affine: NDArray[np.float64]
+
+    @property
+    def spacing(self) -> NDArray[np.float64]:
+        """(3,) in mm."""
+        return spacing_of(self.affine)
+
+    def oriented(self) -> Volume:
+        """Axes turned so that the indices grow to the patient's left, back and head, as in DICOM."""
+        orientation = nibabel.orientations.ornt_transform(
+            nibabel.io_orientation(self.affine), nibabel.orientations.axcodes2ornt(("L", "P", "S"))
+        )
+        turned = nibabel.orientations.apply_orientation(self.voxels, orientation)
+        affine = self.affine @ nibabel.orientations.inv_ornt_aff(orientation, self.voxels.shape)
+        return Volume(turned, affine)
+
+    def crop(self, box: Sequence[tuple[int, int]]) -> Volume:
+        """The part from the first to before the last index on every axis."""
+        affine = self.affine.copy()
+        affine[:3, 3] += self.affine[:3, :3] @ [start for start, _ in box]
+        return Volume(self.voxels[tuple(slice(*ends) for ends in box)], affine)
+
+
+def spacing_of(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3,) lengths of a voxel in mm."""
+    lengths: NDArray[np.float64] = np.linalg.norm(affine[:3, :3], axis=0)
+    return lengths
+
+
+def find_nifti(folder: Path, stem: str) -> Path | None:
+    """``<stem>.nii.gz`` or ``<stem>.nii``.
+
+    Raises:
+        UserError: both are there.
+    """
+    files = [file for ending in NIFTI if (file := folder / f"{stem}{ending}").is_file()]
+    if len(files) > 1:
+        raise UserError(f"{files[1]}: lies there as {files[0].name} too; remove one of the two")
+    return files[0] if files else None
+
+
+def index_files(files: Iterable[Path], pattern: str) -> dict[str, Path]:
+    """Files by the group of the pattern that their whole names match; others are left out.
+
+    Raises:
+        UserError: two files have the same key.
+    """
+    found: dict[str, Path] = {}
+    for file in sorted(files):
+        match = re.fullmatch(pattern, file.name)
+        if match is None:
+            continue
+        if match[1] in found:
+            raise UserError(f"{file}: {match[1]} lies there twice, see {found[match[1]]}; remove one of the two")
+        found[match[1]] = file
+    return found
+
+
+def read_affine(file: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Size (x, y, z) and affine from the header alone.
+
+    Raises:
+        UserError: it is no NIfTI file, or none with three dimensions and a positive spacing.
+    """
+    image = _open(file)
+    shape, affine = tuple(map(int, image.shape)), np.asarray(image.affine, np.float64)
+    if len(shape) != 3:
+        raise UserError(f"{file}: has {len(shape)} dimensions where a volume has 3; replace it")
+    spacing = spacing_of(affine)
+    if not np.all(np.isfinite(affine)) or spacing.min() <= 0:
+        numbers = " x ".join(f"{value:g}" for value in spacing)
+        raise UserError(f"{file}: has a spacing of {numbers} mm in its header; it must be positive and finite")
+    return shape, affine
+
+
+def read_volume(file: Path) -> Volume:
+    """Read all voxels.
+
+    Raises:
+        UserError: the file is damaged, cut off or has NaN or infinite voxels.
+    """
+    _, affine = read_affine(file)
+    try:
+        voxels = np.asanyarray(_open(file).dataobj)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{file}: its voxels cannot be read ({_last_line(error)}); replace the file") from None
+    if voxels.dtype.kind == "f" and not np.all(np.isfinite(voxels)):
+        raise UserError(f"{file}: has NaN or infinite voxels; replace the file")
+    return Volume(voxels, affine)
+
+
+def require_grid(file: Path, other: Path, case: str) -> None:
+    """Refuse a file whose corners lie elsewhere than those of another one.
+
+    Raises:
+        UserError: naming file and case.
+    """
+    (shape, affine), (wanted_shape, wanted) = read_affine(file), read_affine(other)
+    if shape != wanted_shape:
+        raise UserError(f"{file}: case {case} has {_size(shape)} voxels, but {other.name} has {_size(wanted_shape)}")
+    corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], [1])).reshape(4, -1)
+    # in voxels of the other one
+    away = np.abs(np.linalg.inv(wanted) @ affine @ corners - corners)[:3].max()
+    if away > _GRID_TOLERANCE:
+        raise UserError(
+            f"{file}: case {case} lies elsewhere than {other.name}, by up to {away:.2g} voxels (origin, spacing or "
+            "direction of the header); resample it to the same grid"
+        )
+
+
+def require_values(file: Path, voxels: NDArray[Any], case: str, known: Mapping[int, str]) -> None:
+    """Refuse label values that the data set does not have.
+
+    Raises:
+        UserError: naming file, case and value.
+    """
+    unknown = voxels[~np.isin(voxels, list(known))]
+    if unknown.size:
+        names = ", ".join(f"{value} ({name})" for value, name in known.items())
+        raise UserError(
+            f"{file}: case {case}: its label has the value {unknown.flat[0]:g}, where only {names} are known; "
+            "correct the label"
+        )
+
+
+def write_image(file: Path, target: Path) -> bool:
+    """Copy an image to ``target`` (``.nii.gz``); one whose axes are not at right angles is given axes that are.
+
+    Returns:
+        Whether the header was corrected: axes become the nearest ones at right angles, about the volume's centre.
+
+    Raises:
+        UserError: the axes are too far from right angles to be a matter of rounding.
+    """
+    shape, affine = read_affine(file)
+    rotated = right_angled(affine, shape, file)
+    if rotated is not affine:
+        write_volume(Volume(read_volume(file).voxels, rotated), target)
+        return True
+    if file.name.endswith(ENDING):
+        shutil.copyfile(file, target)
+    else:
+        with file.open("rb") as stream, gzip.open(target, "wb") as packed:
+            shutil.copyfileobj(stream, packed)
+    return False
+
+
+def write_label_like(voxels: NDArray[np.uint8], image: Path, target: Path) -> None:
+    """Write a label map (x, y, z) with the geometry of an image that was written here."""
+    label = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose()))
+    label.CopyInformation(sitk_header(image))
+    sitk.WriteImage(label, str(target), True)
+
+
+def write_volume(volume: Volume, target: Path) -> None:
+    """Write a volume whose axes are at right angles."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.voxels.transpose()))
+    affine = LPS_TO_RAS @ volume.affine
+    image.SetSpacing([float(length) for length in volume.spacing])
+    image.SetOrigin([float(value) for value in affine[:3, 3]])
+    image.SetDirection([float(value) for value in (affine[:3, :3] / volume.spacing).ravel()])
+    sitk.WriteImage(image, str(target), True)
+
+
+def sitk_header(file: Path) -> sitk.Image:
+    """An image of the geometry that SimpleITK, nnU-Net's reader, gives a file."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    reader.ReadImageInformation()
+    header = sitk.Image(reader.GetSize(), sitk.sitkUInt8)
+    header.SetSpacing(reader.GetSpacing())
+    header.SetOrigin(reader.GetOrigin())
+    header.SetDirection(reader.GetDirection())
+    return header
+
+
+def mapped(voxels: NDArray[Any], mapping: Mapping[int, int]) -> NDArray[np.uint8]:
+    """Every label value replaced; all values are keys of the mapping."""
+    table = np.zeros(max(mapping) + 1, np.uint8)
+    for value, new in mapping.items():
+        table[value] = new
+    result: NDArray[np.uint8] = table[voxels.astype(np.int64)]
+    return result
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of one case.
+
+    Args:
+        images: one for each channel.
+        label: None where there is none.
+    """
+
+    images: tuple[Path, ...]
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class NiftiCheck:
+    """A case of NIfTI files: a :class:`nnunet_sfr.conversion.source.CaseCheck`.
+
+    Args:
+        case: its name.
+        content: its files.
+        known: label values of the source, and their names.
+    """
+
+    case: str
+    content: CaseFiles
+    known: Mapping[int, str]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        label = () if self.content.label is None else (self.content.label,)
+        return (*self.content.images, *label)
+
+    def problem(self) -> str | None:
+        first, *others = self.content.images
+        return problem_of(self._checks(first, others))
+
+    def _checks(self, first: Path, others: Sequence[Path]) -> Iterable[Callable[[], object]]:
+        yield lambda: _require_image(first, self.case)
+        for file in others:
+            yield partial(require_grid, file, first, self.case)
+            yield partial(_require_image, file, self.case)
+        label = self.content.label
+        if label is not None:
+            yield lambda: require_grid(label, first, self.case)
+            yield lambda: require_values(label, read_volume(label).voxels, self.case, self.known)
+
+
+def problem_of(checks: Iterable[Callable[[], object]]) -> str | None:
+    """The message of the first check that raises a UserError; None if none does."""
+    try:
+        for check in checks:
+            check()
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _require_image(file: Path, case: str) -> None:
+    shape, affine = read_affine(file)
+    right_angled(affine, shape, file)
+    if not read_volume(file).voxels.any():
+        raise UserError(f"{file}: case {case} has no voxel but zeros; replace or remove it")
+
+
+@dataclass(frozen=True)
+class NiftiSource:
+    """NIfTI files that are copied, with their label values mapped: a :class:`nnunet_sfr.conversion.source.Source`.
+
+    Args:
+        cases: files by case.
+        split: who is what.
+        dataset_json: of nnU-Net.
+        known: label values of the source, and their names.
+        origin: for ``dataset.json``.
+        record: for ``sfr_convert.json``.
+        mapping: new value by value of the source; None to keep them.
+    """
+
+    cases: Mapping[str, CaseFiles]
+    split: Split
+    dataset_json: Mapping[str, Any]
+    known: Mapping[int, str]
+    origin: Mapping[str, Any]
+    record: Mapping[str, Any]
+    mapping: Mapping[int, int] | None = None
+
+    def has_label(self, case: str) -> bool:
+        return self.cases[case].label is not None
+
+    def check(self, case: str) -> CaseCheck:
+        return NiftiCheck(case, self.cases[case], self.known)
+
+    def write_images(self, case: str, folder: Path) -> None:
+        for channel, file in enumerate(self.cases[case].images):
+            write_image(file, folder / f"{case}_{channel:04d}{ENDING}")
+
+    def write_label(self, case: str, folder: Path) -> None:
+        label = self.cases[case].label
+        assert label is not None, f"{case} has no label"
+        mapping = {value: value for value in self.known} if self.mapping is None else self.mapping
+        voxels = mapped(read_volume(label).voxels, mapping)
+        write_label_like(voxels, self._written_image(case, folder), folder / f"{case}{ENDING}")
+
+    def _written_image(self, case: str, folder: Path) -> Path:
+        """The first channel lies in the data set already, whose other folders begin with images."""
+        name = f"{case}_0000{ENDING}"
+        return next(file for file in folder.parent.glob(f"images*/{name}"))
+
+
+def right_angled(affine: NDArray[np.float64], shape: Sequence[int], file: Path) -> NDArray[np.float64]:
+    """An affine with the nearest axes at right angles, about the volume's centre; the same where they are so already.
+
+    Raises:
+        UserError: they are too far from it.
+    """
+    spacing = spacing_of(affine)
+    axes = affine[:3, :3] / spacing
+    shear = np.abs(axes.T @ axes - np.eye(3)).max()
+    if shear < _ITK_SHEAR:
+        return affine
+    if shear > _SHEAR_TOLERANCE:
+        raise UserError(
+            f"{file}: the axes of its header are not at right angles (the cosine between two is {shear:.2g}); "
+            "resample the volume to a grid that is"
+        )
+    left, _, right = np.linalg.svd(axes)
+    rotated = affine.copy()
+    rotated[:3, :3] = (left @ right) * spacing
+    centre = (np.asarray(shape) - 1) / 2
+    rotated[:3, 3] = affine[:3, 3] + (affine[:3, :3] - rotated[:3, :3]) @ centre
+    return rotated
+
+
+def _open(file: Path) -> Any:
+    try:
+        with _quiet():
+            return nibabel.load(file)
+    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        raise UserError(f"{file}: cannot be read as NIfTI ({_last_line(error)}); replace it") from None
+
+
+def _quiet() -> Any:
+    """Let nibabel not print what it corrects in a header."""
+    return nibabel.imageglobals.LoggingOutputSuppressor()
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
