@@ -16,7 +16,9 @@ from filelock import FileLock, Timeout
 
 from benchmarks.left_atrium.study import CONFIGURATION, DATASET_ID, FOLD, ROOTS, STOCK, Project, Study, Workspace
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.conversion.left_atrium import convert
+from nnunet_sfr.conversion.left_atrium import open_source
+from nnunet_sfr.conversion.raw_dataset import convert_source
+from nnunet_sfr.conversion.source import Request
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
@@ -174,6 +176,10 @@ class Steps:
         modules = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
         threads = {"OMP_NUM_THREADS": str(self.threads)}
         return {**ours, **os.environ, **project.roots, **threads, "PATH": path, "PYTHONPATH": modules}
+
+
+def convert(source: Path, dataset: Path, *, labelled: int) -> None:
+    convert_source(open_source(Request(source, labelled)), dataset)
 
 
 def needs_sam(trainer: str) -> bool:

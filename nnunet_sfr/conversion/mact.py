@@ -196,7 +196,7 @@ def find_flip(image: NDArray[Any], label: NDArray[Any], file: Path, case: str) -
     if best == () or spreads[best] > CLEARLY * spreads[()]:
         return ()
     second = min(spread for flip, spread in spreads.items() if flip != best)
-    if spreads[best] > CLEARLY * second:
+    if spreads[best] >= CLEARLY * second:
         raise UserError(
             f"{file}: case {case} does not lie on its image as its header says, and more than one way of turning it "
             "round is as good; turn it yourself, and write it with the image's header"

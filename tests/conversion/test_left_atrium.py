@@ -14,8 +14,10 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_sfr.conversion.left_atrium import LISTS, Originals, convert
-from nnunet_sfr.conversion.raw_dataset import Split
+from nnunet_sfr.conversion.left_atrium import Originals, open_source
+from nnunet_sfr.conversion.lists import LISTS
+from nnunet_sfr.conversion.raw_dataset import convert_source
+from nnunet_sfr.conversion.source import Request, Split
 from nnunet_sfr.entry_points.convert import main
 from nnunet_sfr.errors import UserError
 
@@ -24,9 +26,15 @@ SHAPE = (5, 4, 3)
 """(x, y, z) of the tiny volumes."""
 
 
+def convert(source: Path, dataset: Path, *, labelled: int, allow_missing: bool = False) -> Split:
+    opened = open_source(Request(source, labelled, allow_missing=allow_missing))
+    convert_source(opened, dataset, bar=False)
+    return opened.split
+
+
 @pytest.fixture
 def lists() -> dict[str, list[str]]:
-    content: dict[str, list[str]] = json.loads(LISTS.read_text())
+    content: dict[str, list[str]] = json.loads((LISTS / "LA.json").read_text())
     return content
 
 
@@ -94,7 +102,7 @@ def test_the_first_n_of_the_training_list_are_the_labelled_ones_of_the_shared_sp
 
 def test_originals_become_a_data_set(originals: Path, lists: dict[str, list[str]], tmp_path: Path) -> None:
     dataset = tmp_path / "raw" / "Dataset120_LA"
-    split = convert(originals, dataset, labelled=2, allow_missing=True, bar=False)
+    split = convert(originals, dataset, labelled=2, allow_missing=True)
     (first, second, third), test = lists["train"][:3], lists["test"][0]
     assert (split.labelled, split.unlabelled, split.test) == ((first, second), (third,), (test,))
     assert files_below(dataset) == {
@@ -116,7 +124,7 @@ def test_originals_become_a_data_set(originals: Path, lists: dict[str, list[str]
 
 
 def test_axes_values_and_spacing_of_the_originals(originals: Path, lists: dict[str, list[str]], tmp_path: Path) -> None:
-    convert(originals, tmp_path / "LA", labelled=1, allow_missing=True, bar=False)
+    convert(originals, tmp_path / "LA", labelled=1, allow_missing=True)
     test = lists["test"][0]
     image = sitk.ReadImage(str(tmp_path / "LA" / "imagesTs" / f"{test}_0000.nii.gz"))
     label = sitk.ReadImage(str(tmp_path / "LA" / "labelsTs" / f"{test}.nii.gz"))
@@ -134,11 +142,11 @@ def test_a_shared_original_lies_as_the_same_case_at_half_the_resolution(tmp_path
     if not original.is_file():
         pytest.skip(f"no data at {SHARED}")
     source = Originals({case: original}, Split((case,), (), ()))
-    source.write_image(case, tmp_path / "image.nii.gz")
-    source.write_label(case, tmp_path / "label.nii.gz")
-    for kind, least in (("image", 0.98), ("label", 0.95)):
+    source.write_images(case, tmp_path)
+    source.write_label(case, tmp_path)
+    for kind, suffix, least in (("image", "_0000", 0.98), ("label", "", 0.95)):
         coarse = sitk.ReadImage(str(SHARED / f"{kind}s" / f"{case}.nii.gz"), sitk.sitkFloat32)
-        fine = sitk.ReadImage(str(tmp_path / f"{kind}.nii.gz"), sitk.sitkFloat32)
+        fine = sitk.ReadImage(str(tmp_path / f"{case}{suffix}.nii.gz"), sitk.sitkFloat32)
         there = sitk.GetArrayFromImage(coarse)
         here = sitk.GetArrayFromImage(sitk.Resample(fine, coarse))
         assert np.corrcoef(here.ravel(), there.ravel())[0, 1] > least
@@ -163,7 +171,7 @@ def test_a_damaged_original_leaves_nothing(
 ) -> None:
     damage(originals / lists["train"][1] / "mri_norm2.h5")
     with pytest.raises(UserError, match=says) as caught:
-        convert(originals, tmp_path / "raw" / "LA", labelled=1, allow_missing=True, bar=False)
+        convert(originals, tmp_path / "raw" / "LA", labelled=1, allow_missing=True)
     assert "\n" not in str(caught.value)
     assert lists["train"][1] in str(caught.value)
     assert files_below(tmp_path / "raw") == set()
@@ -174,19 +182,19 @@ def test_missing_originals(originals: Path, lists: dict[str, list[str]], tmp_pat
     with pytest.raises(
         UserError, match=rf"96 of 100 cases are missing: {first_missing} and 86 more; .*--allow-missing"
     ):
-        convert(originals, tmp_path / "LA", labelled=1, bar=False)
+        convert(originals, tmp_path / "LA", labelled=1)
     with pytest.raises(UserError, match=rf"1 of the 4 cases to label are missing: {lists['train'][3]}"):
-        convert(originals, tmp_path / "LA", labelled=4, allow_missing=True, bar=False)
+        convert(originals, tmp_path / "LA", labelled=4, allow_missing=True)
     with pytest.raises(UserError, match="leaves no unlabelled case with --labelled 3"):
-        convert(originals, tmp_path / "LA", labelled=3, allow_missing=True, bar=False)
+        convert(originals, tmp_path / "LA", labelled=3, allow_missing=True)
     for labelled in (0, 80):
         with pytest.raises(UserError, match=f"--labelled must be from 1 to 79 with the standard lists, got {labelled}"):
-            convert(originals, tmp_path / "LA", labelled=labelled, allow_missing=True, bar=False)
+            convert(originals, tmp_path / "LA", labelled=labelled, allow_missing=True)
     assert not (tmp_path / "LA").exists()
 
 
 def test_a_folder_of_volumes_becomes_a_data_set(volumes: Path, tmp_path: Path) -> None:
-    split = convert(volumes, tmp_path / "LA", labelled=1, bar=False)
+    split = convert(volumes, tmp_path / "LA", labelled=1)
     assert (split.labelled, split.unlabelled, split.test) == (("a",), ("b", "c"), ("d",))
     assert files_below(tmp_path / "LA") == {
         "dataset.json",
@@ -216,7 +224,7 @@ def test_a_damaged_folder_leaves_nothing(
 ) -> None:
     damage(volumes)
     with pytest.raises(UserError, match=says):
-        convert(volumes, tmp_path / "raw" / "LA", labelled=1, bar=False)
+        convert(volumes, tmp_path / "raw" / "LA", labelled=1)
     assert files_below(tmp_path / "raw") == set()
 
 

@@ -27,7 +27,8 @@ SPLITS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "spl
 
 
 def convert(name: str, source: Path, dataset: Path, labelled: int = 1, **request: Any) -> Split:
-    options = {key: request.pop(key) for key in ("channels", "regions", "fold", "list", "test") if key in request}
+    known = ("channels", "regions", "fold", "list", "test")
+    options: dict[str, Any] = {key: request.pop(key) for key in known if key in request}
     opened = PUBLIC_DATASETS[name].open(Request(source, labelled, options=options, **request))
     convert_source(opened, dataset, bar=False)
     return opened.split
@@ -36,6 +37,10 @@ def convert(name: str, source: Path, dataset: Path, labelled: int = 1, **request
 def dataset_json(dataset: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((dataset / "dataset.json").read_text())
     return content
+
+
+def load(file: Path) -> Any:
+    return nibabel.load(file)
 
 
 def names(dataset: Path, folder: str) -> list[str]:
@@ -157,11 +162,11 @@ def test_btcv_with_all_cases_and_oblique_headers(tmp_path: Path) -> None:
     image = sitk.ReadImage(str(dataset / "imagesTr" / f"{oblique}_0000.nii.gz"))
     axes = np.reshape(image.GetDirection(), (3, 3))
     np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-6)
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, nibabel.load(stored).get_fdata())
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, load(stored).get_fdata())
     label = sitk.ReadImage(str(dataset / "labelsTr" / f"{oblique}.nii.gz"))
     assert (label.GetOrigin(), label.GetDirection()) == (image.GetOrigin(), image.GetDirection())
     # no corner moves by more than rounding: a hundredth of a voxel
-    affine, written = nibabel.load(stored).affine, nibabel.load(dataset / "imagesTr" / f"{oblique}_0000.nii.gz").affine
+    affine, written = load(stored).affine, load(dataset / "imagesTr" / f"{oblique}_0000.nii.gz").affine
     assert np.abs((affine - written) @ [15, 5, 4, 1]).max() < 0.01
 
 
@@ -322,7 +327,7 @@ def _cut(file: Path) -> None:
 
 def _relabel(value: int) -> Callable[[Path], None]:
     def write(file: Path) -> None:
-        image = nibabel.load(file)
+        image = load(file)
         voxels = np.asanyarray(image.dataobj).copy()
         voxels[0, 0, 0] = value
         nibabel.save(nibabel.Nifti1Image(voxels, image.affine), file)
@@ -332,7 +337,7 @@ def _relabel(value: int) -> Callable[[Path], None]:
 
 def _move(millimetres: float) -> Callable[[Path], None]:
     def write(file: Path) -> None:
-        image = nibabel.load(file)
+        image = load(file)
         affine = image.affine.copy()
         affine[0, 3] += millimetres
         nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj), affine), file)
@@ -344,14 +349,14 @@ FIRST = read_lists("BraTS").training[0]
 MISTAKES: list[tuple[str, Callable[[Path], object], str]] = [
     (f"HGG/{FIRST}/{FIRST}_t1.nii.gz", Path.unlink, rf"{FIRST}_t1\.nii\.gz: not found; get it"),
     (f"HGG/{FIRST}/{FIRST}_seg.nii.gz", Path.unlink, rf"{FIRST}_seg\.nii\.gz: not found"),
-    (f"HGG/{FIRST}/{FIRST}_seg.nii.gz", _cut, rf"{FIRST}_seg\.nii\.gz: its voxels cannot be read"),
-    (f"HGG/{FIRST}/{FIRST}_flair.nii.gz", _cut, rf"{FIRST}_flair\.nii\.gz: its voxels cannot be read"),
+    (f"HGG/{FIRST}/{FIRST}_seg.nii.gz", _cut, rf"{FIRST}_seg\.nii\.gz: .*cannot be read"),
+    (f"HGG/{FIRST}/{FIRST}_flair.nii.gz", _cut, rf"{FIRST}_flair\.nii\.gz: .*cannot be read"),
     (f"HGG/{FIRST}/{FIRST}_seg.nii.gz", _relabel(3), rf"case {FIRST}: its label has the value 3, where only 0 \(back"),
     (f"HGG/{FIRST}/{FIRST}_t1.nii.gz", _move(1), rf"_t1\.nii\.gz: case {FIRST} lies elsewhere than {FIRST}_flair"),
     (
         f"HGG/{FIRST}/{FIRST}_seg.nii.gz",
         _move(0.5),
-        rf"_seg\.nii\.gz: case {FIRST} lies elsewhere .* by up to 0\.5 vox",
+        rf"_seg\.nii\.gz: case {FIRST} lies elsewhere .* up to 0\.5 v",
     ),
     (f"HGG/{FIRST}/{FIRST}_t1.nii.gz", lambda file: file.write_text("x"), r"_t1\.nii\.gz: cannot be read as NIfTI"),
     (f"HGG/{FIRST}", lambda folder: shutil.copytree(folder, folder.parents[1] / "LGG" / FIRST), r"lies in HGG too"),
@@ -434,7 +439,7 @@ def _seed_of(case: str) -> int:
 # --- what is checked once ---
 
 
-class Interrupted(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -446,12 +451,12 @@ def test_a_stopped_conversion_does_not_read_again_what_it_had(
 
     def counted(self: Any) -> str | None:
         if len(read) == 3:
-            raise Interrupted
+            raise StoppedError
         read.append(self.case)
         return check(self)
 
     monkeypatch.setattr("nnunet_sfr.conversion.nifti.NiftiCheck.problem", counted)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         convert("BraTS", brats, tmp_path / "raw" / "BraTS", allow_missing=True)
     assert not (tmp_path / "raw").exists()
     first, read[:] = list(read), []
@@ -471,8 +476,8 @@ def trees_check() -> Callable[[Any], str | None]:
 
 
 def test_a_full_disk_is_seen_before_writing(brats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match="GB are needed and 0.0 GB free"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(UserError, match=r"GB are needed and 0\.0 GB free"):
         convert("BraTS", brats, tmp_path / "raw" / "BraTS", allow_missing=True)
     assert not (tmp_path / "raw").exists()
 

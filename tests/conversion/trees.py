@@ -1,12 +1,12 @@
 """Small data sets in the layouts of the public ones, with the oddities that those are known for.
 
-Every volume is a noisy box with a bright ellipsoid for each organ, of its own CT number; sizes are those of toys. Cases
-of a list are all written, unless a test says which.
+Every volume is a noisy box with a slab for each organ, of its own CT number; sizes are those of toys.
 """
 
 from __future__ import annotations
 
 import csv
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,6 @@ def btcv(root: Path, cases: Iterable[str], *, shape: tuple[int, int, int] = TINY
 
 MACT_ORGANS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 14)
 MACT_SHAPE = (20, 16, 14)
-MACT_BOX = {"extent_left": 2, "extent_right": 18, "extent_ant": 3, "extent_post": 15, "extent_inf": 0, "extent_sup": 12}
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -84,11 +83,14 @@ def mact(root: Path, ids: Iterable[int], *, shape: tuple[int, int, int] = MACT_S
     the front. The box of ``cropping.csv`` is the same for all.
     """
     rows = []
+    width, depth, height = shape
+    box = {"extent_left": 2, "extent_right": width - 2, "extent_ant": 3, "extent_post": depth - 1}
+    box |= {"extent_inf": 0, "extent_sup": height - 2}
     for number in ids:
         tcia = number <= 43
         original = number + 1 if tcia else number - 43 if number - 43 <= 10 else number - 33
         image, label = volume(MACT_ORGANS if not tcia else (1, 3, 4, 5, 6, 7, 11, 14), shape=shape, seed=number)
-        rows.append({"id": number, "publisher": "TCIA" if tcia else "BTCV", "original_id": original, **MACT_BOX})
+        rows.append({"id": number, "publisher": "TCIA" if tcia else "BTCV", "original_id": original, **box})
         if tcia:
             name = f"PANCREAS_{original:04d}"
             if number > 9:
@@ -118,7 +120,7 @@ def write_dicom(folder: Path, voxels: NDArray[np.int16]) -> None:
         image = sitk.GetImageFromArray(np.ascontiguousarray(voxels[:, :, index].T[None]))
         for tag, value in {
             "0008|0060": "CT",
-            "0020|000e": f"1.2.826.0.1.{abs(hash(str(folder))) % 10**9}",
+            "0020|000e": f"1.2.826.0.1.{zlib.crc32(str(folder).encode())}",
             "0020|0013": str(index),
             "0020|0032": f"0\\0\\{index}",
             "0020|0037": "1\\0\\0\\0\\1\\0",
