@@ -118,7 +118,7 @@ def _draw_anatomy(rng: np.random.Generator, size: Sequence[int], spacing: Sequen
 
 
 def _into_heart(rng: np.random.Generator, points: Array) -> Array:
-    """The points seen from the heart, which is shifted, turned and scaled anew in every case."""
+    """The points seen from the heart, which is shifted, turned and scaled differently in every case."""
     turn = Rotation.from_euler("zyx", rng.uniform(-18, 18, size=3), degrees=True).as_matrix()
     shifted = points - rng.uniform((-5, -5, -7), (5, 5, 7))
     moved: Array = shifted @ turn.T / rng.uniform(0.88, 1.1)

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 BOUNDARY_WIDTH = 2
 """Voxels on either side of a boundary that count as near it."""
 
-OTHERS = ("previous_round_agreement", "sam_agreement")
+REFERENCES = ("previous_round_agreement", "sam_agreement")
 """Entries that compare a label map with another one of the same case."""
-NOBODY: Mapping[str, torch.Tensor | None] = dict.fromkeys(OTHERS)
+NO_REFERENCES: Mapping[str, torch.Tensor | None] = dict.fromkeys(REFERENCES)
 
 PAPER_MEASURE = "mean_max_probability"
 """Eq. 8."""
@@ -108,7 +108,7 @@ def confidence_record(
     num_classes: int,
     regions: bool,
     mirrored: Iterable[torch.Tensor] = (),
-    others: Mapping[str, torch.Tensor | None] = NOBODY,
+    others: Mapping[str, torch.Tensor | None] = NO_REFERENCES,
 ) -> dict[str, Any]:
     """Confidence of one case.
 
@@ -118,7 +118,7 @@ def confidence_record(
         num_classes: number of label values, background included.
         regions: whether ``probabilities`` are those of regions.
         mirrored: label maps (D, H, W) of the mirrored image, mirrored back.
-        others: label maps (D, H, W) to compare with, by the entry of ``OTHERS`` that they give.
+        others: label maps (D, H, W) to compare with, by the entry of ``REFERENCES`` that they give.
 
     Returns:
         None stands for a number that does not exist, as nothing can be said of foreground that was not found.
@@ -174,7 +174,7 @@ def agreements(
     *,
     num_classes: int,
     mirrored: Iterable[torch.Tensor] = (),
-    others: Mapping[str, torch.Tensor | None] = NOBODY,
+    others: Mapping[str, torch.Tensor | None] = NO_REFERENCES,
 ) -> dict[str, float | None]:
     """The part of the record that compares the label map (D, H, W) with others of the same case.
 
@@ -194,7 +194,7 @@ def agreements(
         "flip_agreement": float(np.mean(known)) if known else None,
         **{
             entry: None if other is None else agreement(labels, other, num_classes=num_classes)
-            for entry, other in {**NOBODY, **others}.items()
+            for entry, other in {**NO_REFERENCES, **others}.items()
         },
     }
 

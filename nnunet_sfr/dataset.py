@@ -182,7 +182,9 @@ def read_splits_file(file: Path) -> list[dict[str, Any]]:
             for split in json.loads(file.read_text())
         ]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file}: is not a list of splits as nnU-Net writes it ({error}); mend or delete it") from None
+        raise UserError(
+            f"{file}: is not a list of splits as nnU-Net writes it ({error}); correct or delete it"
+        ) from None
 
 
 def _make_splits(identifiers: list[str]) -> list[dict[str, list[str]]]:

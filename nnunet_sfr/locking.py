@@ -84,7 +84,7 @@ def locked(paths: DatasetPaths, command: str) -> Iterator[None]:
 
 
 def read_holder(paths: DatasetPaths) -> Holder | None:
-    """Who holds the lock, or held it when it was killed; None if nobody can be named."""
+    """Who holds the lock, or held it when it was killed; None if its holder is unknown."""
     try:
         return Holder(**json.loads(paths.lock_holder.read_text()))
     except (OSError, ValueError, TypeError):

@@ -250,7 +250,7 @@ class RetrainingSettings:
     """ICT mixes two patches with lambda ~ Beta(alpha, alpha), which is uniform at 1; near 0 hardly anything is mixed
     (ICT: 1.0 for CIFAR-10, 0.1 for SVHN)."""
     relabel_at: tuple[float, ...] = (0.3, 0.6)
-    """Self-training labels the pool anew after these shares of the run (each whole epochs)."""
+    """Self-training labels the pool again after these shares of the run (each whole epochs)."""
     seed: int = 42
     """Seeds Python, NumPy and torch when a training starts (worker processes draw their own)."""
 

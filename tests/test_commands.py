@@ -235,7 +235,7 @@ def test_a_round_of_sfr_plus_in_order(
 ) -> None:
     arguments = ("-d", "42", "-p", PLANS)
     cpu = ("-device", "cpu")
-    assert_refused(run, tmp_path, "there is no such model", "pseudolabel", *arguments, "--round", "1", "-tr", "Nobody")
+    assert_refused(run, tmp_path, "there is no such model", "pseudolabel", *arguments, "--round", "1", "-tr", "None")
     assert_refused(run, tmp_path, "round_1_model: there are no pseudo-labels", "select", *arguments)
     shutil.rmtree(project.paths.pseudo_labels("all"))
     assert run("finetune", *arguments, *cpu)[0] == 0

@@ -76,8 +76,8 @@ def test_the_user_has_the_last_word(project: SFRDataset) -> None:
         [LOW, "-", "high", "(overruled)"],
         ["1", "high,", "1", "low"],
     ]
-    with pytest.raises(UserError, match="nobody: is to be overruled, but is no unlabelled case"):
-        select(project, "all", 1, BY_FLIPS, overrule_low=["nobody"])
+    with pytest.raises(UserError, match="no_such_case: is to be overruled, but is no unlabelled case"):
+        select(project, "all", 1, BY_FLIPS, overrule_low=["no_such_case"])
     with pytest.raises(UserError, match=f"{HIGH}: is to be high and low at once"):
         select(project, "all", 1, BY_FLIPS, overrule_low=[HIGH], overrule_high=[HIGH, LOW])
 
@@ -139,9 +139,9 @@ def test_warnings(project: SFRDataset) -> None:
     store = fill_model_store(project, {HIGH: 0.9, LOW: 0.1})
     assert project.class_names == {"1": "class_1"}
     assert warnings(select(project, "all", 1, BY_FLIPS), store, project.class_names) == []
-    nobody = select(project, "all", 1, rule(threshold=1.0))
-    assert nobody.high == ()
-    assert ["no case is high" in text for text in warnings(nobody, store, project.class_names)] == [True]
+    none_high = select(project, "all", 1, rule(threshold=1.0))
+    assert none_high.high == ()
+    assert ["no case is high" in text for text in warnings(none_high, store, project.class_names)] == [True]
     everybody = select(project, "all", 1, rule(threshold=0.0))
     assert ["no case is low" in text for text in warnings(everybody, store, project.class_names)] == [True]
     two_classes = {"1": "liver", "2": "tumour"}

@@ -39,7 +39,7 @@ def update_fingerprint(file: Path, raw: RawDataset, *, processes: int, clean: bo
         file: ``nnUNet_preprocessed/<name>/dataset_fingerprint.json``.
         raw: the listed data set.
         processes: processes that read images.
-        clean: make it anew in any case.
+        clean: make it again in any case.
 
     Returns:
         The fingerprint; ``spacings`` (mm) and ``shapes_after_crop`` (voxels) with the axes as the reader returns them,

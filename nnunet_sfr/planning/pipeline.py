@@ -64,7 +64,7 @@ def plan_and_preprocess(
         adaptation: how to fine-tune it; None for what the SFR plan has, or what the model's record says.
         checkpoint: file with its weights; None for what the SFR plan has, or the published ones.
         overwrite_sfr_plan: make the SFR plan again even if the present one fits.
-        clean: make the fingerprint anew even if no image changed.
+        clean: make the fingerprint again even if no image changed.
         verify: run nnU-Net's verify_dataset_integrity too.
         skip_preprocessing: stop after planning.
         fingerprint_processes: processes that read and check images.
@@ -75,7 +75,7 @@ def plan_and_preprocess(
         nnU-Net's plans identifier.
 
     Raises:
-        UserError: anything in the data or the call that the user can mend, a full disk too.
+        UserError: anything in the data or the call that the user can correct, a full disk too.
     """
     with file_errors_explained():
         name = resolve_dataset_name(dataset_name_or_id)
@@ -265,7 +265,7 @@ def describe(plans_manager: PlansManager, configuration: str) -> str:
 def _present_entry(file: Path, configuration: str) -> dict[str, Any] | None:
     if not file.is_file():
         return None
-    remedy = "mend or delete it"
+    remedy = "correct or delete it"
     configurations = read_json(file, remedy).get("configurations")
     if not isinstance(configurations, dict):
         raise UserError(f"{file}: is not an SFR plan (no 'configurations'); {remedy}")

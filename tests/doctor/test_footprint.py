@@ -48,7 +48,7 @@ def test_a_chain_without_gradients_holds_two_tensors() -> None:
 
 def test_what_a_backward_pass_reads_is_kept() -> None:
     counted = forward_pass(WithWeight(100), (100,), CPU, gradients=True)
-    # weight, frozen weight, input, output; the product is read by nobody, once it is exponentiated
+    # weight, frozen weight, input, output; the product is not read again once it is exponentiated
     assert counted.kept == (100 + 10 + 100 + 100) * FLOAT
     assert counted.peak == counted.kept + 100 * FLOAT
     assert counted.trainable == 100 * FLOAT

@@ -38,7 +38,7 @@ def labelled_alone(raw: RawDataset) -> RawDataset:
 
 
 def test_labelled_cases_alone_give_nnunets_fingerprint(raw: Path) -> None:
-    """Guards the one piece of nnU-Net that is written anew: numbers and keys as its extractor writes them."""
+    """Guards the one piece of nnU-Net that is written again: numbers and keys as its extractor writes them."""
     facts = check_cases(labelled_alone(list_cases(raw)), samples_per_case=SAMPLES // 3, processes=1)
     ours = make_fingerprint(facts)
     extractor = DatasetFingerprintExtractor(NAME, num_processes=1)

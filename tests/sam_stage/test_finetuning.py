@@ -252,5 +252,5 @@ def test_overwriting_waits_until_the_new_run_can_start(project: SFRDataset) -> N
 
 
 def _reopened(project: SFRDataset) -> SFRDataset:
-    """The project with its settings read anew."""
+    """The project with its settings read again."""
     return open_dataset(project.paths.dataset_name, project.paths.configuration, project.paths.plans_name)
