@@ -11,6 +11,7 @@ import inspect
 import json
 import re
 import textwrap
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,18 @@ def render() -> str:
     page = INTRODUCTION
     for name, section in SECTIONS.items():
         page += f"\n## `{name}`\n\n{_plain(inspect.getdoc(section))}\n\n{_table(HEADER, _settings(section))}"
+        for subsection, own in _subsections(section).items():
+            heading = f"`{name}.{subsection}`"
+            page += f"\n### {heading}\n\n{_plain(inspect.getdoc(own))}\n\n{_table(HEADER, _settings(own))}"
         if name == "sam":
             page += _models() + _adaptations()
     return page
+
+
+def _subsections(section: type) -> dict[str, type]:
+    """The fields of a dataclass that are dataclasses themselves, with their types."""
+    hints = typing.get_type_hints(section)
+    return {name: hint for name, hint in hints.items() if isinstance(hint, type) and dataclasses.is_dataclass(hint)}
 
 
 def _models() -> str:
@@ -88,6 +98,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         return f"`{json.dumps(field.default)}`"
     if field.default_factory is not dataclasses.MISSING:
+        if dataclasses.is_dataclass(field.default_factory):
+            return "see below"
         return f"`{json.dumps(field.default_factory())}`"
     return "derived from the plan"
 

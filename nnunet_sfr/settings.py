@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from nnunet_sfr.canvas import check_canvas
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, find_model
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS, find_adaptation
+from nnunet_sfr.setting_checks import require, require_at_least, require_fraction, require_positive, require_seed
 
 CONFIDENCE_MEASURES = (
     "agreement",
@@ -36,26 +37,7 @@ CONFIDENCE_SOURCES = ("model", "sam")
 
 Section = TypeVar("Section")
 
-SEEDS = 2**32
-"""NumPy's generators take seeds below it."""
 LARGEST_FLOAT = 10**308
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _require_fraction(name: str, value: float) -> None:
-    _require(0.0 <= value <= 1.0, f"{name} must lie between 0 and 1, got {value}")
-
-
-def _require_seed(seed: int) -> None:
-    _require(0 <= seed < SEEDS, f"seed must lie between 0 and {SEEDS - 1}, got {seed}")
-
-
-def _require_at_least(name: str, value: float, least: float) -> None:
-    _require(value >= least, f"{name} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +79,14 @@ class SAMSettings:
 
     def __post_init__(self) -> None:
         low, high = self.window
-        _require(low < high, f"window must rise, got {self.window}")
+        require(low < high, f"window must rise, got {self.window}")
         model, adaptation = find_model(self.model), find_adaptation(self.adaptation)
         if model.weights is None:
-            _require(
+            require(
                 adaptation.fits_random_weights,
                 f"{model.name} has no pre-trained weights to keep: its adaptation must be {_names(_FROM_SCRATCH)}",
             )
-            _require(self.checkpoint is None, f"{model.name} has no published weights: its checkpoint must be null")
+            require(self.checkpoint is None, f"{model.name} has no published weights: its checkpoint must be null")
         try:
             complete = dataclasses.asdict(section_from_dict(adaptation.settings, self.adaptation_settings))
         except ValueError as error:
@@ -168,26 +150,26 @@ class FineTuningSettings:
 
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "views", "validation_every", "max_validation_cases"):
-            _require_at_least(name, getattr(self, name), 1)
-        _require_at_least("warmup_iterations", self.warmup_iterations, 0)
-        _require(
+            require_at_least(name, getattr(self, name), 1)
+        require_at_least("warmup_iterations", self.warmup_iterations, 0)
+        require(
             self.warmup_iterations < self.iterations,
             f"warmup_iterations ({self.warmup_iterations}) must be fewer than iterations ({self.iterations})",
         )
-        _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
         for beta in self.betas:
-            _require(0.0 <= beta < 1.0, f"betas must lie in [0, 1), got {self.betas}")
-        _require_at_least("weight_decay", self.weight_decay, 0)
+            require(0.0 <= beta < 1.0, f"betas must lie in [0, 1), got {self.betas}")
+        require_at_least("weight_decay", self.weight_decay, 0)
         if self.max_gradient_norm is not None:
-            _require(self.max_gradient_norm > 0, f"max_gradient_norm must be positive, got {self.max_gradient_norm}")
-        _require_at_least("cross_entropy_weight", self.cross_entropy_weight, 0)
-        _require_at_least("dice_weight", self.dice_weight, 0)
-        _require(
+            require(self.max_gradient_norm > 0, f"max_gradient_norm must be positive, got {self.max_gradient_norm}")
+        require_at_least("cross_entropy_weight", self.cross_entropy_weight, 0)
+        require_at_least("dice_weight", self.dice_weight, 0)
+        require(
             self.cross_entropy_weight + self.dice_weight > 0, "cross_entropy_weight and dice_weight cannot both be 0"
         )
-        _require_seed(self.seed)
-        _require_fraction("shift_fraction", self.shift_fraction)
-        _require_fraction("bezier_probability", self.bezier_probability)
+        require_seed(self.seed)
+        require_fraction("shift_fraction", self.shift_fraction)
+        require_fraction("bezier_probability", self.bezier_probability)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +188,64 @@ class PseudoLabelSettings:
     without measure_flip_agreement there are none."""
 
     def __post_init__(self) -> None:
-        _require(0.0 < self.tile_step_size <= 1.0, f"tile_step_size must lie in (0, 1], got {self.tile_step_size}")
+        require(0.0 < self.tile_step_size <= 1.0, f"tile_step_size must lie in (0, 1], got {self.tile_step_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoWeightingSettings:
+    """How far the re-training trusts each pseudo-label; with the defaults it trusts all alike."""
+
+    case_measure: str | None = None
+    """A case's share of the pseudo-label loss follows this number of its confidence record (the names are those of
+    rounds.confidence, as expected_dice), relative to the mean of the pool; null weights all cases alike."""
+    case_power: float = 1.0
+    """The number is raised to this power first: above 1 cases of low confidence count for less."""
+    voxel_power: float = 0.0
+    """A voxel counts with ((q - q0) / (1 - q0)) ** voxel_power, q being the stored probability of its label and q0 that
+    of a guess (1 / classes; with n regions 2 ** -n); 0 weights all voxels alike."""
+    voxel_threshold: float = 0.0
+    """Voxels whose label has a lower stored probability take no part; 0 takes all."""
+    boundary_weight: float = 1.0
+    """Weight of the voxels at a boundary of the label map, rising linearly to 1 over boundary_width voxels; 1 weights
+    all voxels alike."""
+    boundary_width: int = 2
+    """Voxels on either side of a boundary over which that weight rises (diagonal steps count as one)."""
+    soft_targets: bool = False
+    """Learn the stored probability of the label instead of the label itself; the other classes share the rest evenly
+    (exact for two classes; not for data sets with regions)."""
+    falls_from: float = 0.0
+    """Share of the run after which the weight of the loss falls linearly, until the end of the run."""
+    final_share: float = 1.0
+    """What is left of pseudo_label_weight at the end of the run; 1 lets it stay as it is."""
+
+    def __post_init__(self) -> None:
+        if self.case_measure is not None:
+            require(
+                self.case_measure in CONFIDENCE_MEASURES,
+                f"case_measure must be null or one of {', '.join(CONFIDENCE_MEASURES)}, got {self.case_measure!r}",
+            )
+        require_positive("case_power", self.case_power)
+        require_at_least("voxel_power", self.voxel_power, 0)
+        require_fraction("voxel_threshold", self.voxel_threshold)
+        require_fraction("boundary_weight", self.boundary_weight)
+        require_at_least("boundary_width", self.boundary_width, 1)
+        require(0.0 <= self.falls_from < 1.0, f"falls_from must lie in [0, 1), got {self.falls_from}")
+        require_fraction("final_share", self.final_share)
+
+    @property
+    def needs_voxel_confidence(self) -> bool:
+        """Whether patches come with the stored probability of each voxel's label."""
+        return self.voxel_power > 0 or self.voxel_threshold > 0 or self.soft_targets
+
+    @property
+    def weights_voxels(self) -> bool:
+        """Whether the voxels of a patch differ in weight."""
+        return self.voxel_power > 0 or self.voxel_threshold > 0 or self.boundary_weight < 1
+
+    @property
+    def changes_the_loss(self) -> bool:
+        """Whether the loss on pseudo-labels is any other than nnU-Net's (its weight aside)."""
+        return self.case_measure is not None or self.weights_voxels or self.soft_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +260,8 @@ class RetrainingSettings:
     """Batches that estimate the Dice after each epoch (nnU-Net's own); for a short try, lower both."""
     pseudo_label_weight: float = 1.0
     """w_p, the weight of the loss on pseudo-labels (SFR code)."""
+    pseudo_weighting: PseudoWeightingSettings = dataclasses.field(default_factory=PseudoWeightingSettings)
+    """How far each pseudo-label is trusted."""
     consistency_weight: float = 0.1
     """w_max, where the ramp of the consistency weight ends (SFR code)."""
     ramp_up_fraction: float = 1.0
@@ -262,7 +303,7 @@ class RetrainingSettings:
             "magicnet_cubes_per_axis",
             "magicnet_statistics_window",
         ):
-            _require_at_least(name, getattr(self, name), 1)
+            require_at_least(name, getattr(self, name), 1)
         for name in (
             "pseudo_label_weight",
             "consistency_weight",
@@ -272,21 +313,21 @@ class RetrainingSettings:
             "magicnet_position_weight",
             "magicnet_blending_start",
         ):
-            _require_at_least(name, getattr(self, name), 0)
-        _require_fraction("acmt_threshold_start", self.acmt_threshold_start)
-        _require(
+            require_at_least(name, getattr(self, name), 0)
+        require_fraction("acmt_threshold_start", self.acmt_threshold_start)
+        require(
             self.magicnet_class_temperature > 0,
             f"magicnet_class_temperature must be positive, got {self.magicnet_class_temperature}",
         )
-        _require_seed(self.seed)
-        _require(self.ict_alpha > 0, f"ict_alpha must be positive, got {self.ict_alpha}")
-        _require(
+        require_seed(self.seed)
+        require(self.ict_alpha > 0, f"ict_alpha must be positive, got {self.ict_alpha}")
+        require(
             all(0.0 < share < 1.0 for share in self.relabel_at)
             and all(early < late for early, late in itertools.pairwise(self.relabel_at)),
             f"relabel_at must be rising shares of the run between 0 and 1, got {self.relabel_at}",
         )
-        _require_fraction("ramp_up_fraction", self.ramp_up_fraction)
-        _require(0.0 <= self.ema_decay < 1.0, f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        require_fraction("ramp_up_fraction", self.ramp_up_fraction)
+        require(0.0 <= self.ema_decay < 1.0, f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,21 +355,21 @@ class RoundSettings:
     """Chance that a patch of SAM's fine-tuning comes from a labelled case, and not from one of high confidence."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.confidence in CONFIDENCE_MEASURES,
             f"confidence must be one of {', '.join(CONFIDENCE_MEASURES)}, got {self.confidence!r}",
         )
-        _require(
+        require(
             self.confidence_of in CONFIDENCE_SOURCES,
             f"confidence_of must be one of {', '.join(CONFIDENCE_SOURCES)}, got {self.confidence_of!r}",
         )
         if self.threshold is not None:
-            _require_fraction("threshold", self.threshold)
-        _require_fraction("high_fraction", self.high_fraction)
+            require_fraction("threshold", self.threshold)
+        require_fraction("high_fraction", self.high_fraction)
         for name in ("fine_tuning_fraction", "retraining_fraction"):
             value = getattr(self, name)
-            _require(value > 0, f"{name} must be positive, got {value}")
-        _require(
+            require(value > 0, f"{name} must be positive, got {value}")
+        require(
             0.0 < self.labelled_fraction <= 1.0,
             f"labelled_fraction must lie above 0 and at most at 1, got {self.labelled_fraction}",
         )
@@ -344,14 +385,23 @@ def section_from_dict(section: type[Section], values: Any) -> Section:
     Raises:
         ValueError: an unknown or missing key, a value of the wrong type, or one that fails the section's check.
     """
-    _require(isinstance(values, dict), f"expected an object, got {type(values).__name__}")
+    require(isinstance(values, dict), f"expected an object, got {type(values).__name__}")
     fields = {field.name: field for field in dataclasses.fields(section)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
-    _require(not unknown, f"unknown setting {', '.join(unknown)} (known: {', '.join(fields)})")
+    require(not unknown, f"unknown setting {', '.join(unknown)} (known: {', '.join(fields)})")
     missing = [name for name, field in fields.items() if name not in values and not _has_default(field)]
-    _require(not missing, f"missing setting {', '.join(missing)}")
+    require(not missing, f"missing setting {', '.join(missing)}")
     hints = typing.get_type_hints(section)
     return section(**{name: _coerce(name, value, hints[name]) for name, value in values.items()})
+
+
+def _subsection(name: str, value: Any, section: Any) -> Any:
+    if isinstance(value, section):
+        return value
+    try:
+        return section_from_dict(section, value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:
@@ -360,28 +410,30 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 
 def _coerce(name: str, value: Any, hint: Any) -> Any:
     """Give ``value`` the type that the field declares; JSON has lists for tuples and 1 for 1.0."""
+    if dataclasses.is_dataclass(hint):
+        return _subsection(name, value, hint)
     origin = typing.get_origin(hint)
     if origin is tuple:
         arguments = typing.get_args(hint)
         if arguments[-1] is Ellipsis:
-            _require(isinstance(value, (list, tuple)), f"{name} must be a list, got {value!r}")
+            require(isinstance(value, (list, tuple)), f"{name} must be a list, got {value!r}")
             return tuple(_coerce(name, item, arguments[0]) for item in value)
-        _require(
+        require(
             isinstance(value, (list, tuple)) and len(value) == len(arguments),
             f"{name} must be a list of {len(arguments)} numbers, got {value!r}",
         )
         return tuple(_coerce(name, item, argument) for item, argument in zip(value, arguments, strict=True))
     if origin is Mapping:
-        _require(isinstance(value, Mapping), f"{name} must be an object, got {value!r}")
+        require(isinstance(value, Mapping), f"{name} must be an object, got {value!r}")
         return dict(value)
     if origin in (types.UnionType, typing.Union):
         options = [option for option in typing.get_args(hint) if option is not type(None)]
         return None if value is None else _coerce(name, value, options[0])
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        _require(abs(value) < LARGEST_FLOAT, f"{name} must be a finite number, got a larger one")
+        require(abs(value) < LARGEST_FLOAT, f"{name} must be a finite number, got a larger one")
         value = float(value)
     wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
-    _require(not wrong, f"{name} must be of type {hint.__name__}, got {value!r}")
+    require(not wrong, f"{name} must be of type {hint.__name__}, got {value!r}")
     # JSON as Python reads it has NaN, and 1e999 is infinite
-    _require(hint is not float or math.isfinite(value), f"{name} must be a finite number, got {value}")
+    require(hint is not float or math.isfinite(value), f"{name} must be a finite number, got {value}")
     return value

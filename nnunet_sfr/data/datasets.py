@@ -14,6 +14,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_sfr.data.preprocessing import PROVENANCE
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
+from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.errors import UserError
 
 
@@ -36,6 +37,9 @@ class UnlabelledDataset(nnUNetDatasetBlosc2):
         UserError: the folder is missing or empty.
     """
 
+    voxel_confidence = False
+    """Whether :meth:`load_case` gives the probability of each voxel's label too."""
+
     def __init__(self, folder: str | Path, identifiers: list[str] | None = None) -> None:
         if not Path(folder).is_dir() or not self.get_identifiers(str(folder)):
             raise UserError(f"{folder}: no preprocessed unlabelled cases; run sfr_plan_and_preprocess first")
@@ -46,7 +50,11 @@ class UnlabelledDataset(nnUNetDatasetBlosc2):
         properties: dict[str, Any] = pickle.loads(Path(self.source_folder, f"{identifier}.pkl").read_bytes())
         return properties
 
-    def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
+    def confidence(self, identifier: str) -> dict[str, Any] | None:
+        """The confidence record of a case's pseudo-label; None where there are images alone."""
+        return None
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Image (C, D, H, W), segmentation (1, D, H, W), None, properties; patches fall anywhere in the image."""
         data, segmentation, _, properties = super().load_case(identifier)
         # with an ignore label nnU-Net's loader asks for the annotated voxels, of which there are none
@@ -57,13 +65,27 @@ class UnlabelledDataset(nnUNetDatasetBlosc2):
 class PseudoLabelledDataset(UnlabelledDataset):
     """Unlabelled cases with the labels of a pseudo-label store, foreground locations included.
 
+    Args:
+        folder: :attr:`nnunet_sfr.paths.SFRPaths.unlabelled`.
+        store: with a pseudo-label for every case.
+        identifiers: None for every case in the folder.
+        voxel_confidence: deliver the probability of each voxel's label too.
+
     Raises:
-        UserError: a case has no pseudo-label, or one of another shape.
+        UserError: a case has no pseudo-label, one of another shape, or no voxel confidence where that is asked for.
     """
 
-    def __init__(self, folder: str | Path, store: PseudoLabelStore, identifiers: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        store: PseudoLabelStore,
+        identifiers: list[str] | None = None,
+        *,
+        voxel_confidence: bool = False,
+    ) -> None:
         super().__init__(folder, identifiers)
         self.store = store
+        self.voxel_confidence = voxel_confidence
         missing = sorted(set(self.identifiers) - set(store.identifiers()))
         if missing:
             raise UserError(
@@ -72,6 +94,22 @@ class PseudoLabelledDataset(UnlabelledDataset):
             )
         for identifier in self.identifiers:
             self._check_case(identifier)
+        if voxel_confidence:
+            self._check_voxel_confidence()
+
+    def _check_voxel_confidence(self) -> None:
+        files = {case: voxel_confidence_file(self.store.folder, case) for case in self.identifiers}
+        missing = [case for case, file in files.items() if not file.is_file()]
+        if missing:
+            raise UserError(
+                f"{self.store.folder}: has no voxel confidence of {missing[0]} ({len(missing)} of "
+                f"{len(self.identifiers)} cases are without), which retraining.pseudo_weighting asks for (voxel_power, "
+                "voxel_threshold or soft_targets); run sfr_pseudolabel --overwrite, or leave these at their defaults"
+            )
+
+    def confidence(self, identifier: str) -> dict[str, Any] | None:
+        """The confidence record of a case's pseudo-label."""
+        return self.store.read_confidence(identifier)
 
     def _check_case(self, identifier: str) -> None:
         remedy = "run sfr_pseudolabel again"
@@ -87,10 +125,17 @@ class PseudoLabelledDataset(UnlabelledDataset):
                 f"{image}; {remedy} with --overwrite"
             )
 
-    def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
-        """As nnU-Net's labelled cases: image (C, D, H, W), pseudo-label (1, D, H, W), None, properties."""
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """As nnU-Net's labelled cases: image (C, D, H, W), pseudo-label (1, D, H, W), map or None, properties.
+
+        The map (D, H, W) is the voxel confidence. It has the place where nnU-Net's cascade has the labels of the stage
+        before: its loader crops what is there like the labels, and appends it to them as a channel.
+        """
         data, _, _, properties = super().load_case(identifier)
-        return data, self.store.open_labels(identifier), None, {**properties, **self.store.read_locations(identifier)}
+        file = voxel_confidence_file(self.store.folder, identifier)
+        confidence = open_b2nd(file) if self.voxel_confidence else None
+        properties = {**properties, **self.store.read_locations(identifier)}
+        return data, self.store.open_labels(identifier), confidence, properties
 
 
 class Cases(Protocol):

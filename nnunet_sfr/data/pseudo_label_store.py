@@ -7,6 +7,7 @@ A store is one folder (:meth:`nnunet_sfr.paths.SFRPaths.pseudo_labels`)::
     <case>.pkl          where each class lies, for nnU-Net's foreground oversampling
     <case>.json         confidence record, and the hash of what made the labels; written last, so a case without it is
                         not there (:mod:`nnunet_sfr.data.store_files` has the names)
+    voxel_confidence/   optional: how probable each voxel's label is (:mod:`nnunet_sfr.data.voxel_confidence`)
 
 Trainers and SAM know each other through this folder alone, so that any source can fill it.
 """
@@ -32,6 +33,7 @@ from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.store_files import case_files, cases_with_record, labels_file, locations_file, record_file
+from nnunet_sfr.data.voxel_confidence import write_voxel_confidence
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import MANIFEST
@@ -169,6 +171,7 @@ class PseudoLabelStore:
         *,
         label_manager: LabelManager,
         patch_size: Iterable[int],
+        voxel_confidence: np.ndarray | None = None,
     ) -> None:
         """Store one case; it counts as there only when everything is written.
 
@@ -178,6 +181,7 @@ class PseudoLabelStore:
             confidence: the record, JSON types; what made the labels is added.
             label_manager: which classes or regions nnU-Net oversamples.
             patch_size: of nnU-Net's network, which the compression blocks follow.
+            voxel_confidence: (D, H, W), the probability of each voxel's label; None where unknown.
         """
         record, labels_at, locations = case_files(self.folder, identifier)
         record.unlink(missing_ok=True)  # an older record must not speak for new labels
@@ -187,6 +191,7 @@ class PseudoLabelStore:
             nnUNetDatasetBlosc2.save_seg(labels, str(temporary.with_suffix("")), chunks_seg=chunk, blocks_seg=block)
         with replacing(locations) as temporary:
             temporary.write_bytes(pickle.dumps({"class_locations": class_locations(labels, label_manager)}))
+        write_voxel_confidence(self.folder, identifier, voxel_confidence, patch_size=patch_size)
         write_json({**confidence, _MADE_BY: self.made_by.fingerprint}, record)
 
     def open_labels(self, identifier: str) -> Any:

@@ -107,16 +107,22 @@ def settings_tables(dataset: SFRDataset) -> list[Table]:
         values = getattr(dataset.settings, section.name)
         if not dataclasses.is_dataclass(values):
             continue  # derived_from, which is no setting
-        rows = [
-            [
-                setting.name,
-                _json(getattr(values, setting.name)),
-                UNKNOWN if planned is None else _json(planned[section.name][setting.name]),
-            ]
-            for setting in dataclasses.fields(values)
-        ]
-        tables.append(Table(section.name, SETTINGS_COLUMNS, rows))
+        known = None if planned is None else planned[section.name]
+        tables.append(Table(section.name, SETTINGS_COLUMNS, _setting_rows(values, known)))
     return tables
+
+
+def _setting_rows(values: Any, planned: Mapping[str, Any] | None, prefix: str = "") -> list[list[str]]:
+    """Name, value and planned value of every setting; those of a subsection have its name in front."""
+    rows: list[list[str]] = []
+    for setting in dataclasses.fields(values):
+        value = getattr(values, setting.name)
+        known = None if planned is None else planned[setting.name]
+        if dataclasses.is_dataclass(value):
+            rows += _setting_rows(value, known, f"{prefix}{setting.name}.")
+        else:
+            rows.append([prefix + setting.name, _json(value), UNKNOWN if planned is None else _json(known)])
+    return rows
 
 
 def _planned_settings(dataset: SFRDataset) -> dict[str, Any] | None:

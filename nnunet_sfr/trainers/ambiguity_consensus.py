@@ -61,7 +61,7 @@ class nnUNetTrainer_ACMT(nnUNetTrainer_MT):
         regions = self.label_manager.has_regions
         threshold = ambiguity_threshold(
             self.iteration,
-            total_iterations=self.total_iterations,
+            total_iterations=self.schedule_iterations,
             start=self.active_settings.acmt_threshold_start,
             rise=self.active_settings.acmt_threshold_rise,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,10 @@ class Resumable(StudentAndTeacher):
 
     def _report_changes(self, before: dict[str, Any]) -> None:
         """Changed settings are used from here on, as nnU-Net uses a changed plan; the log says which."""
-        for name, value in asdict(self.active_settings).items():
-            if before.get(name) != value:
-                self.print_to_log_file(f"SFR plan: retraining.{name} was {before.get(name)} and is now {value}")
+        old = _flat(before)
+        for name, value in _flat(asdict(self.active_settings)).items():
+            if old.get(name) != value:
+                self.print_to_log_file(f"SFR plan: retraining.{name} was {old.get(name)} and is now {value}")
 
     def on_train_end(self) -> None:
         super().on_train_end()
@@ -123,3 +125,11 @@ class Resumable(StudentAndTeacher):
         del checkpoint["optimizer_state"]  # it is the student's
         with exit_on_user_error(), replacing(Path(self.output_folder, TEACHER_CHECKPOINT)) as temporary:
             torch.save(checkpoint, temporary)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by name; those of a subsection have its name in front."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,18 +19,10 @@ from nnunet_sfr.trainers.loss_plot import plot_losses
 class EpochLog(nnUNetTrainer):
     """nnU-Net's trainer that logs :attr:`logged_terms` too, as its training step returns them."""
 
-    uses_pseudo_labels: ClassVar[bool] = False
-    """Whether the unlabelled stream has pseudo-labels (w_p of the SFR plan) or images alone (w_p = 0)."""
-    method_terms: ClassVar[tuple[str, ...]] = ()
-    """What the method logs: losses that it yields, and numbers that it gives to :meth:`record`."""
-
     @property
     def logged_terms(self) -> tuple[str, ...]:
         """What :meth:`train_step` returns besides the loss; means over an epoch go into nnU-Net's logger."""
-        terms = ["supervised_loss", *(["pseudo_label_loss"] if self.uses_pseudo_labels else []), *self.method_terms]
-        if "consistency_loss" in terms:
-            terms.append("consistency_weight")
-        return tuple(dict.fromkeys(terms))
+        return ()
 
     def initialize(self) -> None:
         super().initialize()

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
-from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
+from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
@@ -22,7 +23,9 @@ from nnunet_sfr.selection import Selection, read_selection
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.descent import Losses
 from nnunet_sfr.trainers.distributed import mean_over_ranks
-from nnunet_sfr.trainers.semi_supervised import Patches, SemiSupervisedTrainer
+from nnunet_sfr.trainers.patches import Patches, take
+from nnunet_sfr.trainers.pseudo_label_loss import PseudoLabelLoss
+from nnunet_sfr.trainers.semi_supervised import SemiSupervisedTrainer
 from nnunet_sfr.trainers.supervised_loss import within_its_rank
 
 
@@ -43,17 +46,16 @@ class LaterRound(SemiSupervisedTrainer):
     low_confidence: frozenset[str]
     """Identifiers of the cases that have a pseudo-label loss; known when the streams are open."""
 
-    def initialize(self) -> None:
-        super().initialize()
-        self.first_iteration = 0
-        self.low_confidence_loss = within_its_rank(self.loss)
+    def _build_pseudo_label_loss(self, loss: nn.Module) -> PseudoLabelLoss:
+        # every rank has another number of patches with a pseudo-label
+        return super()._build_pseudo_label_loss(within_its_rank(loss))
 
     def planned_epochs(self, settings: SFRConfiguration) -> int:
         return max(1, round(settings.rounds.retraining_fraction * settings.retraining.epochs))
 
     @property
-    def total_iterations(self) -> int:
-        """Iterations of the rounds before: the schedules are at their end."""
+    def schedule_iterations(self) -> int:
+        """Iterations of the rounds before: the schedules that ramp up are at their end."""
         return self.first_iteration
 
     @property
@@ -79,7 +81,7 @@ class LaterRound(SemiSupervisedTrainer):
         paths = self.sfr_dataset.paths
         self.low_confidence = frozenset(self.selection().low)
         store = self.open_store(paths.pseudo_labels(self.fold, round_index=self.round_index), "sfr_pseudolabel")
-        cases = PseudoLabelledDataset(paths.unlabelled, store)
+        cases = self.pseudo_labelled(store)
         low, pool = len(self.low_confidence), len(cases.identifiers)
         self.print_to_log_file(f"round {self.round_index}: SAM's labels teach in {low} of {pool} unlabelled cases")
         return cases
@@ -121,7 +123,7 @@ class LaterRound(SemiSupervisedTrainer):
         mean_number = mean_over_ranks(torch.tensor(float(len(low)), device=self.device))
         if not low:
             return {}
-        loss = self.low_confidence_loss(_take(outputs, low), _take(unlabelled.targets, low))
+        loss = self.pseudo_label_loss(take(outputs, low), unlabelled.take(low))
         return {"pseudo_label_loss": loss * (len(low) / mean_number)}
 
     # --- going on from the previous round ---
@@ -197,8 +199,3 @@ class LaterRound(SemiSupervisedTrainer):
     def load_method_state(self, state: dict[str, Any]) -> None:
         super().load_method_state(state)
         self.first_iteration = state["first_iteration"]
-
-
-def _take(values: Any, places: list[int]) -> Any:
-    """Items of a batch (n, ...), or of every batch in a list."""
-    return [value[places] for value in values] if isinstance(values, (list, tuple)) else values[places]

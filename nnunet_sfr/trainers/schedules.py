@@ -28,6 +28,18 @@ def consistency_weight(iteration: int, *, total_iterations: int, maximum: float,
     return maximum * sigmoid_ramp_up(iteration, ramp_up_fraction * total_iterations)
 
 
+def falling_share(progress: float, *, falls_from: float, final_share: float) -> float:
+    """What is left of a weight that stays 1 until ``falls_from`` and falls linearly to ``final_share`` at the end.
+
+    Args:
+        progress: share of the run that is done, from 0 to 1.
+        falls_from: share of the run after which it falls, below 1.
+        final_share: at the end of the run.
+    """
+    fallen = min(max((progress - falls_from) / (1.0 - falls_from), 0.0), 1.0)
+    return 1.0 - (1.0 - final_share) * fallen
+
+
 def teacher_decay(iteration: int, maximum: float) -> float:
     """alpha = min(1 - 1 / (t + 1), maximum): the teacher starts as the student and averages over ever more of it.
 
@@ -44,7 +56,7 @@ def ambiguity_threshold(iteration: int, *, total_iterations: int, start: float, 
 
 
 def relabelling_epochs(shares: Sequence[float], num_epochs: int) -> list[int]:
-    """The epochs before which self-training labels the pool anew, rising and without repetition.
+    """The epochs before which self-training labels the pool again, rising and without repetition.
 
     Args:
         shares: of the run, between 0 and 1; each is rounded to whole epochs, at least one after the start and one

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import distributed
 
-from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
+from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.loaders import finish
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
@@ -44,11 +44,16 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
                 f"error: {type(self).__name__} never labels the unlabelled cases: it needs relabel_at in the SFR plan "
                 f"({list(self.active_settings.relabel_at)}) and 2 epochs ({self.num_epochs}) or more"
             )
+        if self._relabelling_epochs and self.active_settings.pseudo_weighting.needs_voxel_confidence:
+            raise SystemExit(
+                f"error: {type(self).__name__} labels the cases itself, without voxel confidence; leave voxel_power, "
+                "voxel_threshold and soft_targets of retraining.pseudo_weighting at their defaults"
+            )
 
     def unlabelled_losses(self, labelled: Patches, unlabelled: Patches) -> Iterator[Losses]:
         self.record(round=self.round_index)
         if self.uses_pseudo_labels or self.round_index > 0:
-            yield {"pseudo_label_loss": self.loss(self.network(unlabelled.images), unlabelled.targets)}
+            yield {"pseudo_label_loss": self.pseudo_label_loss(self.network(unlabelled.images), unlabelled)}
 
     # --- rounds ---
 
@@ -122,7 +127,7 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
             return super().unlabelled_dataset()
         dataset = self.sfr_dataset
         store = PseudoLabelStore.open(self._folder(self.round_index), grid=dataset.grid)
-        return PseudoLabelledDataset(dataset.paths.unlabelled, store)
+        return self.pseudo_labelled(store)
 
     def method_state(self) -> dict[str, Any]:
         return {"round_index": self.round_index}
@@ -146,10 +151,10 @@ class nnUNetTrainerSFRPlus_ST(LaterRound):
 
     def unlabelled_losses(self, labelled: Patches, unlabelled: Patches) -> Iterator[Losses]:
         self.record_confidence(unlabelled)
-        yield {"pseudo_label_loss": self.loss(self.network(unlabelled.images), unlabelled.targets)}
+        yield {"pseudo_label_loss": self.pseudo_label_loss(self.network(unlabelled.images), unlabelled)}
 
     def unlabelled_dataset(self) -> UnlabelledDataset:
-        """The pool, each case with the labels of its teacher."""
+        """The pool: cases of high confidence with the model's labels, the others with SAM's."""
         by_sam = super().unlabelled_dataset()
         paths = self.sfr_dataset.paths
         store = self.open_store(
@@ -159,19 +164,23 @@ class nnUNetTrainerSFRPlus_ST(LaterRound):
         selection = self.selection()
         if store.made_by.to_json() != selection.model:
             raise UserError(
-                f"{store.folder}: was filled anew since the cases were chosen; run sfr_select --round "
+                f"{store.folder}: was filled again since the cases were chosen; run sfr_select --round "
                 f"{self.round_index}, and what comes after it, again"
             )
-        by_model = PseudoLabelledDataset(paths.unlabelled, store, list(selection.high))
-        return _TwoTeachers(by_sam, by_model)
+        by_model = self.pseudo_labelled(store, selection.high)
+        return _TwoSources(by_sam, by_model)
 
 
-class _TwoTeachers(UnlabelledDataset):
+class _TwoSources(UnlabelledDataset):
     """The pool with the labels of one data set, except for the cases of the other."""
 
     def __init__(self, cases: UnlabelledDataset, exceptions: UnlabelledDataset) -> None:
         super().__init__(cases.source_folder, cases.identifiers)
-        self._teachers = dict.fromkeys(cases.identifiers, cases) | dict.fromkeys(exceptions.identifiers, exceptions)
+        self.voxel_confidence = cases.voxel_confidence
+        self._sources = dict.fromkeys(cases.identifiers, cases) | dict.fromkeys(exceptions.identifiers, exceptions)
 
-    def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
-        return self._teachers[identifier].load_case(identifier)
+    def confidence(self, identifier: str) -> dict[str, Any] | None:
+        return self._sources[identifier].confidence(identifier)
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        return self._sources[identifier].load_case(identifier)

@@ -12,13 +12,13 @@ from the unlabelled patches; docs/add-a-method.md shows how.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
@@ -26,29 +26,18 @@ from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
 from nnunet_sfr.data.loaders import TwoStreams
 from nnunet_sfr.data.preprocessing import check_grids
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
-from nnunet_sfr.errors import exit_on_user_error
+from nnunet_sfr.errors import UserError, exit_on_user_error
 from nnunet_sfr.paths import TEACHER_CHECKPOINT, TRAINING_SETTINGS
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY, Resumable
 from nnunet_sfr.trainers.descent import Descent, Losses
 from nnunet_sfr.trainers.epoch_log import EpochLog
-from nnunet_sfr.trainers.schedules import consistency_weight, teacher_decay
+from nnunet_sfr.trainers.patches import Patches
+from nnunet_sfr.trainers.pseudo_label_loss import PseudoLabelLoss, case_weights
+from nnunet_sfr.trainers.schedules import consistency_weight, falling_share, teacher_decay
 from nnunet_sfr.trainers.streams import open_streams
 from nnunet_sfr.trainers.teacher import update_teacher
 
 __all__ = ["CHECKPOINT_KEY", "TEACHER_CHECKPOINT", "Losses", "Patches", "SemiSupervisedTrainer"]
-
-
-@dataclass(frozen=True)
-class Patches:
-    """A batch of one stream, on the device."""
-
-    images: torch.Tensor
-    """(n, channels, ...)"""
-    targets: Any
-    """A list of (n, 1, ...) label maps from full resolution down; one label map without deep supervision. With regions
-    one channel for each of them."""
-    identifiers: tuple[str, ...] = ()
-    """Of the n cases that the patches are from; empty where nobody named them."""
 
 
 class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
@@ -57,8 +46,16 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
     The constructor keeps nnU-Net's signature, which its base class requires.
     """
 
+    uses_pseudo_labels: ClassVar[bool] = False
+    """Whether the unlabelled stream has pseudo-labels (w_p of the SFR plan) or images alone (w_p = 0)."""
+    method_terms: ClassVar[tuple[str, ...]] = ()
+    """What the method logs: losses that it yields, and numbers that it gives to :meth:`record`."""
+
     dataloader_train: Any
     dataloader_val: Any
+    pseudo_label_loss: PseudoLabelLoss
+    """L_pl of outputs and patches; there from :meth:`initialize` on."""
+    _delivers_voxel_confidence = False
 
     # --- what a method states ---
 
@@ -83,25 +80,40 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
         settings = self.active_settings
         return {
             "supervised_loss": 1.0,
-            "pseudo_label_loss": settings.pseudo_label_weight,
+            "pseudo_label_loss": settings.pseudo_label_weight
+            * falling_share(
+                self.progress,
+                falls_from=settings.pseudo_weighting.falls_from,
+                final_share=settings.pseudo_weighting.final_share,
+            ),
             "consistency_loss": consistency_weight(
                 self.iteration,
-                total_iterations=self.total_iterations,
+                total_iterations=self.schedule_iterations,
                 maximum=settings.consistency_weight,
                 ramp_up_fraction=settings.ramp_up_fraction,
             ),
         }
 
+    @property
+    def logged_terms(self) -> tuple[str, ...]:
+        """The losses and the weights that change during the run."""
+        terms = ["supervised_loss", *(["pseudo_label_loss"] if self.uses_pseudo_labels else []), *self.method_terms]
+        if "consistency_loss" in terms:
+            terms.append("consistency_weight")
+        if "pseudo_label_loss" in terms and self.active_settings.pseudo_weighting.final_share < 1:
+            terms.append("pseudo_label_weight")
+        return tuple(dict.fromkeys(terms))
+
     # --- what a method uses ---
 
     def pseudo_label_losses(self, outputs: Any, unlabelled: Patches) -> Losses:
-        """L_pl of what the network says of the unlabelled patches; nothing for a method without pseudo-labels.
+        """L_pl of the network's outputs for the unlabelled patches; nothing for a method without pseudo-labels.
 
         Args:
             outputs: of the network, with deep supervision.
             unlabelled: the patches.
         """
-        return {"pseudo_label_loss": self.loss(outputs, unlabelled.targets)} if self.uses_pseudo_labels else {}
+        return {"pseudo_label_loss": self.pseudo_label_loss(outputs, unlabelled)} if self.uses_pseudo_labels else {}
 
     def full_resolution(self, values: Any) -> torch.Tensor:
         """What is at full resolution, among the network's outputs (n, C, ...) or among targets (n, 1, ...)."""
@@ -115,8 +127,23 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
         dataset = self.sfr_dataset
         if not self.uses_pseudo_labels:
             return UnlabelledDataset(dataset.paths.unlabelled)
-        store = PseudoLabelStore.open(dataset.paths.pseudo_labels(self.fold), grid=dataset.grid)
-        return PseudoLabelledDataset(dataset.paths.unlabelled, store)
+        return self.pseudo_labelled(PseudoLabelStore.open(dataset.paths.pseudo_labels(self.fold), grid=dataset.grid))
+
+    def pseudo_labelled(
+        self, store: PseudoLabelStore, identifiers: Sequence[str] | None = None
+    ) -> PseudoLabelledDataset:
+        """Cases of the pool with the labels of a store, and with its voxel confidence where the settings need it.
+
+        Args:
+            store: with a label for each of the cases.
+            identifiers: None for the whole pool.
+        """
+        return PseudoLabelledDataset(
+            self.sfr_dataset.paths.unlabelled,
+            store,
+            None if identifiers is None else list(identifiers),
+            voxel_confidence=self.active_settings.pseudo_weighting.needs_voxel_confidence,
+        )
 
     def get_dataloaders(self) -> tuple[TwoStreams, Any]:
         """Labelled and unlabelled training patches, and nnU-Net's validation patches."""
@@ -125,9 +152,47 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
             unlabelled = self.unlabelled_dataset()
             for cases in (labelled, held_out, unlabelled):
                 check_grids(cases, self.plans_manager, self.configuration_manager)
-        return open_streams(self, labelled=labelled, unlabelled=unlabelled, held_out=held_out)
+            self.pseudo_label_loss.case_weights = self._case_weights(unlabelled)
+        self._delivers_voxel_confidence = unlabelled.voxel_confidence
+        return open_streams(
+            self,
+            labelled=labelled,
+            unlabelled=unlabelled,
+            held_out=held_out,
+            voxel_confidence=self._delivers_voxel_confidence,
+        )
+
+    def _case_weights(self, unlabelled: UnlabelledDataset) -> dict[str, float] | None:
+        weighting = self.active_settings.pseudo_weighting
+        if weighting.case_measure is None:
+            return None
+        records = {identifier: unlabelled.confidence(identifier) for identifier in unlabelled.identifiers}
+        known = {identifier: record for identifier, record in records.items() if record is not None}
+        return case_weights(known, weighting) if known else None
 
     # --- training ---
+
+    def initialize(self) -> None:
+        super().initialize()
+        with exit_on_user_error():
+            self.pseudo_label_loss = self._build_pseudo_label_loss(self.loss)
+
+    def _build_pseudo_label_loss(self, loss: nn.Module) -> PseudoLabelLoss:
+        """L_pl; the weights of the cases follow when the pool is opened.
+
+        Args:
+            loss: nnU-Net's.
+
+        Raises:
+            UserError: soft targets are asked for where there are regions.
+        """
+        weighting, labels = self.active_settings.pseudo_weighting, self.label_manager
+        if weighting.soft_targets and labels.has_regions:
+            raise UserError(
+                "retraining.pseudo_weighting.soft_targets: this data set has regions, which have hard targets alone; "
+                "set it to false"
+            )
+        return PseudoLabelLoss(loss, weighting, num_classes=labels.num_segmentation_heads, regions=labels.has_regions)
 
     def on_train_start(self) -> None:
         if not self.was_initialized:
@@ -165,9 +230,12 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
         Returns:
             the loss and :attr:`logged_terms`, as NumPy scalars; a loss that was not asked for is 0.
         """
-        labelled, unlabelled = self._patches(batch["labelled"]), self._patches(batch["unlabelled"])
+        labelled = self._patches(batch["labelled"])
+        unlabelled = self._patches(batch["unlabelled"], voxel_confidence=self._delivers_voxel_confidence)
         weights = self.loss_weights
-        self._recorded = {"consistency_weight": np.asarray(weights["consistency_loss"])}
+        self._recorded = {
+            f"{name}_weight": np.asarray(weights[f"{name}_loss"]) for name in ("consistency", "pseudo_label")
+        }
         self._zero_gradients()
         # With DDP the gradients are averaged once, in the last backward pass. That is the supervised one, because it
         # reaches every parameter: DDP waits for all of them, and a method without pseudo-labels leaves some heads out.
@@ -181,9 +249,13 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
         terms = {**self._recorded, **losses}
         return {"loss": total, **{term: terms.get(term, np.zeros(())) for term in self.logged_terms}}
 
-    def _patches(self, batch: dict[str, Any]) -> Patches:
+    def _patches(self, batch: dict[str, Any], *, voxel_confidence: bool = False) -> Patches:
         identifiers = tuple(str(identifier) for identifier in batch.get("keys", ()))
-        return Patches(self._to_device(batch["data"]), self._to_device(batch["target"]), identifiers)
+        images, targets = self._to_device(batch["data"]), self._to_device(batch["target"])
+        if not voxel_confidence:
+            return Patches(images, targets, identifiers)
+        *targets, confidence = targets
+        return Patches(images, targets if self.enable_deep_supervision else targets[0], identifiers, confidence)
 
     def _to_device(self, value: Any) -> Any:
         if isinstance(value, list):

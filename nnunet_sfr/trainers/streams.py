@@ -9,6 +9,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
+from nnunet_sfr.data.confidence_transform import WithVoxelConfidence
 from nnunet_sfr.data.loaders import TwoStreams, augmented, without_timing
 
 
@@ -18,6 +19,7 @@ def open_streams(
     labelled: nnUNetBaseDataset,
     unlabelled: nnUNetBaseDataset,
     held_out: nnUNetBaseDataset,
+    voxel_confidence: bool = False,
 ) -> tuple[TwoStreams, Any]:
     """Open the loaders of a trainer.
 
@@ -28,16 +30,18 @@ def open_streams(
         labelled: training cases.
         unlabelled: the pool.
         held_out: validation cases.
+        voxel_confidence: whether the pool delivers it; the targets of its patches then end with the map (n, 1, ...).
 
     Returns:
         both training streams, and the validation stream.
     """
     training, validation, initial_patch_size = _transforms(trainer)
+    of_the_pool = WithVoxelConfidence(training) if voxel_confidence else training
     workers = get_allowed_n_proc_DA()
     half = 0 if workers == 0 else max(1, workers // 2)
     streams = TwoStreams(
         _stream(trainer, labelled, initial_patch_size, training, half),
-        _stream(trainer, unlabelled, initial_patch_size, training, half),
+        _stream(trainer, unlabelled, initial_patch_size, of_the_pool, half),
     )
     validation_stream = _stream(trainer, held_out, trainer.configuration_manager.patch_size, validation, half)
     next(streams), next(validation_stream)  # as nnU-Net does: a loader that fails, fails before the first epoch

@@ -44,6 +44,7 @@ class StudentAndTeacher(nnUNetTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.iteration = 0
+        self.first_iteration = 0
         self.teacher: nn.Module | None = None
         self.settings: RetrainingSettings | None = None
         self.extra_modules = nn.ModuleDict()
@@ -160,5 +161,15 @@ class StudentAndTeacher(nnUNetTrainer):
 
     @property
     def total_iterations(self) -> int:
-        """T of the schedules."""
+        """Optimiser steps of this run."""
         return self.num_epochs * self.num_iterations_per_epoch
+
+    @property
+    def progress(self) -> float:
+        """Share of this run that is done, from 0 to 1."""
+        return (self.iteration - self.first_iteration) / self.total_iterations
+
+    @property
+    def schedule_iterations(self) -> int:
+        """T of the schedules that ramp up: the length of the run in which they do."""
+        return self.total_iterations

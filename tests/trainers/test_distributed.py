@@ -113,8 +113,8 @@ def gradients(trainer: Any, start: Results, ranks: Sequence[int], *, batch_dice:
     trainer.loss.loss.dc.batch_dice = batch_dice
     if type(trainer).__name__ == LATER_ROUND:
         trainer.first_iteration, trainer.low_confidence = trainer.iteration, frozenset([LOW])
-        trainer.low_confidence_loss.weight_factors = (0.75, 0.25)
-        trainer.low_confidence_loss.loss.dc.batch_dice = batch_dice
+        trainer.pseudo_label_loss.loss.weight_factors = (0.75, 0.25)
+        trainer.pseudo_label_loss.loss.loss.dc.batch_dice = batch_dice
     if "MagicNet" in type(trainer).__name__:
         trainer.extra_modules.load_state_dict(start["head"])
         trainer.dice_loss.dc.batch_dice = batch_dice

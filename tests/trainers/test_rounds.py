@@ -122,11 +122,11 @@ def test_sam_teaches_the_cases_of_low_confidence_alone(
     taught: list[tuple[Any, Any]] = []
     supervised: list[Any] = []
     shown_to_teacher: list[torch.Tensor] = []
-    low_loss, loss, teacher_logits = trainer.low_confidence_loss, trainer.loss, trainer.teacher_logits
+    low_loss, loss, teacher_logits = trainer.pseudo_label_loss, trainer.loss, trainer.teacher_logits
 
-    def spy_low(outputs: Any, targets: Any) -> Any:
-        taught.append((outputs, targets))
-        return low_loss(outputs, targets)
+    def spy_low(outputs: Any, patches: Patches) -> Any:
+        taught.append((outputs, patches.targets))
+        return low_loss(outputs, patches)
 
     def spy(outputs: Any, targets: Any) -> Any:
         supervised.append(targets)
@@ -137,7 +137,7 @@ def test_sam_teaches_the_cases_of_low_confidence_alone(
         logits: torch.Tensor = teacher_logits(images, **options)
         return logits
 
-    trainer.low_confidence_loss, trainer.loss, trainer.teacher_logits = spy_low, spy, spy_teacher
+    trainer.pseudo_label_loss, trainer.loss, trainer.teacher_logits = spy_low, spy, spy_teacher
     seen_shares = set()
     for cases in ((LOW, HIGH), (HIGH, HIGH), (HIGH, LOW), (LOW, LOW)):
         batch = draw(trainer, *cases)
@@ -209,13 +209,17 @@ def test_self_training_learns_from_both_teachers(project: SFRDataset) -> None:
     trainer = build_trainer(project, f"{PLUS}_ST")
     trainer.on_train_start()
     learned: list[Any] = []
-    loss = trainer.loss
+    loss, pseudo_label_loss = trainer.loss, trainer.pseudo_label_loss
 
     def spy(outputs: Any, targets: Any) -> Any:
         learned.append(targets)
         return loss(outputs, targets)
 
-    trainer.loss = spy
+    def spy_pseudo(outputs: Any, patches: Patches) -> Any:
+        learned.append(patches.targets)
+        return pseudo_label_loss(outputs, patches)
+
+    trainer.loss, trainer.pseudo_label_loss = spy, spy_pseudo
     for cases in ((LOW, HIGH), (HIGH, LOW), (HIGH, HIGH)):
         batch = draw(trainer, *cases)
         learned.clear()
@@ -370,7 +374,7 @@ def test_the_second_round_goes_on_from_the_first(project: SFRDataset) -> None:
     second.on_train_start()
     assert torch.equal(weights(second.student), weights(first.student))
     assert torch.equal(weights(second.teacher), weights(first.teacher))
-    assert (second.iteration, second.total_iterations) == (6, 6)
+    assert (second.iteration, second.schedule_iterations, second.total_iterations) == (6, 6, 4)
     assert second.low_confidence == {HIGH}
     assert second.train_step(draw(second, LOW, LOW))["pseudo_label_loss"] == 0
     assert second.train_step(draw(second, HIGH, LOW))["pseudo_label_loss"] != 0
@@ -389,7 +393,7 @@ def test_a_stopped_round_needs_nothing_of_the_previous_one(project: SFRDataset) 
     for folder in project.paths.results.glob("nnUNetTrainerSFR_*"):
         shutil.rmtree(folder)
     resumed = resume(lambda: build_trainer(project, name))
-    assert (resumed.current_epoch, resumed.iteration, resumed.total_iterations) == (1, 6, 4)
+    assert (resumed.current_epoch, resumed.iteration, resumed.schedule_iterations) == (1, 6, 4)
     resumed.run_training()
     require_same_training(resumed, undisturbed)
     assert resumed.logger.local_logger.my_fantastic_logging["consistency_weight"] == [3.0, 3.0]
@@ -432,7 +436,7 @@ def test_labels_that_the_selection_does_not_speak_of_are_refused(project: SFRDat
     folder = project.paths.model_pseudo_labels("all", 1)
     shutil.rmtree(folder)
     fill(project, folder, describe(trained(project, "nnUNetTrainerSFR_MagicNet")), np.zeros_like)
-    assert "/round_1_model: was filled anew since the cases were chosen; run sfr_select" in refusal(
+    assert "/round_1_model: was filled again since the cases were chosen; run sfr_select" in refusal(
         project, f"{PLUS}_ST"
     )
     build_trainer(project, f"{PLUS}_MT").on_train_start()  # which does not read them
