@@ -23,12 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         from nnunet_sfr.data.export import export_pseudo_labels
         from nnunet_sfr.dataset import open_dataset
+        from nnunet_sfr.labelling.summary import warn_of_emptiness
 
         dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
         store = _label(dataset, arguments)
         if arguments.export is not None:
             export_pseudo_labels(store, dataset, arguments.export)
         print(f"the pseudo-labels are in {store.folder}")
+        warn_of_emptiness(store, dataset.class_names)
 
     return run(command)
 
@@ -106,8 +108,17 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error("--from-model and --from-images fill the store of round 0; later rounds are SAM's, or -tr's")
     if arguments.device != "auto" and arguments.from_images:
         parser.error("-device does not go with --from-images, which computes nothing")
-    if arguments.export is not None and arguments.export == arguments.from_images:
+    if _is_same_folder(arguments.export, arguments.from_images):
         parser.error("--export would overwrite the label maps of --from-images; choose another folder")
+
+
+def _is_same_folder(first: Path | None, second: Path | None) -> bool:
+    """Whether two paths lead to one folder, links and file systems without capital letters included."""
+    if first is None or second is None:
+        return False
+    if first.exists() and second.exists():
+        return first.samefile(second)
+    return first.resolve() == second.resolve()
 
 
 def _label(dataset: SFRDataset, arguments: argparse.Namespace) -> PseudoLabelStore:

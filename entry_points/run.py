@@ -136,6 +136,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="epochs of every training, also of those of SFR+; default: what the SFR plan says",
     )
+    training.add_argument(
+        "--accept-empty-labels",
+        action="store_true",
+        help="train even where most pseudo-labels have no foreground, or a class is in none; without it the run stops "
+        "there",
+    )
     training.add_argument("-num_gpus", type=positive_number, default=1, metavar="N", help="GPUs for nnUNetv2_train")
 
 
@@ -190,6 +196,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         target_spacing=None if arguments.target_spacing is None else tuple(arguments.target_spacing),
         num_gpus=arguments.num_gpus,
         processes=arguments.processes,
+        accept_empty_labels=arguments.accept_empty_labels,
         selection=_selection(arguments),
     )
 

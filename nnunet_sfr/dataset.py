@@ -16,6 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.label_names import class_names
 from nnunet_sfr.paths import DATASET_JSON, SFR_PLANS_ENDING, Fold, SFRPaths, nnunet_root
 from nnunet_sfr.plans import SFRConfiguration, load_configuration
 
@@ -70,17 +71,7 @@ class SFRDataset:
     @property
     def class_names(self) -> dict[str, str]:
         """Name of every foreground label value, which is given as text; with regions, of the smallest that has it."""
-        ignored = (0, self.label_manager.ignore_label)
-        labels = {
-            name: list(values) if isinstance(values, (list, tuple)) else [values]
-            for name, values in self.dataset_json["labels"].items()
-        }
-        names: dict[str, str] = {}
-        for name, values in sorted(labels.items(), key=lambda label: len(label[1])):
-            for value in values:
-                if value not in ignored:
-                    names.setdefault(str(value), name)
-        return names
+        return class_names(self.dataset_json)
 
     @property
     def num_input_channels(self) -> int:

@@ -218,6 +218,7 @@ def test_every_source_of_pseudo_labels(run: Run, project: SFRDataset, tmp_path: 
         (("--from-images", "a", "--model-checkpoint", "b.pth"), "--model-checkpoint goes with --from-model only"),
         (("--from-images", "a", "-device", "cpu"), "-device does not go with --from-images"),
         (("--from-images", "a", "--export", "a"), "--export would overwrite the label maps"),
+        (("--from-images", "a", "--export", "b/../a"), "--export would overwrite the label maps"),
         (("-num_parts", "2", "-part_id", "2"), "-part_id must lie between 0 and -num_parts - 1, got 2"),
     ],
 )

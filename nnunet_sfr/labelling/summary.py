@@ -1,27 +1,40 @@
-"""What is said of a store that has been filled."""
+"""What is printed about a store that has been filled."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from nnunet_sfr.confidence import MEASURES
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.labelling.emptiness import find_emptiness
+
+LONGEST_WARNING = 500
+"""Characters, after which a list of cases or classes is cut."""
 
 
 def summarise(store: PseudoLabelStore, identifiers: Sequence[str]) -> None:
-    """Print the confidence, where there is one, and in which cases nothing was found."""
-    records = {case: store.read_confidence(case) for case in identifiers}
-    empty = sorted(case for case, record in records.items() if _is_empty(record))
+    """Print the confidence of some cases, where there is one."""
+    records = [store.read_confidence(case) for case in identifiers]
     for name in ("flip_agreement", "foreground_mean_max_probability"):
-        known = [value for value in map(MEASURES[name].value, records.values()) if value is not None]
+        known = [value for value in map(MEASURES[name].value, records) if value is not None]
         if known:
             print(f"{MEASURES[name].meaning}: {np.mean(known):.3f} (lowest {min(known):.3f})")
-    if empty:
-        print(f"no foreground in {len(empty)} of {len(identifiers)} cases: {', '.join(empty)}")
 
 
-def _is_empty(record: Mapping[str, Any]) -> bool:
-    return not any(voxels for label, voxels in record["class_voxels"].items() if label != "0")
+def warn_of_emptiness(store: PseudoLabelStore, class_names: Mapping[str, str]) -> None:
+    """Print in which cases nothing was found, and which classes are in none.
+
+    Args:
+        store: to look into; all its cases count.
+        class_names: name of every foreground label value (as text).
+    """
+    records = {case: store.read_confidence(case) for case in store.identifiers()}
+    counted = {case: record["class_voxels"] for case, record in records.items() if "class_voxels" in record}
+    found = find_emptiness(counted, class_names)
+    for sentence in found.sentences():
+        print(f"warning: {textwrap.shorten(sentence, LONGEST_WARNING, placeholder=' ...')}")
+    if found.is_suspicious:
+        print("warning: a training would learn from these labels that there is nothing to find; look at them first")

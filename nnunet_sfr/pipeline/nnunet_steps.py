@@ -9,6 +9,7 @@ from nnunet_sfr.command_lines import Command
 from nnunet_sfr.paths import CHECKPOINTS, FINAL_CHECKPOINT, TEACHER_CHECKPOINT, VALIDATION, VALIDATION_SUMMARY
 from nnunet_sfr.pipeline.adoption import require_own_training
 from nnunet_sfr.pipeline.digests import Files, Parts
+from nnunet_sfr.pipeline.empty_labels import require_labels
 from nnunet_sfr.pipeline.parts import (
     fold_part,
     labelled_part,
@@ -73,6 +74,11 @@ class Train(NNUNetStep):
             "selection": Files.of(project.selection(round_index)),
             "training of the round before": Files.of(previous),
         }
+
+    def check_inputs(self) -> None:
+        """Refuse pseudo-labels that are mostly empty."""
+        cases = [file.stem for file in self.project.properties(unlabelled=True)]
+        require_labels(self.project, self.project.store(self.round_index), cases)
 
     def outputs(self) -> dict[str, Files]:
         return {

@@ -51,6 +51,8 @@ class RunOptions:
     device: str = AUTO
     num_gpus: int = 1
     processes: int | None = None
+    accept_empty_labels: bool = False
+    """Whether to train on pseudo-labels that are mostly empty, or lack a class."""
     selection: tuple[str, ...] = ()
     """Options for sfr_select."""
 

@@ -75,6 +75,13 @@ class Step:
     def prepare(self) -> None:
         """Make sure that :meth:`inputs` can be asked."""
 
+    def check_inputs(self) -> None:
+        """Refuse inputs that the command would take and its user should not; called before the command starts anew.
+
+        Raises:
+            UserError: naming what is wrong with them.
+        """
+
     @property
     def command_anew(self) -> Command:
         """To start again when the inputs changed."""

@@ -98,6 +98,8 @@ class _Walker:
                 self.history.own.put(step.name, done)
             return
         _say(f"\n{heading}{_in_brackets(decision.reason)}")
+        if record is None or decision.action is Action.ANEW:  # what has been accepted once is not asked about again
+            step.check_inputs()
         if decision.action is Action.ANEW:
             step.discard()
         command = self._with_device(step, decision.command(step))

@@ -15,7 +15,7 @@ from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.filling import ReferenceStores, label_pool
-from nnunet_sfr.labelling.summary import summarise
+from nnunet_sfr.labelling.summary import summarise, warn_of_emptiness
 
 CASE = "unlabelled_00"
 
@@ -104,7 +104,9 @@ def test_the_record_compares_with_mirror_images_and_with_the_previous_round(
     assert record["flip_agreement"] is None
 
 
-def test_the_summary_names_empty_cases(project: SFRDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_says_how_certain_the_labels_are(
+    project: SFRDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = empty_store(project, tmp_path / "store")
     label_pool(store, project, HalfAndHalf(), [CASE])
     summarise(store, [CASE])
@@ -121,4 +123,43 @@ def test_the_summary_names_empty_cases(project: SFRDataset, tmp_path: Path, caps
             patch_size=(2, 2, 2),
         )
     summarise(store, ["empty", "full"])
-    assert capsys.readouterr().out == "no foreground in 1 of 2 cases: empty\n"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"a": 1, "b": 1}, []),
+        ({"a": 0, "b": 1}, ["warning: no foreground in 1 of 2 cases: a"]),
+        (
+            {"a": 0, "b": 0},
+            [
+                "warning: 1 of 1 classes found in none of the 2 cases: class_1",
+                "warning: no foreground in 2 of 2 cases: a, b",
+                "warning: a training would learn from these labels that there is nothing to find; look at them first",
+            ],
+        ),
+        ({"a": 1, **{f"case_{number:03d}": 0 for number in range(99)}}, ["warning: no foreground in 99 of 100 cases"]),
+    ],
+    ids=["found", "one", "none", "long"],
+)
+def test_emptiness_is_warned_of(
+    labels: dict[str, int],
+    said: list[str],
+    project: SFRDataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = empty_store(project, tmp_path / "store")
+    for case, label in labels.items():
+        values = np.full((1, 2, 2, 2), label, np.int8)
+        record = no_confidence(torch.from_numpy(values), num_classes=2)
+        store.write(case, values, record, label_manager=project.label_manager, patch_size=(2, 2, 2))
+    warn_of_emptiness(store, project.class_names)
+    lines = capsys.readouterr().out.splitlines()
+    if len(labels) <= 2:
+        assert lines == said
+    else:
+        assert lines[0].startswith(said[0])
+        assert len(lines[0]) < 520
+        assert lines[0].endswith(" ...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ class FakeCommands:
         """Exit code by the first word of a command that is to fail after it has written half of its result."""
         self.raising: dict[str, BaseException] = {}
         """What to raise in its place, by the same word."""
+        self.record: dict[str, Any] = {}
+        """What the record of every pseudo-label says besides."""
         self.content = "first"
         """What the results are made of: with another word they are others."""
 
@@ -47,11 +50,11 @@ class FakeCommands:
             stream.write(self.lines[-1] + "\n")
         files = self._files(name, command)
         if name in self.failing or name in self.raising:
-            _write(files[: len(files) // 2], self.content)
+            self._write(files[: len(files) // 2])
             if name in self.raising:
                 raise self.raising[name]
             return self.failing[name]
-        _write(files, self.content)
+        self._write(files)
         return 0
 
     def taken(self) -> list[str]:
@@ -86,11 +89,10 @@ class FakeCommands:
         latest, *final = (folder / f"checkpoint_{name}.pth" for name in ("latest", "final", "teacher"))
         return [latest, folder.parent / "plans.json", *final, summary]
 
-
-def _write(files: Sequence[Path], content: str) -> None:
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f'{{"made_by": "{content} {file.name}"}}')
+    def _write(self, files: Sequence[Path]) -> None:
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps({"made_by": f"{self.content} {file.name}", **self.record}))
 
 
 def set_time(file: Path, seconds: float) -> None:

@@ -30,6 +30,8 @@ SEED = 20261121
 TRAINER = "nnUNetTrainerSFR_MT_3epochs"
 SFR_RUN = "import sys; from nnunet_sfr.entry_points.run import main; sys.exit(main())"
 OPTIONS = ("-d", "42", "-pl", "ExperimentPlannerCPU", "--epochs", "3", "-device", "cpu", "-np", "1")
+EMPTY = "--accept-empty-labels"
+"""Three iterations teach SAM too little for anything to be found."""
 SETTINGS = {
     "fine_tuning": {"iterations": 3, "validation_every": 1, "warmup_iterations": 1},
     "retraining": {"iterations_per_epoch": 1, "validation_iterations_per_epoch": 1},
@@ -61,7 +63,7 @@ class SFRRun:
     def __init__(self, root: Path) -> None:
         folders = {name: str(root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SFR_RUN, *OPTIONS],
+            [sys.executable, "-c", SFR_RUN, *OPTIONS, EMPTY],
             env={**os.environ, **folders, MARK: str(root)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

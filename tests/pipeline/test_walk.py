@@ -394,3 +394,41 @@ def test_any_other_training_by_hand_is_left_alone(changes: dict[str, str], reaso
     with pytest.raises(UserError, match=f"no record of, and .*{reason}"):
         go(fake)
     assert (training / "checkpoint_latest.pth").read_text() == "by hand"
+
+
+# --- empty pseudo-labels ---
+
+
+@pytest.mark.parametrize(
+    ("class_voxels", "said"),
+    [
+        ({"0": 99, "1": 0}, "1 of 1 classes found in none of the 2 cases: .*; no foreground in 2 of 2 cases"),
+        ({"0": 99}, "no foreground in 2 of 2 cases: unlabelled_00, unlabelled_01"),
+    ],
+)
+def test_empty_pseudo_labels_stop_the_run_before_it_trains(
+    class_voxels: dict[str, int], said: str, planned: SFRDataset
+) -> None:
+    fake = FakeCommands(planned, run_options())
+    fake.record = {"class_voxels": class_voxels}
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"round_0: .*{said}.* repeat the command with --accept-empty-labels"):
+            go(fake)
+    assert fake.taken() == ["sfr_finetune", "sfr_pseudolabel"]
+    accepting = FakeCommands(planned, run_options(accept_empty_labels=True))
+    accepting.failing = {TRAIN: 3}
+    with pytest.raises(StepError):
+        go(accepting)
+    assert accepting.taken() == [TRAIN]
+    assert go(fake) == [f"{TRAIN} --c"], "what was accepted once is not asked about again"
+
+
+def test_empty_pseudo_labels_do_not_cost_an_earlier_model(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    go(fake)
+    change_settings(planned, {"fine_tuning": {"seed": 7}})
+    fake.content, fake.record = "second", {"class_voxels": {"0": 99, "1": 0}}
+    with pytest.raises(UserError, match="no foreground in 2 of 2 cases"):
+        go(fake)
+    student = fake.project.training("nnUNetTrainerSFR_MT") / "checkpoint_final.pth"
+    assert "first" in student.read_text()

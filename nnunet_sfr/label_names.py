@@ -1,0 +1,28 @@
+"""What the label values of a data set are called; nothing here needs nnU-Net, which takes seconds to import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+IGNORE = "ignore"
+"""nnU-Net's name of the label that marks what is not annotated."""
+
+
+def class_names(dataset_json: Mapping[str, Any]) -> dict[str, str]:
+    """Name of every foreground label value, which is given as text; with regions, of the smallest that has it.
+
+    Args:
+        dataset_json: nnU-Net's ``dataset.json``.
+    """
+    labels = {
+        name: list(values) if isinstance(values, (list, tuple)) else [values]
+        for name, values in dataset_json["labels"].items()
+    }
+    left_out = {0, *labels.get(IGNORE, ())}
+    names: dict[str, str] = {}
+    for name, values in sorted(labels.items(), key=lambda label: len(label[1])):
+        for value in values:
+            if value not in left_out:
+                names.setdefault(str(value), name)
+    return names

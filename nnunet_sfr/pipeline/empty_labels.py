@@ -1,0 +1,47 @@
+"""Pseudo-labels that a training should not start from: most cases empty, or a class that no case has."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_sfr.command_lines import shown
+from nnunet_sfr.data.store_files import record_file
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
+from nnunet_sfr.label_names import class_names
+from nnunet_sfr.labelling.emptiness import find_emptiness
+from nnunet_sfr.pipeline.project import PLAN_FIRST, Project
+
+ACCEPT_EMPTY_LABELS = "--accept-empty-labels"
+"""The option of ``sfr_run`` that trains all the same."""
+
+_LONGEST = 300
+"""Characters of the list of cases and classes in a message."""
+
+
+def require_labels(project: Project, store: Path, cases: Sequence[str]) -> None:
+    """Check that the pseudo-labels of a training are worth training on.
+
+    Args:
+        project: of the run.
+        store: folder of the pseudo-labels.
+        cases: identifiers of the unlabelled cases.
+
+    Raises:
+        UserError: most cases have no foreground, or a class is found in none.
+    """
+    records = {case: read_json(record_file(store, case), "run sfr_pseudolabel again") for case in cases}
+    # another tool may have filled the store without counting
+    counted = {case: record["class_voxels"] for case, record in records.items() if "class_voxels" in record}
+    names = class_names(read_json(project.paths.dataset_json, PLAN_FIRST))
+    found = find_emptiness(counted, names)
+    if project.options.accept_empty_labels or not found.is_suspicious:
+        return
+    lines = project.options.command_lines
+    what = textwrap.shorten("; ".join(found.sentences()), _LONGEST, placeholder=" ...")
+    raise UserError(
+        f"{store}: {what}. A training would learn from it: see {shown(lines.report())}, label more cases or change "
+        f"the fine-tuning in the SFR plan, or repeat the command with {ACCEPT_EMPTY_LABELS}"
+    )
