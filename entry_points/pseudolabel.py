@@ -83,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="with --from-model: checkpoint of each fold; default: checkpoint_final.pth",
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="with --from-model or -tr: load the model although its checkpoint or plan needs more than nnU-Net's own "
+        "types. Such files can run any code: only for models whose makers you know",
+    )
     parser.add_argument("-num_parts", type=int, default=1, help="share the cases between this many calls")
     parser.add_argument("-part_id", type=int, default=0, help="which share this call takes, from 0")
     parser.add_argument("--overwrite", action="store_true", help="delete the store and label every case anew")
@@ -96,12 +102,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     """Refuse what argparse itself lets pass."""
     if not 0 <= arguments.part_id < arguments.num_parts:
         parser.error(f"-part_id must lie between 0 and -num_parts - 1, got {arguments.part_id}")
-    if arguments.from_model is None:
-        for name in ("model_folds", "model_checkpoint"):
-            if getattr(arguments, name) is not None:
-                parser.error(f"--{name.replace('_', '-')} goes with --from-model only")
-    if arguments.chk is not None and (arguments.from_model or arguments.from_images or arguments.trainer):
-        parser.error("-chk chooses an adapter of SAM; it goes with neither --from-model nor --from-images nor -tr")
+    _check_options_of_sources(parser, arguments)
     if arguments.trainer is not None and arguments.round == 0:
         parser.error("-tr labels the pool for a round of SFR+; add --round 1, or use --from-model")
     if arguments.round > 0 and (arguments.from_model or arguments.from_images):
@@ -110,6 +111,18 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error("-device does not go with --from-images, which computes nothing")
     if _is_same_folder(arguments.export, arguments.from_images):
         parser.error("--export would overwrite the label maps of --from-images; choose another folder")
+
+
+def _check_options_of_sources(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse options that belong to another source than the one that was chosen."""
+    if arguments.from_model is None:
+        for name in ("model_folds", "model_checkpoint"):
+            if getattr(arguments, name) is not None:
+                parser.error(f"--{name.replace('_', '-')} goes with --from-model only")
+    if arguments.trust and not (arguments.from_model or arguments.trainer):
+        parser.error("--trust goes with --from-model and -tr, which load a model")
+    if arguments.chk is not None and (arguments.from_model or arguments.from_images or arguments.trainer):
+        parser.error("-chk chooses an adapter of SAM; it goes with neither --from-model nor --from-images nor -tr")
 
 
 def _is_same_folder(first: Path | None, second: Path | None) -> bool:
@@ -143,11 +156,18 @@ def _label(dataset: SFRDataset, arguments: argparse.Namespace) -> PseudoLabelSto
             model_folder=arguments.from_model,
             model_folds=arguments.model_folds,
             checkpoint=arguments.model_checkpoint or CHECKPOINT,
+            trust=arguments.trust,
             share=share,
         )
     if arguments.trainer is not None:
         return label_from_retraining(
-            dataset, arguments.fold, device, trainer=arguments.trainer, round_index=arguments.round, share=share
+            dataset,
+            arguments.fold,
+            device,
+            trainer=arguments.trainer,
+            round_index=arguments.round,
+            trust=arguments.trust,
+            share=share,
         )
     adapter = BEST_ADAPTER if arguments.chk == "best" else FINAL_ADAPTER
     return pseudo_label(dataset, arguments.fold, device, adapter=adapter, round_index=arguments.round, share=share)

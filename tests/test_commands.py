@@ -214,6 +214,7 @@ def test_every_source_of_pseudo_labels(run: Run, project: SFRDataset, tmp_path: 
         (("--round", "-1"), "must be 0, 1, 2, ..., got '-1'"),
         (("--from-images", "a", "-chk", "final"), "it goes with neither --from-model nor --from-images"),
         (("--model-folds", "0"), "--model-folds goes with --from-model only"),
+        (("--trust",), "--trust goes with --from-model and -tr"),
         (("--from-images", "a", "--model-folds", "0"), "--model-folds goes with --from-model only"),
         (("--from-images", "a", "--model-checkpoint", "b.pth"), "--model-checkpoint goes with --from-model only"),
         (("--from-images", "a", "-device", "cpu"), "-device does not go with --from-images"),

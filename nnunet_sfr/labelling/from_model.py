@@ -38,6 +38,7 @@ def label_from_model(
     model_folder: Path,
     model_folds: Sequence[Fold] | None = None,
     checkpoint: str = CHECKPOINT,
+    trust: bool = False,
     share: Share = ALL_CASES,
 ) -> PseudoLabelStore:
     """Label the unlabelled cases that the store does not have yet with a trained nnU-Net model.
@@ -49,6 +50,7 @@ def label_from_model(
         model_folder: ``<Trainer>__<Plans>__<configuration>``, of any trainer and plan.
         model_folds: of the model, to average; None for all that have the checkpoint.
         checkpoint: file name in each of these folds.
+        trust: whether the model's files may run code (see :func:`nnunet_sfr.labelling.trained_model.open_model`).
         share: what this call takes of the work.
 
     Raises:
@@ -57,7 +59,7 @@ def label_from_model(
     """
     dataset.split(fold)  # refuses a fold that no training can have
     raw = raw_cases(dataset, UnlabelledDataset(dataset.paths.unlabelled))
-    model = open_model(model_folder, model_folds, checkpoint, dataset, device)
+    model = open_model(model_folder, model_folds, checkpoint, dataset, device, trust=trust)
     print(f"{model_folder.resolve().name}: {', '.join(file.parent.name for file in model.checkpoints)}")
     return fill_store(
         dataset,

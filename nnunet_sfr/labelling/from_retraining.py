@@ -31,6 +31,7 @@ def label_from_retraining(
     *,
     trainer: str,
     round_index: int,
+    trust: bool = False,
     share: Share = ALL_CASES,
 ) -> PseudoLabelStore:
     """Label the whole pool with the model of the previous round, from the preprocessed images.
@@ -41,6 +42,7 @@ def label_from_retraining(
         device: to compute on.
         trainer: name of the trainer whose model it is, as ``nnUNetv2_train -tr`` had it.
         round_index: the round that is about to begin, from 1.
+        trust: whether the model's files may run code (see :func:`nnunet_sfr.labelling.trained_model.open_model`).
         share: what this call takes of the work.
 
     Raises:
@@ -53,7 +55,7 @@ def label_from_retraining(
     folder = paths.model(trainer)
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such model; train it with nnUNetv2_train, or choose another -tr")
-    model = open_model(folder, [fold], CHECKPOINT, dataset, device)
+    model = open_model(folder, [fold], CHECKPOINT, dataset, device, trust=trust)
     _check_grid(model, dataset)
     predictor = model.predictor
     predictor.network.load_state_dict(predictor.list_of_parameters[0])

@@ -16,6 +16,7 @@ from nnunet_sfr.data.cases import channel_names
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.labelling.foreign_code import require_no_code
 from nnunet_sfr.labelling.from_network import make_predictor
 from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, Fold
 
@@ -36,7 +37,13 @@ class TrainedModel:
 
 
 def open_model(
-    folder: Path, folds: Sequence[Fold] | None, checkpoint: str, dataset: SFRDataset, device: torch.device
+    folder: Path,
+    folds: Sequence[Fold] | None,
+    checkpoint: str,
+    dataset: SFRDataset,
+    device: torch.device,
+    *,
+    trust: bool = False,
 ) -> TrainedModel:
     """Open a model folder as nnUNetv2_predict_from_modelfolder does.
 
@@ -46,19 +53,22 @@ def open_model(
         checkpoint: file name in each fold.
         dataset: to predict; its SFR plan says how (section ``pseudo_labels``).
         device: to compute on.
+        trust: whether the files may hold more than nnU-Net's own types, and so run any code.
 
     Raises:
-        UserError: not a model folder, a missing or broken checkpoint, other labels or channels than those of the data
-            set, or the second stage of a cascade.
+        UserError: not a model folder, a missing or broken checkpoint, one that could run code, other labels or channels
+            than those of the data set, or the second stage of a cascade.
     """
     remedy = "name a trained model's folder, <Trainer>__<Plans>__<configuration> in nnUNet_results"
     theirs = read_json(folder / DATASET_JSON, remedy)
-    read_json(folder / PLANS_JSON, remedy)
+    plans = read_json(folder / PLANS_JSON, remedy)
     checkpoints = _checkpoint_files(folder, folds, checkpoint)
     try:
         _check_meaning(theirs, dataset.dataset_json, folder / DATASET_JSON)
     except (KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{folder / 'dataset.json'}: is not nnU-Net's ({error!r}); {remedy}") from None
+    if not trust:
+        require_no_code(checkpoints, plans, folder / PLANS_JSON)
     predictor = make_predictor(dataset.settings.pseudo_labels, device)
     _load(predictor, folder, checkpoints)
     stage = predictor.configuration_manager.previous_stage_name

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.safe_checkpoints import NeedsCodeError, load_checkpoint
 from nnunet_sfr.sam_models import MODELS, SAMModel
 from nnunet_sfr.sam_stage.backbones import find_backbone
 from nnunet_sfr.sam_stage.backbones.backbone import Backbone
@@ -89,19 +88,14 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _unpickle(file: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # Memory mapping reads only what is used, but torch's format from before 1.6 does not allow it.
-            return torch.load(str(file), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:
-        # Whatever a file holds that is not a checkpoint, the unpickler fails on it in its own way.
-        name = re.search(r"\bGLOBAL (\S+)", str(error))
-        if name:
-            raise UserError(
-                f"{file}: loading it would run code ({name[1]}), which is never done: save its tensors alone, by name, "
-                "or set sam.checkpoint to another file"
-            ) from None
-        raise UserError(f"{file}: truncated, or not a checkpoint ({type(error).__name__}); download it again") from None
+        return load_checkpoint(file)
+    except NeedsCodeError as name:
+        raise UserError(
+            f"{file}: loading it would run code ({name}), which is never done: save its tensors alone, by name, "
+            "or set sam.checkpoint to another file"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{file}: truncated, or not a checkpoint ({error}); download it again") from None
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +42,7 @@ def unlabelled(project: SFRDataset) -> SFRDataset:
 
 
 def label(dataset: SFRDataset, model: Path, **options: Any) -> PseudoLabelStore:
-    of_model = {name: options.pop(name) for name in ("model_folds", "checkpoint") if name in options}
+    of_model = {name: options.pop(name) for name in ("model_folds", "checkpoint", "trust") if name in options}
     return label_from_model(dataset, "all", CPU, model_folder=model, share=Share(**options), **of_model)
 
 
@@ -316,6 +319,19 @@ MISTAKES: dict[str, tuple[Break, str]] = {
         "cannot load .*Could not find requested nnunet trainer nnUNetTrainerOfSomeoneElse",
     ),
     "weights of another network": (lambda model: retouch(model, network_weights={}), "cannot load .*Missing key"),
+    "code in the checkpoint": (
+        lambda model: retouch(model, optimizer_state=RunsCode()),
+        r"fold_all/checkpoint_final\.pth: holds (posix|nt)\.mkdir, which nnU-Net does not write; loading it could run "
+        "any code; add --trust if you know who made this model",
+    ),
+    "types of somebody else": (
+        lambda model: retouch(model, settings=Path("settings")),
+        r"holds pathlib\.\S+, which nnU-Net does not write",
+    ),
+    "a network of somebody else": (
+        lambda model: rename_network(model, "subprocess.Popen"),
+        r"plans\.json: wants subprocess\.Popen to be imported, which is not nnU-Net's; add --trust",
+    ),
     "other label values": (
         lambda model: edit(model / "dataset.json", labels={"background": 0, "class_1": 1, "class_2": 2}),
         r"dataset\.json: the model's labels are .*class_2.*, those of this data set",
@@ -335,6 +351,22 @@ MISTAKES: dict[str, tuple[Break, str]] = {
 }
 
 
+MARK = Path("code_was_run")
+
+
+class RunsCode:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(MARK),)
+
+
+def rename_network(model: Path, name: str) -> None:
+    plans = json.loads((model / "plans.json").read_text())
+    plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = name
+    (model / "plans.json").write_text(json.dumps(plans))
+
+
 def retouch(model: Path, **changes: Any) -> None:
     file = model / "fold_all" / CHECKPOINT
     torch.save({**torch.load(file, weights_only=False), **changes}, file)
@@ -348,6 +380,50 @@ def test_models_that_are_refused(mistake: str, unlabelled: SFRDataset) -> None:
     with pytest.raises(UserError, match=said):
         label(unlabelled, model)
     assert not unlabelled.paths.pseudo_labels("all").exists()
+    assert not MARK.exists()
+
+
+def test_a_model_that_is_trusted_may_hold_anything(
+    unlabelled: SFRDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = random_model(unlabelled)
+    expected = {case: label(unlabelled, model).read_labels(case) for case in CASES}
+    retouch(model, settings=RunsCode())
+    store = label(unlabelled, model, trust=True, overwrite=True)
+    assert MARK.is_dir()
+    for case, labels in expected.items():
+        np.testing.assert_array_equal(store.read_labels(case), labels)
+
+
+def test_numbers_of_numpy_are_nnunets_own(unlabelled: SFRDataset) -> None:
+    """nnU-Net's log holds them, by the names that numpy 1 and numpy 2 give them."""
+    model = random_model(unlabelled)
+    numbers = [
+        np.float32(0.5),
+        np.float64(0.5),
+        np.int64(3),
+        np.bool_(True),
+        np.arange(3),
+        np.zeros((2, 2), np.float32),
+    ]
+    retouch(model, logging={"mean_fg_dice": numbers})
+    file = model / "fold_all" / CHECKPOINT
+    assert label(unlabelled, model).identifiers() == CASES
+    other = b"numpy.core.multiarray" if b"numpy._core.multiarray" in file.read_bytes() else b"numpy._core.multiarray"
+    rename_in_pickle(file, other)
+    assert label(unlabelled, model, overwrite=True).identifiers() == CASES
+
+
+def rename_in_pickle(file: Path, module: bytes) -> None:
+    """Write a checkpoint whose numbers of numpy come from a module of another name."""
+    with zipfile.ZipFile(file) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    pickle_file = next(name for name in content if name.endswith("data.pkl"))
+    content[pickle_file] = re.sub(rb"c(numpy\._?core\.multiarray)\n", b"c" + module + b"\n", content[pickle_file])
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
 
 
 def test_folds_and_checkpoints_that_are_not_there(unlabelled: SFRDataset) -> None:
