@@ -20,8 +20,6 @@ from nnunet_sfr.trainers.student_and_teacher import StudentAndTeacher
 CHECKPOINT_KEY = "nnunet_sfr"
 """Where a checkpoint keeps what nnU-Net does not know; a stock nnUNetTrainer does not look there."""
 
-"""nnUNetv2_predict -chk checkpoint_teacher.pth predicts with the teacher."""
-
 
 class Resumable(StudentAndTeacher):
     """Saves and restores teacher, method, iteration and random state with nnU-Net's checkpoints."""
@@ -86,15 +84,26 @@ class Resumable(StudentAndTeacher):
         self.save_checkpoint(str(Path(self.output_folder, LATEST_CHECKPOINT)))
         self.current_epoch += 1
 
-    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """Load student, optimiser and schedule (nnU-Net), and teacher, iteration and random state (ours)."""
-        super().load_checkpoint(filename_or_checkpoint)
-        checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)
-        if CHECKPOINT_KEY not in checkpoint:
-            raise SystemExit(
-                f"error: {filename_or_checkpoint}: was not written by {type(self).__name__}; it has no teacher"
-            )
-        extra = checkpoint[CHECKPOINT_KEY]
+    def load_checkpoint(
+        self,
+        checkpoint: str | dict[str, Any] | None = None,
+        filename_or_checkpoint: str | dict[str, Any] | None = None,
+    ) -> None:
+        """Load student, optimiser and schedule (nnU-Net), and teacher, iteration and random state (ours).
+
+        Args:
+            checkpoint: file, or what it holds; the argument's name in nnU-Net's development version.
+            filename_or_checkpoint: the same under the name that nnU-Net 2.8 has.
+        """
+        given = checkpoint if checkpoint is not None else filename_or_checkpoint
+        if given is None:
+            raise TypeError("load_checkpoint() needs a file or the content of a checkpoint")
+        content = given if isinstance(given, dict) else torch.load(given, map_location="cpu", weights_only=False)
+        if CHECKPOINT_KEY not in content:
+            where = "this checkpoint" if isinstance(given, dict) else given
+            raise SystemExit(f"error: {where}: was not written by {type(self).__name__}; it has no teacher")
+        super().load_checkpoint(given)  # by position: the name depends on the version
+        extra = content[CHECKPOINT_KEY]
         self._report_changes(extra["settings"])
         self._teacher.load_state_dict(extra["teacher_weights"])
         self.extra_modules.load_state_dict(extra["extra_modules"])

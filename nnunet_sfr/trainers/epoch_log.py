@@ -12,12 +12,17 @@ from nnunetv2.utilities.collate_outputs import collate_outputs
 from torch import distributed
 
 from nnunet_sfr.errors import exit_on_user_error
+from nnunet_sfr.trainers import tensorboard
 from nnunet_sfr.trainers.descent import to_numpy
 from nnunet_sfr.trainers.loss_plot import plot_losses
 
 
 class EpochLog(nnUNetTrainer):
-    """nnU-Net's trainer that logs :attr:`logged_terms` too, as its training step returns them."""
+    """nnU-Net's trainer that logs :attr:`logged_terms` too, as its training step returns them.
+
+    They go where nnU-Net's own values go (its log in the checkpoint, Weights & Biases where it is on), and to
+    TensorBoard if :data:`tensorboard.VARIABLE` asks for it.
+    """
 
     @property
     def logged_terms(self) -> tuple[str, ...]:
@@ -29,6 +34,9 @@ class EpochLog(nnUNetTrainer):
         self._recorded: dict[str, np.ndarray] = {}
         for term in self.logged_terms:
             self.logger.local_logger.my_fantastic_logging[term] = []
+        with exit_on_user_error():
+            if tensorboard.is_wanted() and self.local_rank == 0:
+                self.logger.loggers.append(tensorboard.TensorBoardLogger(Path(self.output_folder)))
 
     def record(self, **values: torch.Tensor | float) -> None:
         """Log numbers of this step that are not losses, by the names in :attr:`method_terms`."""
