@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from nnunet_sfr.atomic import write_json
 
 if TYPE_CHECKING:  # sfr_run hashes files, and does not wait for torch
     from torch import nn
+
+_CLOCK_STEP = 2.0
+"""Seconds within which two changes of a file can have the same time, on the coarsest of file systems."""
 
 
 def file_hash(file: Path) -> str:
@@ -26,3 +35,47 @@ def weights_hash(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+class FileHashes:
+    """SHA-256 of files; a file whose size and time of change are those of the last time is not read again.
+
+    A copied or moved file has another time of change (or another path): it is read once more, and the hash decides
+    whether it is the same.
+
+    Args:
+        file: where the hashes are kept between calls.
+        base: folder that the paths are kept relative to, so that they still hold when it is moved; None for the paths
+            as they are given.
+    """
+
+    def __init__(self, file: Path, base: Path | None = None) -> None:
+        self._file = file
+        self._base = base
+        self._known: dict[str, Any] = {}
+        self._changed = False
+        with contextlib.suppress(OSError, ValueError, TypeError):  # the loss of a cache is none
+            self._known = dict(json.loads(file.read_text()))
+
+    def of(self, file: Path) -> str:
+        """The hash of a file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        status = file.stat()
+        key = str(file) if self._base is None else os.path.relpath(file, self._base)
+        known = self._known.get(key)
+        if isinstance(known, list) and known[:2] == [status.st_size, status.st_mtime_ns]:
+            return str(known[2])
+        value = file_hash(file)
+        if abs(time.time() - status.st_mtime) > _CLOCK_STEP:
+            self._known[key] = [status.st_size, status.st_mtime_ns, value]
+            self._changed = True
+        return value
+
+    def save(self) -> None:
+        """Keep the hashes for the next call; nothing is done where none is new."""
+        if self._changed:
+            write_json(self._known, self._file)
+            self._changed = False

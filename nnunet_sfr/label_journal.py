@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_sfr.atomic import replacing, write_json
@@ -31,6 +31,8 @@ class Journal:
         file_ending: of the data set.
         num_training: number of labelled cases when it is done.
         stamp: :meth:`nnunet_sfr.data.cases.RawDataset.stamp` of the raw data when it is done.
+        image_sidecars: names of the files that belong to the images, by identifier.
+        label_sidecars: the same of the label maps.
     """
 
     raw: Path
@@ -38,18 +40,25 @@ class Journal:
     file_ending: str
     num_training: int
     stamp: str
+    image_sidecars: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    label_sidecars: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def cases(self) -> list[str]:
         """Identifiers, sorted."""
         return sorted(self.images)
 
-    def label_name(self, case: str) -> str:
-        return f"{case}{self.file_ending}"
+    def image_names(self, case: str) -> list[str]:
+        """The image's files, and those that belong to it."""
+        return [*self.images[case], *self.image_sidecars.get(case, ())]
 
-    def label(self, case: str) -> Path:
-        """The copy of a label map, until it is in its place."""
-        return self.raw / FOLDER / self.label_name(case)
+    def label_names(self, case: str) -> list[str]:
+        """The label map's file, and those that belong to it."""
+        return [f"{case}{self.file_ending}", *self.label_sidecars.get(case, ())]
+
+    def copy(self, name: str) -> Path:
+        """The copy of a label map's file, until it is in its place."""
+        return self.raw / FOLDER / name
 
     def commit(self) -> None:
         """Let what :func:`stage` has copied be done: from here on it will be."""
@@ -59,6 +68,8 @@ class Journal:
             "file_ending": self.file_ending,
             "num_training": self.num_training,
             "stamp": self.stamp,
+            "image_sidecars": {case: list(names) for case, names in self.image_sidecars.items()},
+            "label_sidecars": {case: list(names) for case, names in self.label_sidecars.items()},
         }
         write_json(content, partial / _FILE)
         os.rename(partial, self.raw / FOLDER)
@@ -100,28 +111,27 @@ def require_completed(raw: Path) -> None:
         raise UserError(f"{raw / FOLDER}: sfr_add_labels was stopped before its end; run it again to complete it")
 
 
-def stage(raw: Path, labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Copy label maps to where :meth:`Journal.commit` takes them, times of change too.
+def stage(raw: Path, files: Iterable[Path]) -> Path:
+    """Copy files to where :meth:`Journal.commit` takes them, times of change too.
 
     Args:
         raw: ``nnUNet_raw/<name>``, without a journal.
-        labels: files by identifier.
+        files: label maps, and what belongs to them.
 
     Returns:
-        The copies by identifier.
+        The folder of the copies.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written to.
     """
     remove_remains(raw)
     try:
-        copies = {case: raw / PARTIAL / label.name for case, label in labels.items()}
-        for case, copy in copies.items():
-            with replacing(copy) as temporary:
-                shutil.copy2(labels[case], temporary)
+        for file in files:
+            with replacing(raw / PARTIAL / file.name) as temporary:
+                shutil.copy2(file, temporary)
     except PermissionError as error:
         raise UserError(f"{error.filename}: cannot be written to; ask its owner for the permission") from None
-    return copies
+    return raw / PARTIAL
 
 
 def remove_remains(raw: Path) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_sfr.conversion.source import CaseCheck
-from nnunet_sfr.data.cases import file_stamps, raise_first
+from nnunet_sfr.data.cases import raise_first
+from nnunet_sfr.data.file_identity import file_stamps
 from nnunet_sfr.data.parallel import run_parallel
 
 

@@ -18,8 +18,9 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_sfr.conversion.lists import choose_labelled, some
 from nnunet_sfr.conversion.source import CaseCheck, Request, Source, Split
-from nnunet_sfr.data.cases import Case, RawDataset, list_labelled, list_unlabelled, read_dataset_json
+from nnunet_sfr.data.cases import Case, RawDataset, list_labelled, list_unlabelled
 from nnunet_sfr.data.checks import case_problem, label_values
+from nnunet_sfr.data.dataset_json import read_dataset_json
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.dataset import resolve_dataset_name
 from nnunet_sfr.errors import UserError

@@ -6,7 +6,7 @@ of it can be repeated, so that a call that was killed is completed by the next o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from nnunet_sfr.corrections.label_maps import check_label_maps, find_label_maps
 from nnunet_sfr.corrections.outdated import commands_to_repeat
 from nnunet_sfr.corrections.raw_data import move_raw_files, unwritable, update_dataset_json, with_labelled
 from nnunet_sfr.data.cases import RawDataset, list_cases
+from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.dataset import SFRDataset, resolve_dataset_name
 from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.label_journal import Journal, read_journal, remove_remains, stage
@@ -113,27 +114,45 @@ def _take(maps: Mapping[str, Path], raw: RawDataset, processes: int) -> None:
     if read_journal(raw.folder) is not None or now.stamp() != raw.stamp():
         raise UserError(f"{raw.folder}: has changed while the label maps were checked; run the same command again")
     try:
-        journal = _journal(raw, stage(raw.folder, maps))
+        ending = raw.dataset_json["file_ending"]
+        belonging = {case: sidecars([file], ending, is_label=True) for case, file in maps.items()}
+        copies = stage(raw.folder, [*maps.values(), *(file for files in belonging.values() for file in files)])
+        journal = _journal(raw, copies, {case: [file.name for file in files] for case, files in belonging.items()})
         journal.commit()
     finally:
         remove_remains(raw.folder)
     _complete(journal, processes)
 
 
-def _journal(raw: RawDataset, copies: Mapping[str, Path]) -> Journal:
-    """What is to be done, and how the raw data will look then."""
-    becoming = [replace(case, label=copies[case.identifier]) for case in raw.unlabelled if case.identifier in copies]
-    images = {case.identifier: [image.name for image in case.images] for case in becoming}
-    num_training = len(raw.labelled) + len(becoming)
+def _journal(raw: RawDataset, copies: Path, label_sidecars: Mapping[str, Sequence[str]]) -> Journal:
+    """What is to be done, and how the raw data will look then.
+
+    Args:
+        raw: the data set as it is.
+        copies: folder of the staged label maps.
+        label_sidecars: names of what belongs to them, by identifier.
+    """
     ending = raw.dataset_json["file_ending"]
+    becoming = [
+        replace(
+            case,
+            label=copies / f"{case.identifier}{ending}",
+            label_sidecars=tuple(copies / name for name in label_sidecars[case.identifier]),
+        )
+        for case in raw.unlabelled
+        if case.identifier in label_sidecars
+    ]
+    images = {case.identifier: [image.name for image in case.images] for case in becoming}
+    image_sidecars = {case.identifier: [file.name for file in case.sidecars] for case in becoming}
+    num_training = len(raw.labelled) + len(becoming)
     after = replace(
         raw,
         dataset_json=with_labelled(raw.dataset_json, images, ending, num_training),
         labelled=(*raw.labelled, *becoming),
-        unlabelled=tuple(case for case in raw.unlabelled if case.identifier not in copies),
+        unlabelled=tuple(case for case in raw.unlabelled if case.identifier not in label_sidecars),
     )
-    # moved files keep name, size and time of change, so the stamp is known beforehand
-    return Journal(raw.folder, images, ending, num_training, after.stamp())
+    # moved files keep name and content, so the stamp is known beforehand
+    return Journal(raw.folder, images, ending, num_training, after.stamp(), image_sidecars, label_sidecars)
 
 
 def _complete(journal: Journal, processes: int) -> None:
@@ -154,6 +173,7 @@ def _complete(journal: Journal, processes: int) -> None:
         print(f"{paths.splits_file.name}: they are training cases of every fold")
     if datasets:
         record_added_labels(paths.fingerprint_file, cases, journal.stamp)
+        raw.hashes.save()
         print(
             "the plan stays as it is: the images are the same, and its intensity statistics are those of the labels "
             "that it was made from. sfr_plan_and_preprocess, called as before, makes a new one"

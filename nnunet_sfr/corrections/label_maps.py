@@ -12,16 +12,15 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_sfr.data.cases import Case, RawDataset, raise_first
-from nnunet_sfr.data.checks import label_values, read_label
+from nnunet_sfr.data.checks import label_values
 from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.readers import find_reader
+from nnunet_sfr.data.reading import read_label
+from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.paths import LABELS, UNLABELLED_IMAGES
-
-_SPACING_ENDING = ".json"
-"""Of the file in which nnU-Net's TIFF writer puts the spacing, beside the label map."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,12 @@ def find_label_maps(folder: Path, raw: RawDataset) -> LabelMaps:
         raise UserError(f"{folder}: is empty; put label maps there, {names}")
     labelled = {f"{case.identifier}{ending}": case for case in raw.labelled}
     unlabelled = {f"{case.identifier}{ending}": case for case in raw.unlabelled}
-    spacings = {f"{name.removesuffix(ending)}{_SPACING_ENDING}" for name in files if name in {*labelled, *unlabelled}}
+    maps = [file for name, file in files.items() if name in {*labelled, *unlabelled}]
+    belonging = {sidecar.name for file in maps for sidecar in sidecars([file], ending, is_label=True)}
     problems = [
         f"{file}: is no label map of an unlabelled case; remove it, or call it {names}"
         for name, file in files.items()
-        if name not in {*labelled, *unlabelled, *spacings}
+        if name not in {*labelled, *unlabelled, *belonging}
     ]
     known = {case.identifier: files[name] for name, case in labelled.items() if name in files}
     problems += [_conflict(files[name], case) for name, case in labelled.items() if name in files]

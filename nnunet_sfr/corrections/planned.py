@@ -35,5 +35,5 @@ def require_planned_from(raw: RawDataset) -> None:
     """
     file = DatasetPaths(raw.folder.name).fingerprint_file
     remedy = "run sfr_plan_and_preprocess first, called as before"
-    if raw.stamp() not in stamps(read_json(file, remedy)):
+    if not raw.is_that_of(stamps(read_json(file, remedy))):
         raise UserError(f"{raw.folder}: images, labels or dataset.json have changed since they were planned; {remedy}")

@@ -19,8 +19,10 @@ def move_raw_files(journal: Journal) -> None:
     """Put labels and images among those of the labelled cases, as far as they are not there yet."""
     raw = journal.raw
     for case in journal.cases:
-        _move(journal.label(case), raw / LABELS / journal.label_name(case))
-        for name in journal.images[case]:
+        # the label map last: what belongs to it is found by its name
+        for name in reversed(journal.label_names(case)):
+            _move(journal.copy(name), raw / LABELS / name)
+        for name in reversed(journal.image_names(case)):
             _move(raw / UNLABELLED_IMAGES / name, raw / LABELLED_IMAGES / name)
 
 

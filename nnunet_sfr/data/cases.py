@@ -2,7 +2,7 @@
 
 Raw file names are nnU-Net's: ``imagesTr/<identifier>_<channel, 4 digits><ending>`` with the label in
 ``labelsTr/<identifier><ending>``, or whatever the key ``dataset`` of ``dataset.json`` names; unlabelled images lie in
-``imagesUl`` under the same naming scheme.
+``imagesUl`` under the same naming scheme. What belongs to an image (:mod:`nnunet_sfr.data.sidecars`) lies beside it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+from tqdm import tqdm
 
+from nnunet_sfr.data.dataset_json import channel_names, read_dataset_json
+from nnunet_sfr.data.file_identity import FileStamp, file_stamps, identify, raw_file_hashes
+from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.hashing import FileHashes
 from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES
 
 
@@ -31,15 +36,21 @@ class Case:
         identifier: nnU-Net's name of the case.
         images: one file per channel, in the order of the channels.
         label: its label file; None for an unlabelled case.
+        sidecars: files that belong to the images.
+        label_sidecars: files that belong to the label.
     """
 
     identifier: str
     images: tuple[Path, ...]
     label: Path | None = None
+    sidecars: tuple[Path, ...] = ()
+    label_sidecars: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return self.images if self.label is None else (*self.images, self.label)
+        """Everything that the case is read from."""
+        label = () if self.label is None else (self.label,)
+        return (*self.images, *label, *self.sidecars, *self.label_sidecars)
 
 
 @dataclass(frozen=True)
@@ -66,17 +77,37 @@ class RawDataset:
     def num_channels(self) -> int:
         return len(channel_names(self.dataset_json))
 
+    @cached_property
+    def hashes(self) -> FileHashes:
+        """Of its files, as far as they are known from earlier calls."""
+        return raw_file_hashes(self.folder.name)
+
     def stamp(self) -> str:
-        """A hash that changes with any file of any case (name, size, time of change) and with ``dataset.json``."""
-        files = {case.identifier: [case.label is not None, file_stamps(case.files)] for case in self.cases}
-        content = json.dumps([self.dataset_json, files], sort_keys=True)
+        """A hash that changes with the name or content of any file of any case and with ``dataset.json``."""
+        cases = tqdm(self.cases, desc="Hashing", unit="case", delay=_BAR_DELAY, leave=False)
+        return CONTENT + self._stamp({case.identifier: identify(case.files, self.hashes) for case in cases})
+
+    def stamp_of_times(self) -> str:
+        """What earlier versions took for a stamp: times of change in the place of content, so that copies differ."""
+        return self._stamp({case.identifier: file_stamps(case.files) for case in self.cases})
+
+    def _stamp(self, files: Mapping[str, list[FileStamp]]) -> str:
+        parts = {case.identifier: [case.label is not None, files[case.identifier]] for case in self.cases}
+        content = json.dumps([self.dataset_json, parts], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def is_that_of(self, stamps: Collection[str]) -> bool:
+        """Whether one of these stamps, of whatever version, stands for the raw data as they are now."""
+        if self.stamp_of_times() in stamps:
+            return True
+        return any(stamp.startswith(CONTENT) for stamp in stamps) and self.stamp() in stamps
 
-def file_stamps(files: Iterable[Path]) -> list[list[str | int]]:
-    """Name, size in bytes and time of the last change in ns of every file: equal stamps mean unchanged files."""
-    statuses = [(file.name, file.stat()) for file in files]
-    return [[name, status.st_size, status.st_mtime_ns] for name, status in statuses]
+
+CONTENT = "content:"
+"""Begins a stamp of contents."""
+
+_BAR_DELAY = 5.0
+"""Seconds of hashing after which a progress bar appears."""
 
 
 def list_cases(folder: Path) -> RawDataset:
@@ -98,7 +129,7 @@ def list_cases(folder: Path) -> RawDataset:
     for case in (*labelled, *unlabelled):
         # files that the key dataset names may be called anything
         free_names = case.label is not None and "dataset" in dataset_json
-        problem = None if free_names else _channel_problem(case, num_channels, ending)
+        problem = None if free_names else _name_problem(case, num_channels, ending)
         problem = problem or _file_problem(case)
         problems += [problem] if problem else []
     known = {case.identifier for case in labelled}
@@ -127,7 +158,7 @@ def list_labelled(folder: Path, dataset_json: dict[str, Any]) -> tuple[Case, ...
     num_channels, ending = len(channel_names(dataset_json)), dataset_json["file_ending"]
     free_names = "dataset" in dataset_json  # files that the key dataset names may be called anything
     found = [
-        (None if free_names else _channel_problem(case, num_channels, ending)) or _file_problem(case) for case in cases
+        (None if free_names else _name_problem(case, num_channels, ending)) or _file_problem(case) for case in cases
     ]
     raise_first(problems + [problem for problem in found if problem])
     return tuple(cases)
@@ -147,7 +178,7 @@ def list_unlabelled(folder: Path, dataset_json: dict[str, Any], *, images: str =
     problems: list[str] = []
     cases = _list_unlabelled(folder / images, dataset_json, problems)
     num_channels, ending = len(channel_names(dataset_json)), dataset_json["file_ending"]
-    found = [_channel_problem(case, num_channels, ending) or _file_problem(case) for case in cases]
+    found = [_name_problem(case, num_channels, ending) or _file_problem(case) for case in cases]
     raise_first(problems + [problem for problem in found if problem])
     return tuple(cases)
 
@@ -160,37 +191,6 @@ def raise_first(problems: Sequence[str]) -> None:
         raise UserError(problems[0] + rest)
 
 
-def read_dataset_json(file: Path) -> dict[str, Any]:
-    """``dataset.json``, with the keys that are read here in their types.
-
-    Raises:
-        UserError: the file or a key is missing, or a key has another type.
-    """
-    content = read_json(file, "write it as nnU-Net's data set format asks for")
-    if "channel_names" not in content and "modality" not in content:
-        raise UserError(f"{file}: the key channel_names is missing; add it")
-    for key in ("labels", "numTraining", "file_ending"):
-        if key not in content:
-            raise UserError(f"{file}: the key {key} is missing; add it")
-    for key, (kind, words) in _TYPES.items():
-        value = content.get(key)
-        if key in content and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise UserError(f"{file}: {key} must be {words}, got {value!r}; correct it")
-    return content
-
-
-_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "channel_names": (dict, 'an object of numbers and names, as {"0": "CT"}'),
-    "modality": (dict, 'an object of numbers and names, as {"0": "CT"}'),
-    "labels": (dict, 'an object of names and values, as {"background": 0, "liver": 1}'),
-    "numTraining": (int, "the number of labelled cases"),
-    "file_ending": (str, "the ending of the image files, as .nii.gz"),
-    "dataset": (dict, "an object of cases with the keys images and label"),
-    "regions_class_order": (list, "a list of label values"),
-}
-"""Keys of ``dataset.json`` that are read here, with the type that nnU-Net's format gives them."""
-
-
 def _require_all_labelled(folder: Path, dataset_json: dict[str, Any], found: int) -> None:
     """Compare with ``numTraining``, as nnU-Net's own check does: a case that is not found is no longer missed."""
     named = dataset_json["numTraining"]
@@ -201,33 +201,28 @@ def _require_all_labelled(folder: Path, dataset_json: dict[str, Any], found: int
         )
 
 
-def channel_names(dataset_json: dict[str, Any]) -> list[str]:
-    """The names of the channels, in the order that nnU-Net gives them; ``modality`` is its older name of the key."""
-    names: dict[str, str] = dataset_json["channel_names" if "channel_names" in dataset_json else "modality"]
-    return list(names.values())
-
-
 def _list_labelled(folder: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[Case]:
-    images = folder / LABELLED_IMAGES
+    images, ending = folder / LABELLED_IMAGES, dataset_json["file_ending"]
     if "dataset" in dataset_json:
         # deepcopy: nnU-Net's helper writes absolute paths into what it is given
         entries = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dataset_json))
-        cases = [
-            Case(identifier, tuple(map(Path, entry["images"])), Path(entry["label"]))
+        found = [
+            (identifier, tuple(map(Path, entry["images"])), Path(entry["label"]))
             for identifier, entry in sorted(entries.items())
         ]
     else:
-        ending = dataset_json["file_ending"]
         # like nnU-Net, pass over files with another ending
         files = [file for file in _files(images, ending, problems) if file.name.endswith(ending)]
-        labels = folder / LABELS
-        cases = [
-            Case(identifier, channels, labels / f"{identifier}{ending}")
+        found = [
+            (identifier, channels, folder / LABELS / f"{identifier}{ending}")
             for identifier, channels in _group_channels(files, ending, problems).items()
         ]
-    if not cases and not problems:
-        raise UserError(f"{images}: no labelled images{_other_ending(images, dataset_json['file_ending'])}")
-    return cases
+    if not found and not problems:
+        raise UserError(f"{images}: no labelled images{_other_ending(images, ending)}")
+    return [
+        Case(identifier, channels, label, sidecars(channels, ending), sidecars([label], ending, is_label=True))
+        for identifier, channels, label in found
+    ]
 
 
 def _other_ending(images: Path, ending: str) -> str:
@@ -246,7 +241,15 @@ def _list_unlabelled(images: Path, dataset_json: dict[str, Any], problems: list[
         raise UserError(
             f"{images}: {state}; put the unlabelled images there, named like <case>_0000{ending}, one file per channel"
         )
-    return [Case(identifier, channels) for identifier, channels in _group_channels(files, ending, problems).items()]
+    # what belongs to an image is found from its name; everything else has to be an image
+    named = [file for file in files if _pattern(ending).fullmatch(file.name)]
+    cases = [
+        Case(identifier, channels, sidecars=sidecars(channels, ending))
+        for identifier, channels in _group_channels(named, ending, problems).items()
+    ]
+    belonging = {sidecar for case in cases for sidecar in case.sidecars}
+    _group_channels([file for file in files if file not in {*named, *belonging}], ending, problems)
+    return cases
 
 
 def _files(folder: Path, ending: str, problems: list[str]) -> list[Path]:
@@ -256,45 +259,70 @@ def _files(folder: Path, ending: str, problems: list[str]) -> list[Path]:
         if entry.is_file():
             files.append(entry)
         elif entry.is_symlink():
-            problems.append(f"{entry}: a link to {entry.readlink()}, which is not there; repair or remove it")
+            problems.append(_dangling(entry))
         elif entry.name.endswith(ending):
             problems.append(f"{entry}: is no file, but named like an image; rename or remove it")
     return files
 
 
+def _pattern(ending: str) -> re.Pattern[str]:
+    """The name of an image; a leading dot hides a file."""
+    return re.compile(r"(?P<identifier>[^.].*)_\d{4}" + re.escape(ending))
+
+
 def _group_channels(files: Sequence[Path], ending: str, problems: list[str]) -> dict[str, tuple[Path, ...]]:
     """Files by identifier, in the order of identifiers and channels; names that do not match go to ``problems``."""
-    pattern = re.compile(r"(?P<identifier>.+)_\d{4}" + re.escape(ending))
     groups: dict[str, list[Path]] = {}
     for file in sorted(files):
-        match = pattern.fullmatch(file.name)
-        if match is None or file.name.startswith("."):
-            problems.append(f"{file}: the name is not of the form <case>_0000{ending}; rename or remove the file")
-        else:
+        match = _pattern(ending).fullmatch(file.name)
+        if match is not None:
             groups.setdefault(match["identifier"], []).append(file)
+        elif file.name.endswith(ending) and not file.name.startswith("."):
+            new = f"{file.name.removesuffix(ending)}_0000{ending}"
+            problems.append(f"{file}: the name has no channel; rename the file to {new}, one file per channel")
+        else:
+            problems.append(f"{file}: the name is not of the form <case>_0000{ending}; rename or remove the file")
     return {identifier: tuple(groups[identifier]) for identifier in sorted(groups)}
 
 
-def _channel_problem(case: Case, num_channels: int, ending: str) -> str | None:
-    """A channel file that is missing or too many.
+def _name_problem(case: Case, num_channels: int, ending: str) -> str | None:
+    """A channel file that is missing or too many, or a number in the name of a case that was taken for a channel.
 
     A single file may hold all channels (an RGB picture, a 4D volume): then only reading it can tell.
     """
+    whole_names = _labelled_by_whole_name(case, ending)
+    if whole_names is not None:
+        image, label = whole_names
+        return (
+            f"{image}: its label is {label.name}, so the name has no channel; rename the image to "
+            f"{image.name.removesuffix(ending)}_0000{ending}"
+        )
     expected = [f"{case.identifier}_{channel:04d}{ending}" for channel in range(num_channels)]
     present = [file.name for file in case.images]
     if present in (expected, expected[:1]):
         return None
+    hint = f"if the number belongs to the name of the case, add _0000 before {ending}"
     if present and not set(present) & set(expected):
         return (
             f"{case.images[0]}: the number behind the last _ is that of a channel, and no file of case "
-            f"{case.identifier} is of channel 0; if it belongs to the name of the case, add _0000 before {ending}"
+            f"{case.identifier} is of channel 0; {hint}"
         )
     wrong = min(set(expected).symmetric_difference(present))
-    what = "is missing" if wrong in expected else f"is more than the {num_channels} that dataset.json names"
+    place = case.images[0].parent / wrong
+    if wrong in expected:
+        return f"{place}: this channel of case {case.identifier} is missing; every case needs one file per channel"
     return (
-        f"{case.images[0].parent / wrong}: this channel of case {case.identifier} {what}; "
-        "every case needs one file per channel"
+        f"{place}: this channel of case {case.identifier} is more than the {num_channels} that dataset.json names; "
+        f"remove it, or {hint}"
     )
+
+
+def _labelled_by_whole_name(case: Case, ending: str) -> tuple[Path, Path] | None:
+    """An image and its label, where the label has the image's whole name and none is named after the case."""
+    if case.label is None or case.label.is_file():
+        return None
+    pairs = [(image, case.label.with_name(image.name)) for image in case.images]
+    return next((pair for pair in pairs if pair[1].is_file()), None)
 
 
 def _file_problem(case: Case) -> str | None:
@@ -308,4 +336,11 @@ def _file_problem(case: Case) -> str | None:
         return (
             f"{case.label}: label of case {case.identifier} not found; add it, or move the image to {UNLABELLED_IMAGES}"
         )
+    for file in (*case.sidecars, *case.label_sidecars):
+        if not file.is_file():
+            return _dangling(file)
     return None
+
+
+def _dangling(link: Path) -> str:
+    return f"{link}: a link to {link.readlink()}, which is not there; repair or remove it"

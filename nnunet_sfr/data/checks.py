@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import nibabel
 import numpy as np
-from nibabel.imageglobals import LoggingOutputSuppressor
-from nibabel.openers import ImageOpener
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from numpy.typing import NDArray
@@ -23,6 +18,8 @@ from nnunet_sfr.data.cases import Case, RawDataset, raise_first
 from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.readers import find_reader
+from nnunet_sfr.data.reading import ContentError, check_spacing_file, in_mm, read_strictly
+from nnunet_sfr.data.sidecars import spacing_file
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import DATASET_JSON
 
@@ -61,9 +58,10 @@ def check_cases(raw: RawDataset, *, samples_per_case: int, processes: int) -> di
             that do not lie on one grid, a spacing that is not positive, a number of channels or of dimensions that does
             not fit, label values that ``dataset.json`` does not know, or no foreground in any label.
     """
-    example = raw.labelled[0]
-    reader = find_reader(raw.dataset_json, example.images[0], f"the image of case {example.identifier}")
+    reader = _reader_of(raw)
     labels = label_values(raw)
+    if issubclass(reader, Tiff3DIO):
+        _check_spacing_files(raw)
     tasks = [_Check(case, reader, raw.num_channels, labels, samples_per_case) for case in raw.cases]
     results = run_parallel(_check_case, tasks, processes=processes, description="Checking images")
     facts: dict[str, CaseFacts] = {}
@@ -98,37 +96,12 @@ def case_problem(
     """
     task = _Check(case, reader, num_channels, labels, num_samples=0)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            images, properties = _read_images(task)
-            if case.label is not None:
-                _read_label(task, images.shape[1:], properties)
-    except _ContentError as problem:
+        images, properties = _read_images(task)
+        if case.label is not None:
+            _read_label(task, images.shape[1:], properties)
+    except ContentError as problem:
         return str(problem)
     return None
-
-
-def read_label(reader: type[BaseReaderWriter], file: Path, case: Case) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """Read a label file, finding what readers pass over: voxels that are cut off, NaN and infinity.
-
-    Args:
-        reader: of the data set.
-        file: to read.
-        case: that it labels, for the messages.
-
-    Returns:
-        Label (1, and three axes, as the reader gives them), and the reader's properties: spacing in mm, geometry.
-
-    Raises:
-        UserError: saying what is wrong with the file.
-    """
-    try:
-        # readers print what they then raise
-        with contextlib.redirect_stdout(io.StringIO()):
-            label, properties = _read(reader, file, case, kind="label")
-            _require_finite(label, file, case)
-    except _ContentError as problem:
-        raise UserError(str(problem)) from None
-    return label, properties
 
 
 @dataclass(frozen=True)
@@ -142,11 +115,50 @@ class _Check:
     num_samples: int
 
 
-_SPACING = "it must be positive and finite; correct the header"
+def _reader_of(raw: RawDataset) -> type[BaseReaderWriter]:
+    """nnU-Net's reader for a data set: the one that opens the first labelled image."""
+    case = raw.labelled[0]
+    try:
+        return find_reader(raw.dataset_json, case.images[0], f"the image of case {case.identifier}")
+    except UserError:
+        if raw.dataset_json["file_ending"] in Tiff3DIO.supported_file_endings:
+            try:
+                check_spacing_file(case.images[0], case, "image")
+            except ContentError as problem:
+                raise UserError(str(problem)) from None
+        raise
 
 
-class _ContentError(Exception):
-    """Something is wrong with the content of a case; never leaves this module."""
+def _check_spacing_files(raw: RawDataset) -> None:
+    """Refuse TIFF volumes of which some have a file with their spacing, and say so where none has.
+
+    nnU-Net takes 1 mm for those that have none, and only prints it.
+
+    Raises:
+        UserError: naming the first that has none.
+    """
+    ending = raw.dataset_json["file_ending"]
+    places = {case.images[0]: spacing_file(case.images[0], ending, is_label=False) for case in raw.cases}
+    labels = {case.label: case.images[0] for case in raw.labelled if case.label is not None}
+    have = {image for image, place in places.items() if place.is_file()}
+    if not have:
+        print(
+            f"No image has a file with its spacing, as {next(iter(places.values())).name} beside "
+            f"{next(iter(places)).name}; nnU-Net takes 1 mm for all of them"
+        )
+    spacing = '{"spacing": [z, y, x]}'
+    missing = [
+        f"{place}: not found, though other images have such a file; write {spacing} in mm there, or nnU-Net takes 1 mm"
+        for image, place in places.items()
+        if have and image not in have
+    ]
+    places_of_labels = {label: spacing_file(label, ending, is_label=True) for label in labels}
+    missing += [
+        f"{place}: not found; copy {places[labels[label]]} there, or nnU-Net takes 1 mm for the label"
+        for label, place in places_of_labels.items()
+        if labels[label] in have and not place.is_file()
+    ]
+    raise_first(missing)
 
 
 def label_values(raw: RawDataset) -> tuple[int, ...]:
@@ -200,10 +212,8 @@ def _require_plain_labels(raw: RawDataset) -> None:
 def _check_case(task: _Check) -> CaseFacts | str:
     """Read and check one case; what is wrong with it comes back as the line to print."""
     try:
-        # readers print what they then raise
-        with contextlib.redirect_stdout(io.StringIO()):
-            return _measure(task)
-    except _ContentError as problem:
+        return _measure(task)
+    except ContentError as problem:
         return str(problem)
     except MemoryError:
         return f"{task.case.images[0]}: memory ran out; use fewer processes (-npfp)"
@@ -236,32 +246,29 @@ def _read_images(task: _Check) -> tuple[NDArray[np.float32], dict[str, Any]]:
     spacings: list[Sequence[float]] = []
     first: dict[str, Any] = {}
     for file in case.images:
-        array, properties = _read(task.reader, file, case)
+        array, properties = read_strictly(task.reader, file, case)
         spacing = properties["spacing"]
         first = first or properties
-        _require_finite(array, file, case)
-        if not all(np.isfinite(spacing)) or min(spacing) <= 0:
-            raise _ContentError(f"{file}: case {case.identifier} has a spacing of {_mm(spacing)}; {_SPACING}")
         if channels and array.shape[1:] != channels[0].shape[1:]:
-            raise _ContentError(
+            raise ContentError(
                 f"{file}: {_size(array)} voxels, but {case.images[0].name} of case {case.identifier} has "
                 f"{_size(channels[0])}; resample the channels to one grid"
             )
         if spacings and not np.allclose(spacing, spacings[0]):
-            raise _ContentError(
-                f"{file}: spacing {_mm(spacing)}, but {case.images[0].name} of case {case.identifier} has "
-                f"{_mm(spacings[0])}; resample the channels to one grid"
+            raise ContentError(
+                f"{file}: spacing {in_mm(spacing)}, but {case.images[0].name} of case {case.identifier} has "
+                f"{in_mm(spacings[0])}; resample the channels to one grid"
             )
         channels.append(array)
         spacings.append(spacing)
     images = np.concatenate(channels)
     if len(images) != task.num_channels:
-        raise _ContentError(
+        raise ContentError(
             f"{case.images[0]}: case {case.identifier} has {len(images)} channels where dataset.json names "
             f"{task.num_channels}; check the files of this case and the dimensions of the image"
         )
     if not np.any(images):
-        raise _ContentError(f"{case.images[0]}: case {case.identifier} has no voxel but zeros; replace or remove it")
+        raise ContentError(f"{case.images[0]}: case {case.identifier} has no voxel but zeros; replace or remove it")
     return images, first
 
 
@@ -269,72 +276,24 @@ def _read_label(task: _Check, shape: tuple[int, ...], image: dict[str, Any]) -> 
     """Label (1, and three axes) on the grid of the image, whose reader gave the properties ``image``."""
     case = task.case
     assert case.label is not None
-    label, properties = _read(task.reader, case.label, case, kind="label")
+    label, properties = read_strictly(task.reader, case.label, case, kind="label")
     if label.shape != (1, *shape):
-        raise _ContentError(
+        raise ContentError(
             f"{case.label}: {_size(label)} voxels, but the image of case {case.identifier} has "
             f"{' x '.join(map(str, shape))}; label and image need the same grid"
         )
     try:
         require_same_grid(case.label, (label.shape[1:], properties), (shape, image), case.identifier)
     except UserError as error:
-        raise _ContentError(str(error)) from None
+        raise ContentError(str(error)) from None
     # isin compares with each value in turn, where unique would sort all voxels
     unknown = label[~np.isin(label, task.labels)]
     if unknown.size:
-        raise _ContentError(
+        raise ContentError(
             f"{case.label}: case {case.identifier} has the label {unknown.min():g}, which dataset.json does not name; "
             "correct one of the two"
         )
     return label
-
-
-def _read(
-    reader: type[BaseReaderWriter], file: Path, case: Case, *, kind: Literal["image", "label"] = "image"
-) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """One file as (channels, and three axes) and the reader's properties, spacing in mm among them."""
-    try:
-        _read_nifti_strictly(file, case)
-        array, properties = reader().read_images((str(file),)) if kind == "image" else reader().read_seg(str(file))
-    except (MemoryError, _ContentError):
-        raise
-    except Exception as error:
-        # SimpleITK's messages have a line per layer; the last names the cause
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise _ContentError(
-            f"{file}: {kind} of case {case.identifier} cannot be read ({lines[-1].strip()}); replace the file"
-        ) from None
-    if array.ndim != 4:
-        raise _ContentError(f"{file}: case {case.identifier} has {array.ndim - 1} dimensions; nnU-Net takes 2 or 3")
-    return array, properties
-
-
-def _read_nifti_strictly(file: Path, case: Case) -> None:
-    """Find what SimpleITK's NIfTI reader passes over: voxels cut off, which it makes up, and NaN, which become 0."""
-    if file.name.endswith((".nii", ".nii.gz")):
-        # it would print that it takes a spacing of 0 for 1, as SimpleITK does
-        with LoggingOutputSuppressor():
-            image: Any = nibabel.load(file)
-        stated = _stated_spacing(image, file)
-        if not all(np.isfinite(stated)) or min(stated) <= 0:
-            raise _ContentError(
-                f"{file}: case {case.identifier} has a spacing of {_mm(stated)} in its header; {_SPACING}"
-            )
-        stored = np.asarray(image.dataobj.get_unscaled())
-        if stored.dtype.kind == "f":
-            _require_finite(stored, file, case)
-
-
-def _stated_spacing(image: Any, file: Path) -> list[float]:
-    """The lengths of a voxel as the header of a NIfTI file has them, which nibabel corrects when it loads it."""
-    with ImageOpener(str(file)) as stream:
-        header = type(image).header_class.from_fileobj(stream, check=False)
-    return [float(length) for length in header["pixdim"][1 : 1 + min(3, len(image.shape))]]
-
-
-def _require_finite(array: NDArray[Any], file: Path, case: Case) -> None:
-    if not np.all(np.isfinite(array)):
-        raise _ContentError(f"{file}: case {case.identifier} has NaN or infinite voxels; replace them by numbers")
 
 
 def _dimension_problems(raw: RawDataset, facts: dict[str, CaseFacts]) -> list[str]:
@@ -357,7 +316,3 @@ def _is_2d(case: CaseFacts) -> bool:
 
 def _size(array: NDArray[np.float32]) -> str:
     return " x ".join(map(str, array.shape[1:]))
-
-
-def _mm(spacing: Sequence[float]) -> str:
-    return " x ".join(f"{value:g}" for value in spacing) + " mm"

@@ -1,8 +1,8 @@
 """Labelled and unlabelled cases through nnU-Net's own preprocessor, in nnU-Net's own format, resumably.
 
 A case is three files, ``<id>.b2nd`` (data), ``<id>_seg.b2nd`` (label; without one, nnU-Net's nonzero mask: 0 inside,
--1 outside) and ``<id>.pkl`` (properties). What a case was made from is kept in its properties under ``nnunet_sfr``: the
-stamps of its input files and hashes of the parts of the plan and of the labels that it depends on. A case whose
+-1 outside) and ``<id>.pkl`` (properties). What a case was made from is kept in its properties under ``nnunet_sfr``:
+name and hash of its input files, and hashes of the parts of the plan and of the labels that it depends on. A case whose
 provenance still holds is not made again.
 
 Cases are written in a folder beside the final one and moved when they are whole. The ``.b2nd`` file moves last and is
@@ -12,7 +12,9 @@ current cases, since nnU-Net infers the format from all files in it and trains o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -28,13 +30,16 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_sfr.atomic import is_disk_full, replacing
-from nnunet_sfr.data.cases import Case, RawDataset, file_stamps
+from nnunet_sfr.data.cases import Case, RawDataset
+from nnunet_sfr.data.file_identity import file_stamps, identify
 from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.data.sidecars import SPACING_ENDING
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.plans import derived_from
 
 PROVENANCE = "nnunet_sfr"
+_INPUTS = "inputs"
 _PROPERTIES, _SEGMENTATION, _DATA = ".pkl", "_seg.b2nd", ".b2nd"
 _FILES = (_PROPERTIES, _SEGMENTATION, _DATA)
 """What a case consists of, in the order in which it is put in place."""
@@ -127,14 +132,20 @@ def _do_pending(jobs: Sequence[_Job], paths: SFRPaths, processes: int) -> int:
 
 
 def copy_ground_truth(raw: RawDataset, preprocessed: Path) -> None:
-    """Copy new and changed labels to ``gt_segmentations``, where nnU-Net's validation reads them."""
+    """Copy new and changed labels, and what belongs to them, to ``gt_segmentations``, for nnU-Net's validation."""
+    folder, ending = preprocessed / "gt_segmentations", raw.dataset_json["file_ending"]
     for case in raw.labelled:
         assert case.label is not None
-        target = preprocessed / "gt_segmentations" / f"{case.identifier}{raw.dataset_json['file_ending']}"
-        if not (target.is_file() and _size_and_time(target) == _size_and_time(case.label)):
-            with replacing(target) as temporary:
-                # copy2 keeps the time of change, which is how the next call knows
-                shutil.copy2(case.label, temporary)
+        copies = {case.label: folder / f"{case.identifier}{ending}"}
+        for file in case.label_sidecars:
+            # the key dataset may call a label otherwise than its case
+            named_like_the_label = file.suffix == SPACING_ENDING
+            copies[file] = folder / (f"{case.identifier}{SPACING_ENDING}" if named_like_the_label else file.name)
+        for source, target in copies.items():
+            if not (target.is_file() and _size_and_time(target) == _size_and_time(source)):
+                with replacing(target) as temporary:
+                    # copy2 keeps the time of change, which is how the next call knows
+                    shutil.copy2(source, temporary)
 
 
 def _size_and_time(file: Path) -> list[str | int]:
@@ -230,7 +241,7 @@ class _Job:
 
 def _job(case: Case, folder: Path, configuration: str, raw: RawDataset, plans_manager: PlansManager) -> _Job:
     provenance = {
-        "inputs": file_stamps(case.files),
+        _INPUTS: identify(case.files, raw.hashes),
         "plan": _plan_hash(plans_manager, plans_manager.get_configuration(configuration)),
         # where nnU-Net samples foreground depends on the labels and regions
         "labels": None
@@ -246,14 +257,16 @@ def _preprocess_case(job: _Job) -> None:
     configuration = manager.get_configuration(job.configuration)
     scratch = job.scratch / job.case.identifier
     try:
-        configuration.preprocessor_class(verbose=False).run_case_save(
-            str(scratch),
-            [str(file) for file in job.case.images],
-            None if job.case.label is None else str(job.case.label),
-            manager,
-            configuration,
-            job.dataset_json,
-        )
+        # readers remark on every file; what is wrong with one has been said by the checks
+        with contextlib.redirect_stdout(io.StringIO()):
+            configuration.preprocessor_class(verbose=False).run_case_save(
+                str(scratch),
+                [str(file) for file in job.case.images],
+                None if job.case.label is None else str(job.case.label),
+                manager,
+                configuration,
+                job.dataset_json,
+            )
         properties = _load_properties(_with_suffix(scratch, _PROPERTIES))
         properties[PROVENANCE] = job.provenance
         with _with_suffix(scratch, _PROPERTIES).open("wb") as stream:
@@ -291,7 +304,7 @@ def _is_whole(job: _Job, folder: Path) -> bool:
     manager = PlansManager(job.plans)
     try:
         properties = _load_properties(_with_suffix(stem, _PROPERTIES))
-        if properties.get(PROVENANCE) != job.provenance:
+        if not _is_made_from(properties.get(PROVENANCE), job):
             return False
         shape = expected_shape(properties, manager, manager.get_configuration(job.configuration))
         data = blosc2.open(urlpath=str(_with_suffix(stem, _DATA)), mode="r")
@@ -299,6 +312,11 @@ def _is_whole(job: _Job, folder: Path) -> bool:
     except Exception:  # a file that is missing or broken in whatever way has to be made anew
         return False
     return bool(data.shape == (job.num_channels, *shape) and segmentation.shape == (1, *shape))
+
+
+def _is_made_from(recorded: Any, job: _Job) -> bool:
+    """Whether a provenance is the job's; earlier versions knew the files by their time of change."""
+    return bool(recorded == job.provenance or recorded == {**job.provenance, _INPUTS: file_stamps(job.case.files)})
 
 
 def _remove_foreign_files(folder: Path, cases: Sequence[Case]) -> int:

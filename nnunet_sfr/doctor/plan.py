@@ -16,7 +16,7 @@ from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.doctor.wording import times
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.planning.fingerprint import OWN_KEY
+from nnunet_sfr.planning.fingerprint import stamps
 from nnunet_sfr.planning.pipeline import describe
 from nnunet_sfr.settings import StitchingSettings
 
@@ -70,13 +70,13 @@ def check_plan(dataset: SFRDataset, stitching: StitchingSettings) -> list[Findin
 def check_freshness(dataset: SFRDataset) -> list[Finding]:
     """Whether the plan was made from the raw files as they are now."""
     try:
-        now = list_cases(dataset.paths.raw).stamp()
+        raw = list_cases(dataset.paths.raw)
     except UserError:  # which is said where the raw data are looked at
         return []
-    recorded = read_fingerprint(dataset).get(OWN_KEY, {}).get("stamp")
-    if recorded is None:
+    recorded = stamps(read_fingerprint(dataset))
+    if not recorded:
         return [note("plan", "its fingerprint is of the labelled images alone", REMEDY)]
-    if recorded != now:
+    if not raw.is_that_of(recorded):
         return [problem("plan", "made from other raw files than those that are there now", REMEDY)]
     return []
 

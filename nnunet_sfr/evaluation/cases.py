@@ -13,8 +13,8 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from numpy.typing import NDArray
 
 from nnunet_sfr.data.cases import Case
-from nnunet_sfr.data.checks import read_label
 from nnunet_sfr.data.grids import require_same_grid
+from nnunet_sfr.data.reading import read_label
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.classes import Classes
 from nnunet_sfr.evaluation.metrics import Metrics, measure

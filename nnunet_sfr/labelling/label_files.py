@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from nnunet_sfr.data.cases import Case
-from nnunet_sfr.data.checks import read_label
 from nnunet_sfr.data.grids import require_same_grid
+from nnunet_sfr.data.reading import read_label
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 

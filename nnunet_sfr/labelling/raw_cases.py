@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from nnunet_sfr.data.cases import Case, file_stamps, list_unlabelled, raise_first
+from nnunet_sfr.data.cases import Case, list_unlabelled, raise_first
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.file_identity import are_recorded, raw_file_hashes
 from nnunet_sfr.data.preprocessing import PROVENANCE
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.hashing import FileHashes
 
 
 def raw_cases(dataset: SFRDataset, cases: UnlabelledDataset) -> dict[str, Case]:
@@ -15,21 +17,23 @@ def raw_cases(dataset: SFRDataset, cases: UnlabelledDataset) -> dict[str, Case]:
         UserError: the files of a case are missing, or changed since it was preprocessed.
     """
     listed = {case.identifier: case for case in list_unlabelled(dataset.paths.raw, dataset.dataset_json)}
+    hashes = raw_file_hashes(dataset.paths.dataset_name)
     problems = []
     for identifier in cases.identifiers:
         folder = dataset.paths.raw_unlabelled
         if identifier not in listed:
             problems.append(f"{folder}: the image of case {identifier} is missing; put it back")
-        elif not _is_unchanged(listed[identifier], cases):
+        elif not _is_unchanged(listed[identifier], cases, hashes):
             problems.append(
                 f"{listed[identifier].images[0]}: changed since case {identifier} was preprocessed; "
                 "run sfr_plan_and_preprocess again"
             )
     raise_first(problems)
+    hashes.save()
     return {identifier: listed[identifier] for identifier in cases.identifiers}
 
 
-def _is_unchanged(case: Case, cases: UnlabelledDataset) -> bool:
+def _is_unchanged(case: Case, cases: UnlabelledDataset, hashes: FileHashes) -> bool:
     _, _, _, properties = cases.load_case(case.identifier)
     recorded = properties.get(PROVENANCE, {}).get("inputs")
-    return recorded is None or recorded == file_stamps(case.files)
+    return recorded is None or are_recorded(recorded, case.files, hashes)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nnunet_sfr.atomic import write_json
-from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.hashing import FileHashes
 
 Digests = Mapping[str, str]
 """Digests by the name of what they stand for."""
@@ -24,9 +21,6 @@ ANY = "any"
 
 _DIGITS = 16
 """Hexadecimal digits that are kept."""
-
-_CLOCK_STEP = 2.0
-"""Seconds within which two changes of a file can have the same time, on the coarsest of file systems."""
 
 _BAR_DELAY = 5.0
 """Seconds of hashing after which a progress bar appears."""
@@ -51,18 +45,14 @@ Parts = Mapping[str, Any]
 
 
 class HashCache:
-    """SHA-256 of files; a file whose size and time of change are those of the last time is not read again.
+    """Digests of parts, by the hashes of their files.
 
     Args:
         file: where the hashes are kept between calls.
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = file
-        self._known: dict[str, Any] = {}
-        self._changed = False
-        with contextlib.suppress(OSError, ValueError, TypeError):  # the loss of a cache is none
-            self._known = dict(json.loads(file.read_text()))
+        self._hashes = FileHashes(file)
 
     def digests(self, parts: Parts) -> Digests:
         """The digest of every part."""
@@ -78,23 +68,12 @@ class HashCache:
 
     def _hash(self, file: Path) -> str | None:
         try:
-            status = file.stat()
+            return self._hashes.of(file)
         except FileNotFoundError:
             return None
-        stamp = [status.st_size, status.st_mtime_ns]
-        known = self._known.get(str(file))
-        if known is not None and known[:2] == stamp:
-            return str(known[2])
-        value = file_hash(file)
-        if abs(time.time() - status.st_mtime) > _CLOCK_STEP:
-            self._known[str(file)] = [*stamp, value]
-            self._changed = True
-        return value
 
     def save(self) -> None:
-        if self._changed:
-            write_json(self._known, self._file)
-            self._changed = False
+        self._hashes.save()
 
 
 def differing(before: Digests, now: Digests) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
@@ -39,18 +40,21 @@ class Project:
 
     def raw_labels(self) -> list[Path]:
         cases = self._listed_cases()
-        return [label for _, label in cases] if cases else visible_files(self.paths.raw_labels)
+        return [file for _, label in cases for file in label] if cases else visible_files(self.paths.raw_labels)
 
     def raw_unlabelled(self) -> list[Path]:
         return visible_files(self.paths.raw_unlabelled)
 
-    def _listed_cases(self) -> list[tuple[list[Path], Path]]:
-        """Images and label of the labelled cases where dataset.json names them, wherever they lie."""
-        cases = self.raw_dataset_json().get("dataset", {}).values()
-        return [
-            ([self.paths.raw / os.path.expandvars(image) for image in case["images"]], self.paths.raw / case["label"])
-            for case in cases
-        ]
+    def _listed_cases(self) -> list[tuple[list[Path], list[Path]]]:
+        """Images and label of the labelled cases where dataset.json names them, with what belongs to each."""
+        content = self.raw_dataset_json()
+        ending = content.get("file_ending", "")
+        cases = []
+        for case in content.get("dataset", {}).values():
+            images = [self.paths.raw / os.path.expandvars(image) for image in case["images"]]
+            label = self.paths.raw / os.path.expandvars(case["label"])
+            cases.append(([*images, *sidecars(images, ending)], [label, *sidecars([label], ending, is_label=True)]))
+        return cases
 
     def raw_dataset_json(self) -> dict[str, Any]:
         return read_json(self.paths.raw_dataset_json, "write it as nnU-Net's data set format asks for")
@@ -153,15 +157,18 @@ class Project:
     # --- prediction ---
 
     def input_images(self) -> list[Path]:
+        """With what belongs to them."""
         assert self.options.images is not None
-        return visible_files(self.options.images, self._file_ending())
+        images = visible_files(self.options.images, self._file_ending())
+        return [*images, *sidecars(images, self._file_ending())]
 
     def predicted_files(self) -> list[Path]:
         """One for every case among the input images."""
+        assert self.options.images is not None
         assert self.options.predictions is not None
         ending = self._file_ending()
         channel = len("_0000") + len(ending)
-        cases = {image.name[:-channel] for image in self.input_images()}
+        cases = {image.name[:-channel] for image in visible_files(self.options.images, ending)}
         return [self.options.predictions / f"{case}{ending}" for case in sorted(cases)]
 
     def _file_ending(self) -> str:

@@ -145,7 +145,7 @@ class Plan(Step):
 
         raw = list_cases(self.project.paths.raw)
         fingerprint = read_json(self.project.paths.fingerprint_file, "delete it")
-        return raw.stamp() in stamps(fingerprint) and self._has_cases(raw)
+        return raw.is_that_of(stamps(fingerprint)) and self._has_cases(raw)
 
     def has_taken_in(self, changed: Sequence[str]) -> bool:
         """Whether sfr_add_labels has changed the raw data, and nobody since.

@@ -48,20 +48,21 @@ def update_fingerprint(file: Path, raw: RawDataset, *, processes: int, clean: bo
     Raises:
         UserError: an image that does not pass the checks of :func:`nnunet_sfr.data.checks.check_cases`.
     """
-    stamp = raw.stamp()
     if file.is_file() and not clean:
         fingerprint = read_json(file, "delete it and run the same command again")
-        if fingerprint.get(OWN_KEY, {}).get("stamp") == stamp:
+        if raw.is_that_of([fingerprint.get(OWN_KEY, {}).get("stamp", "")]):
             print("Fingerprint: no image changed since the last one, which is kept")
+            raw.hashes.save()
             return fingerprint
     facts = check_cases(raw, samples_per_case=FOREGROUND_SAMPLES // len(raw.labelled), processes=processes)
     fingerprint = make_fingerprint(facts)
     fingerprint[OWN_KEY] = {
-        "stamp": stamp,
+        "stamp": raw.stamp(),
         "num_labelled": len(raw.labelled),
         "num_unlabelled": len(raw.unlabelled),
     }
     write_json(fingerprint, file)
+    raw.hashes.save()
     return fingerprint
 
 
@@ -79,7 +80,7 @@ def knows_added_labels(file: Path, raw: RawDataset) -> bool:
         raw: the listed data set.
     """
     own = read_json(file, "run sfr_plan_and_preprocess").get(OWN_KEY, {})
-    return bool(own.get(_LABELS_ADDED, {}).get("stamp") == raw.stamp())
+    return raw.is_that_of([own.get(_LABELS_ADDED, {}).get("stamp", "")])
 
 
 def record_added_labels(file: Path, cases: Iterable[str], stamp: str) -> None:

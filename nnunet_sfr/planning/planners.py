@@ -123,8 +123,12 @@ def plan(
         options["gpu_memory_target_in_gb"] = gpu_memory_target
     if target_spacing is not None:
         options["overwrite_target_spacing"] = [float(value) for value in target_spacing]
-    silence = contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO())
-    with silence, _without_zero_workers():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_without_zero_workers())
+        if not verbose:
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            # for readers that it tries in vain it prints tracebacks
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         planner = planner_class(dataset_name, **options)
         planner.plan_experiment()
     identifier: str = planner.plans_identifier

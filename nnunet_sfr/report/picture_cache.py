@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.atomic import remove_leftovers, write_json
-from nnunet_sfr.data.cases import file_stamps
+from nnunet_sfr.data.file_identity import file_stamps
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.report import pictures as drawing

@@ -89,7 +89,7 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
     "name without channel": (
         lambda raw: shutil.copy(raw / U0, raw / "imagesUl/new.nii.gz"),
         "imagesUl/new.nii.gz",
-        "is not of the form <case>_0000.nii.gz; rename or remove",
+        "the name has no channel; rename the file to new_0000.nii.gz, one file per channel",
     ),
     "another file format": (
         lambda raw: shutil.copy(raw / U0, raw / "imagesUl/new_0000.mha"),
@@ -109,7 +109,7 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
     "channel too many": (
         lambda raw: shutil.copy(raw / U1, raw / "imagesUl/unlabelled_00_0002.nii.gz"),
         "imagesUl/unlabelled_00_0002.nii.gz",
-        "is more than the 2 that dataset.json names",
+        "is more than the 2 that dataset.json names; remove it, or if the number belongs to the name of the case, add",
     ),
     "labelled and unlabelled": (
         lambda raw: rename_case(raw, "train_00"),
@@ -204,7 +204,7 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
     "the channel is forgotten": (
         lambda raw: forget_channels(raw),
         "imagesUl/vol_0007.nii.gz",
-        "if it belongs to the name of the case, add _0000 before .nii.gz",
+        "if the number belongs to the name of the case, add _0000 before .nii.gz",
     ),
     "another ending": (
         lambda raw: edit_json(raw, file_ending=".nrrd"),
@@ -220,6 +220,61 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
         lambda raw: edit_json(raw, numTraining="2"),
         "dataset.json",
         "numTraining must be the number",
+    ),
+    "a label that is named like its image": (
+        lambda raw: (raw / "labelsTr/train_01.nii.gz").rename(raw / "labelsTr/train_01_0001.nii.gz"),
+        "imagesTr/train_01_0001.nii.gz",
+        "its label is train_01_0001.nii.gz, so the name has no channel; rename the image to train_01_0001_0000.nii.gz",
+    ),
+    "a spacing that nothing has": (
+        lambda raw: set_spacing(raw / U0, 1e9),
+        U0,
+        "a spacing of 1e+09 x 1 x 1 mm; no voxel is smaller than 1e-09 mm or larger than 1e+07 mm",
+    ),
+    "a colour label": (
+        lambda raw: write_4d(raw / "labelsTr/train_00.nii.gz"),
+        "labelsTr/train_00.nii.gz",
+        "the label of case train_00 has 5 channels (a colour picture has 3); save it with one",
+    ),
+    "an unknown reader": (
+        lambda raw: edit_json(raw, overwrite_image_reader_writer="SimpleItkIO"),
+        "dataset.json",
+        "overwrite_image_reader_writer is 'SimpleItkIO', no reader of nnU-Net; use one of NaturalImage2DIO",
+    ),
+    "a reader that is a number": (
+        lambda raw: edit_json(raw, overwrite_image_reader_writer=3),
+        "dataset.json",
+        "overwrite_image_reader_writer is 3, no reader of nnU-Net",
+    ),
+    "an ending that nnU-Net does not read": (
+        lambda raw: edit_json(raw, file_ending=".jpg"),
+        "dataset.json",
+        "file_ending is .jpg, which nnU-Net does not read; convert the files to one of .bmp, .gipl, .mha",
+    ),
+    "an ending without its dot": (
+        lambda raw: edit_json(raw, file_ending="nii.gz"),
+        "dataset.json",
+        "file_ending must be the ending of the image files with its dot, as .nii.gz, got 'nii.gz'",
+    ),
+    "a channel that is a number": (
+        lambda raw: edit_json(raw, channel_names={"0": 1, "1": 2}),
+        "dataset.json",
+        "channel_names must be an object of numbers and names",
+    ),
+    "a label that is a text": (
+        lambda raw: edit_json(raw, labels={"background": 0, "a": "1"}),
+        "dataset.json",
+        "labels must be an object of names and whole numbers",
+    ),
+    "a case that is a text": (
+        lambda raw: edit_json(raw, dataset={"train_00": "imagesTr/train_00_0000.nii.gz"}),
+        "dataset.json",
+        "dataset must be an object of cases, each with images (a list of files) and label (a file)",
+    ),
+    "a sidecar of no image": (
+        lambda raw: (raw / "imagesUl/other.json").write_text("{}"),
+        "imagesUl/other.json",
+        "the name is not of the form <case>_0000.nii.gz",
     ),
     "file_ending is a list": (lambda raw: edit_json(raw, file_ending=[".nii"]), "dataset.json", "file_ending must be"),
     "labels is a list": (lambda raw: edit_json(raw, labels=["a"]), "dataset.json", "labels must be an object"),
@@ -256,7 +311,7 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
     "a spacing of 0 in the header": (
         lambda raw: set_spacing(raw / U0, 0.0),
         U0,
-        "case unlabelled_00 has a spacing of 0 x 1 x 1 mm in its header; it must be positive and finite",
+        "case unlabelled_00 has a spacing of 0 x 1 x 1 mm; it must be positive and finite; correct the header",
     ),
     "a spacing that is not a number": (
         lambda raw: set_spacing(raw / U0, float("nan")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 from collections.abc import Iterator
@@ -66,8 +67,14 @@ def properties_of(file: Path) -> dict[str, Any]:
     return content
 
 
-def touch(file: Path) -> None:
+def copy_in_place(file: Path) -> None:
+    """Give a file the time of change of a copy."""
     os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))
+
+
+def change(file: Path) -> None:
+    """Other bytes, the same voxels."""
+    file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()), compresslevel=1))
 
 
 @pytest.mark.parametrize(("folder", "identifier"), [("labelled", "train_01"), ("unlabelled", "unlabelled_01")])
@@ -112,8 +119,8 @@ def test_a_second_run_writes_nothing(dataset: SFRDataset) -> None:
 
 def test_a_changed_input_is_made_again_and_nothing_else(dataset: SFRDataset) -> None:
     before = times(dataset.paths.unlabelled)
-    touch(dataset.paths.raw_unlabelled / "unlabelled_00_0001.nii.gz")
-    touch(dataset.paths.raw / "labelsTr/train_01.nii.gz")
+    change(dataset.paths.raw_unlabelled / "unlabelled_00_0001.nii.gz")
+    change(dataset.paths.raw / "labelsTr/train_01.nii.gz")
     assert run(dataset) == PreprocessingResult(made=2, kept=2, removed=0)
     after = times(dataset.paths.unlabelled)
     assert {name for name in after if after[name] != before[name]} == {
@@ -121,6 +128,27 @@ def test_a_changed_input_is_made_again_and_nothing_else(dataset: SFRDataset) -> 
         "unlabelled_00_seg.b2nd",
         "unlabelled_00.pkl",
     }
+
+
+def test_copied_raw_data_are_the_same(dataset: SFRDataset) -> None:
+    before = [times(folder) for folder in (dataset.paths.labelled, dataset.paths.unlabelled)]
+    for file in dataset.paths.raw.glob("*/*.nii.gz"):
+        copy_in_place(file)
+    assert run(dataset) == PreprocessingResult(made=0, kept=4, removed=0)
+    assert [times(folder) for folder in (dataset.paths.labelled, dataset.paths.unlabelled)] == before
+
+
+def test_cases_of_earlier_versions_are_kept_while_their_files_keep_their_times(dataset: SFRDataset) -> None:
+    """They recorded the time of change in the place of the hash."""
+    file = dataset.paths.unlabelled / "unlabelled_00.pkl"
+    properties = properties_of(file)
+    images = [dataset.paths.raw_unlabelled / f"unlabelled_00_000{channel}.nii.gz" for channel in range(2)]
+    properties["nnunet_sfr"]["inputs"] = [[i.name, i.stat().st_size, i.stat().st_mtime_ns] for i in images]
+    file.write_bytes(pickle.dumps(properties))
+    assert run(dataset).made == 0
+    copy_in_place(images[0])
+    assert run(dataset).made == 1
+    assert run(dataset).made == 0
 
 
 def break_properties(folder: Path) -> None:
@@ -177,7 +205,7 @@ def test_cases_that_left_the_raw_data_are_removed(dataset: SFRDataset) -> None:
 def test_an_interruption_leaves_no_half_case(dataset: SFRDataset, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Stopped at every one of the six renames of two cases: what nnU-Net lists, it can load."""
     for index in range(2):
-        touch(dataset.paths.raw_unlabelled / f"unlabelled_0{index}_0000.nii.gz")
+        change(dataset.paths.raw_unlabelled / f"unlabelled_0{index}_0000.nii.gz")
     replace, calls = os.replace, iter(range(100))
 
     def interrupted(source: Path, target: Path) -> None:
@@ -205,7 +233,7 @@ def test_remains_of_a_killed_run_are_removed(dataset: SFRDataset) -> None:
 
 
 def test_a_full_disk_is_one_line(dataset: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(dataset.paths.raw_unlabelled / "unlabelled_00_0000.nii.gz")
+    change(dataset.paths.raw_unlabelled / "unlabelled_00_0000.nii.gz")
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -256,7 +284,7 @@ def test_worker_processes_make_the_same_arrays(dataset: SFRDataset) -> None:
     loaded = nnUNetDatasetBlosc2(str(dataset.paths.unlabelled))
     before = [loaded.load_case(identifier)[0][:] for identifier in identifiers]
     for identifier in identifiers:
-        touch(dataset.paths.raw_unlabelled / f"{identifier}_0000.nii.gz")
+        change(dataset.paths.raw_unlabelled / f"{identifier}_0000.nii.gz")
     result = preprocess(raw(dataset), dataset.paths, dataset.plans_manager, processes=2)
     assert result == PreprocessingResult(made=2, kept=2, removed=0)
     for identifier, expected in zip(identifiers, before, strict=True):

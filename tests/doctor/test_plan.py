@@ -92,7 +92,10 @@ def test_a_2d_configuration_keeps_the_distance_of_the_slices(tmp_path_factory: p
 
 def test_images_that_changed_since_planning(project: SFRDataset) -> None:
     assert check_freshness(project) == []
-    os.utime(next(project.paths.raw_unlabelled.iterdir()), ns=(1, 1))
+    image = next(project.paths.raw_unlabelled.iterdir())
+    os.utime(image, ns=(1, 1))
+    assert check_freshness(project) == [], "a copy is the same file"
+    image.write_bytes(b"")
     assert only(check_freshness(project), "problem").remedy == "run sfr_plan_and_preprocess again"
 
 

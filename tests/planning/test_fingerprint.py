@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,33 @@ def test_a_fingerprint_is_kept_until_a_file_changes(raw: Path, capsys: pytest.Ca
         source = raw / f"imagesUl/unlabelled_00_000{channel}.nii.gz"
         shutil.copy(source, source.with_name(f"unlabelled_09_000{channel}.nii.gz"))
     assert len(update_fingerprint(file, list_cases(raw), processes=1)["spacings"]) == 6
+
+
+def test_a_copied_data_set_has_the_same_fingerprint(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files have other times, and are read once more to see that they are the same."""
+    file = fingerprint_file(raw)
+    first = update_fingerprint(file, list_cases(raw), processes=1)
+    image = next((raw / "imagesTr").iterdir())
+    os.utime(image, ns=(1, 1))
+    monkeypatch.setattr(fingerprint, "check_cases", None)
+    assert update_fingerprint(file, list_cases(raw), processes=1) == first
+    kept = json.loads(file.with_name("sfr_raw_files.json").read_text())
+    assert list(kept) == [f"imagesTr/{image.name}"], "files that were just written are not trusted"
+
+    image.write_bytes(image.read_bytes()[:-1] + b"x")
+    os.utime(image, ns=(1, 2))
+    with pytest.raises(TypeError, match="not callable"):
+        update_fingerprint(file, list_cases(raw), processes=1)
+
+
+def test_the_fingerprint_of_an_earlier_version_is_kept(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knew the files by their times of change."""
+    file = fingerprint_file(raw)
+    first = update_fingerprint(file, list_cases(raw), processes=1)
+    first["nnunet_sfr"]["stamp"] = list_cases(raw).stamp_of_times()
+    file.write_text(json.dumps(first))
+    monkeypatch.setattr(fingerprint, "check_cases", None)
+    assert update_fingerprint(file, list_cases(raw), processes=1) == first
 
 
 def test_a_fingerprint_of_nnunet_is_made_anew(raw: Path) -> None:

@@ -1,0 +1,34 @@
+"""What makes a raw file the same file as before: its name and content, wherever and whenever it was copied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_sfr.hashing import FileHashes
+from nnunet_sfr.paths import nnunet_root
+
+FileStamp = list[str | int]
+
+
+def raw_file_hashes(dataset_name: str) -> FileHashes:
+    """Hashes of the raw files of a data set, which are kept beside its fingerprint."""
+    file = nnunet_root("nnUNet_preprocessed") / dataset_name / "sfr_raw_files.json"
+    return FileHashes(file, base=nnunet_root("nnUNet_raw") / dataset_name)
+
+
+def identify(files: Iterable[Path], hashes: FileHashes) -> list[FileStamp]:
+    """Name, size in bytes and SHA-256 of every file."""
+    return [[file.name, file.stat().st_size, hashes.of(file)] for file in files]
+
+
+def file_stamps(files: Iterable[Path]) -> list[FileStamp]:
+    """Name, size in bytes and time of the last change in ns of every file: what earlier versions identified it by."""
+    statuses = [(file.name, file.stat()) for file in files]
+    return [[name, status.st_size, status.st_mtime_ns] for name, status in statuses]
+
+
+def are_recorded(record: Sequence[Any], files: Sequence[Path], hashes: FileHashes) -> bool:
+    """Whether files are those of a record, which :func:`identify` or an earlier version's :func:`file_stamps` made."""
+    return list(record) == file_stamps(files) or list(record) == identify(files, hashes)

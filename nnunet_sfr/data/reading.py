@@ -1,0 +1,164 @@
+"""Images and label maps read with nnU-Net's readers, and what those pass over found: damaged voxels, wrong spacings."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel
+import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.openers import ImageOpener
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+from numpy.typing import NDArray
+
+from nnunet_sfr.data.cases import Case
+from nnunet_sfr.data.sidecars import spacing_file
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
+
+Kind = Literal["image", "label"]
+
+SMALLEST_SPACING, LARGEST_SPACING = 1e-9, 1e7
+"""In mm; the largest is for pictures, whose readers make up a slice spacing of 999 times that of their pixels."""
+
+_HEADER_BYTES = 2**14
+_STATED_IN_TEXT = re.compile(rb"^(?:ElementSpacing\s*=|spacings:)\s*([^\n]*?)\s*$", re.MULTILINE)
+"""Spacing in the headers of MetaImage and NRRD."""
+
+_TEXT_HEADERS = (".mha", ".mhd", ".nrrd", ".nhdr")
+
+
+class ContentError(Exception):
+    """Something is wrong with the content of a case; never leaves :mod:`nnunet_sfr.data`."""
+
+
+def read_label(reader: type[BaseReaderWriter], file: Path, case: Case) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Read a label file, finding what readers pass over: voxels that are cut off, NaN and infinity.
+
+    Args:
+        reader: of the data set.
+        file: to read.
+        case: that it labels, for the messages.
+
+    Returns:
+        Label (1, and three axes, as the reader gives them), and the reader's properties: spacing in mm, geometry.
+
+    Raises:
+        UserError: saying what is wrong with the file.
+    """
+    try:
+        return read_strictly(reader, file, case, kind="label")
+    except ContentError as problem:
+        raise UserError(str(problem)) from None
+
+
+def read_strictly(
+    reader: type[BaseReaderWriter], file: Path, case: Case, *, kind: Kind = "image"
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """One file as (channels, and three axes) and the reader's properties, spacing in mm among them.
+
+    Raises:
+        ContentError: it cannot be read, is of another form, has voxels that are no numbers, or no possible spacing.
+    """
+    try:
+        _check_header(reader, file, case, kind)
+        # readers print what they then raise
+        with contextlib.redirect_stdout(io.StringIO()):
+            array, properties = reader().read_images((str(file),)) if kind == "image" else reader().read_seg(str(file))
+    except (MemoryError, ContentError):
+        raise
+    except Exception as error:
+        # SimpleITK's messages have a line per layer; the last names the cause
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ContentError(
+            f"{file}: {kind} of case {case.identifier} cannot be read ({lines[-1].strip()}); replace the file"
+        ) from None
+    if array.ndim != 4:
+        raise ContentError(f"{file}: case {case.identifier} has {array.ndim - 1} dimensions; nnU-Net takes 2 or 3")
+    if kind == "label" and len(array) != 1:
+        raise ContentError(
+            f"{file}: the label of case {case.identifier} has {len(array)} channels (a colour picture has 3); save it "
+            "with one, whose values are the labels"
+        )
+    _require_finite(array, file, case)
+    _require_spacing(properties["spacing"], file, case)
+    return array, properties
+
+
+def _check_header(reader: type[BaseReaderWriter], file: Path, case: Case, kind: Kind) -> None:
+    if issubclass(reader, Tiff3DIO):
+        check_spacing_file(file, case, kind)
+    elif file.name.endswith((".nii", ".nii.gz")):
+        _check_nifti(file, case)
+    elif file.name.endswith(_TEXT_HEADERS):
+        _check_text_header(file, case)
+
+
+def check_spacing_file(image: Path, case: Case, kind: Kind) -> None:
+    """Check the JSON file with the spacing of a TIFF volume, where there is one.
+
+    Raises:
+        ContentError: it does not hold three lengths.
+    """
+    file = spacing_file(image, image.suffix, is_label=kind == "label")
+    if not file.is_file():
+        return
+    wanted = 'write {"spacing": [z, y, x]}, in mm and in the order of the axes'
+    try:
+        spacing = read_json(file, wanted).get("spacing")
+    except UserError as error:
+        raise ContentError(str(error)) from None
+    if not isinstance(spacing, list) or len(spacing) != 3 or not all(map(_is_number, spacing)):
+        raise ContentError(f"{file}: spacing of case {case.identifier} is {spacing!r}; {wanted}")
+    _require_spacing(spacing, file, case)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_nifti(file: Path, case: Case) -> None:
+    """Find what SimpleITK's NIfTI reader passes over: voxels cut off, which it makes up, and NaN, which become 0."""
+    # it would print that it takes a spacing of 0 for 1, as SimpleITK does
+    with LoggingOutputSuppressor():
+        image: Any = nibabel.load(file)
+    with ImageOpener(str(file)) as stream:
+        header = type(image).header_class.from_fileobj(stream, check=False)
+    # nibabel corrects it when it loads the image
+    _require_spacing([float(length) for length in header["pixdim"][1 : 1 + min(3, len(image.shape))]], file, case)
+    stored = np.asarray(image.dataobj.get_unscaled())
+    if stored.dtype.kind == "f":
+        _require_finite(stored, file, case)
+
+
+def _check_text_header(file: Path, case: Case) -> None:
+    """Find a spacing that is not a number, which SimpleITK takes for 1."""
+    with file.open("rb") as stream:
+        stated = _STATED_IN_TEXT.search(stream.read(_HEADER_BYTES))
+    if stated is not None:
+        _require_spacing([float(length) for length in stated[1].split()], file, case)
+
+
+def _require_finite(array: NDArray[Any], file: Path, case: Case) -> None:
+    if not np.all(np.isfinite(array)):
+        raise ContentError(f"{file}: case {case.identifier} has NaN or infinite voxels; replace them by numbers")
+
+
+def _require_spacing(spacing: Sequence[float], file: Path, case: Case) -> None:
+    if not all(np.isfinite(spacing)) or min(spacing) <= 0:
+        wrong = "it must be positive and finite"
+    elif min(spacing) < SMALLEST_SPACING or max(spacing) > LARGEST_SPACING:
+        wrong = f"no voxel is smaller than {SMALLEST_SPACING:g} mm or larger than {LARGEST_SPACING:g} mm"
+    else:
+        return
+    raise ContentError(f"{file}: case {case.identifier} has a spacing of {in_mm(spacing)}; {wrong}; correct the header")
+
+
+def in_mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{value:g}" for value in spacing) + " mm"
