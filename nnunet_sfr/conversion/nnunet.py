@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from nnunet_sfr.data.cases import Case, RawDataset, list_labelled, list_unlabell
 from nnunet_sfr.data.checks import case_problem, label_values
 from nnunet_sfr.data.dataset_json import read_dataset_json
 from nnunet_sfr.data.readers import find_reader
+from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.dataset import resolve_dataset_name
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import DATASET_JSON, TEST_IMAGES, UNLABELLED_IMAGES, nnunet_root
@@ -94,13 +95,16 @@ class RawSource:
         ending = self.raw.dataset_json["file_ending"]
         for channel, file in enumerate(self.cases[case].images):
             shutil.copyfile(file, folder / f"{case}_{channel:04d}{ending}")
-        _copy_sidecar(self.cases[case].images[0], case, folder)
+        for file in self.cases[case].sidecars:
+            shutil.copyfile(file, folder / file.name)
 
     def write_label(self, case: str, folder: Path) -> None:
         label = self.cases[case].label
         assert label is not None, f"{case} has no label"
-        shutil.copyfile(label, folder / f"{case}{self.raw.dataset_json['file_ending']}")
-        _copy_sidecar(label, case, folder)
+        ending = self.raw.dataset_json["file_ending"]
+        shutil.copyfile(label, folder / f"{case}{ending}")
+        for file in sidecars([label], ending, is_label=True):
+            shutil.copyfile(file, folder / file.name)
 
 
 @dataclass(frozen=True)
@@ -133,11 +137,7 @@ def _test_cases(folder: Path, dataset_json: dict[str, Any]) -> tuple[Case, ...]:
     ending = dataset_json["file_ending"]
     cases = list_unlabelled(folder, dataset_json, images=TEST_IMAGES)
     truths = {case.identifier: folder / "labelsTs" / f"{case.identifier}{ending}" for case in cases}
-    return tuple(
-        Case(case.identifier, case.images, truths[case.identifier])
-        for case in cases
-        if truths[case.identifier].is_file()
-    )
+    return tuple(replace(case, label=truths[case.identifier]) for case in cases if truths[case.identifier].is_file())
 
 
 def _split(request: Request, folder: Path, labelled: list[str], test: Iterable[str]) -> Split:
@@ -158,10 +158,3 @@ def _split(request: Request, folder: Path, labelled: list[str], test: Iterable[s
         tuple(sorted(training[request.labelled :])),
         (*test, *sorted(drawn_test)),
     )
-
-
-def _copy_sidecar(file: Path, case: str, folder: Path) -> None:
-    """The spacing of a TIFF file, which nnU-Net reads from ``<case>.json`` beside it."""
-    sidecar = file.with_name(f"{case}.json")
-    if sidecar.is_file():
-        shutil.copyfile(sidecar, folder / sidecar.name)

@@ -111,16 +111,12 @@ def check_spacing_file(image: Path, case: Case, kind: Kind) -> None:
         return
     wanted = 'write {"spacing": [z, y, x]}, in mm and in the order of the axes'
     try:
-        spacing = read_json(file, wanted).get("spacing")
+        spacing = read_json(file, wanted, {"spacing": [float]})["spacing"]
     except UserError as error:
         raise ContentError(str(error)) from None
-    if not isinstance(spacing, list) or len(spacing) != 3 or not all(map(_is_number, spacing)):
+    if len(spacing) != 3:
         raise ContentError(f"{file}: spacing of case {case.identifier} is {spacing!r}; {wanted}")
     _require_spacing(spacing, file, case)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_nifti(file: Path, case: Case) -> None:

@@ -47,7 +47,7 @@ SPACING_MISTAKES = {
     "imagesUl/unlabelled_01.json": (None, "not found, though other images have such a file"),
     "labelsTr/train_01.json": (None, "imagesTr/train_01.json there, or nnU-Net takes 1 mm for the label"),
     "imagesTr/train_00.json": ("{", "cannot be read as JSON"),
-    "imagesUl/unlabelled_00.json": ("[]", "expected a JSON object"),
+    "imagesUl/unlabelled_00.json": ("[]", "expected an object, got a list"),
     "imagesTr/train_01.json": ('{"spacing": [1, 1]}', "is [1, 1]; write"),
     "labelsTr/train_00.json": ('{"spacing": [2, 1, 1]}', ""),
 }
