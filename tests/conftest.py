@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ pytest_plugins = ["tests.project_fixtures"]
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = REPOSITORY / "tests" / "golden"
 
+PLOTS = (
+    "nnunetv2.training.logging.nnunet_logger.MetaLogger.plot_progress_png",
+    "nnunet_sfr.trainers.epoch_log.plot_losses",
+)
+
 Golden = Mapping[str, np.ndarray]
 
 
@@ -41,8 +47,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Say which long tests did not run; pytest itself says what was skipped and why."""
     if config.option.markexpr == "not long":
         terminalreporter.section("not run: left to make test-all")
-        for name, reason in LONG.items():
-            terminalreporter.write_line(f"{name}: {reason}")
+        for long in LONG:
+            terminalreporter.write_line(str(long))
+
+
+@pytest.fixture(autouse=True)
+def without_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the two pictures of each epoch, three quarters of a tiny training's time, unless a test ``draws``."""
+    if "nnunetv2" in sys.modules and request.node.get_closest_marker("draws") is None:
+        for name in PLOTS:
+            monkeypatch.setattr(name, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -7,20 +7,23 @@ import re
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.long_tests import LONG, is_long
+from tests.long_tests import LONG, Long, is_long
+
+STEPS = "tests/trainers/test_every_trainer.py::test_a_few_steps_on_every_kind_of_data_set"
 
 
-@pytest.mark.parametrize("name", LONG)
-def test_every_name_is_a_test(name: str) -> None:
-    file, _, function = name.partition("::")
+@pytest.mark.parametrize("long", LONG, ids=lambda long: long.name)
+def test_every_name_is_a_test(long: Long) -> None:
+    file, _, function = long.name.partition("::")
     text = (REPOSITORY / file).read_text()
-    assert re.search(rf"^def {re.escape(function.partition('[')[0]) or 'test_'}", text, flags=re.MULTILINE)
+    assert re.search(rf"^def {re.escape(function) if function else 'test_'}", text, flags=re.MULTILINE)
 
 
-def test_a_name_stands_for_a_file_a_test_or_its_parameters() -> None:
+def test_a_name_stands_for_a_file_or_a_test_with_all_or_some_parameters() -> None:
     assert is_long("tests/pipeline/test_killed_runs.py::test_anything")
     assert is_long("tests/sam_stage/test_processes.py::test_two_processes_equal_one")
+    assert is_long("tests/test_installation.py::test_installation_and_uninstallation[wheel]")
     assert not is_long("tests/sam_stage/test_processes.py::test_two_processes_equal_one_another")
-    assert not is_long(
-        "tests/sam_stage/test_processes.py::test_the_loss_of_a_shared_batch_is_that_of_the_joined_one[0]"
-    )
+    assert is_long(f"{STEPS}[nnUNetTrainer_MT-two_channels]")
+    assert not is_long(f"{STEPS}[nnUNetTrainer_MT-3d]")
+    assert not is_long(f"{STEPS}[nnUNetTrainerSFR_MT-two_channels]")

@@ -86,6 +86,7 @@ def test_both_streams_are_augmented_patches_of_their_own_cases(make_trainer: Tra
         assert (stream["target"][0][-1] == 1).any()
 
 
+@pytest.mark.draws
 def test_what_a_finished_run_leaves(make_trainer: TrainerFactory) -> None:
     trainer = make_trainer("nnUNetTrainerSFR_MT_1epochs")
     trainer.run_training()
