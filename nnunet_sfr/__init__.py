@@ -5,7 +5,7 @@ Importing this package imports neither torch nor nnU-Net, so that commands answe
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # A wheel holds entry_points/ inside this package; in a checkout it lies beside it. Finding it here lets an editable
 # install be a plain path, where setuptools' import hook would cost every Python start of the environment 13 ms.

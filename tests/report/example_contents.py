@@ -270,7 +270,7 @@ def _settings() -> list[Table]:
 
 
 def _versions() -> Table:
-    ours = "nnunet_sfr 0.1.0"
+    ours = "nnunet_sfr 0.2.0"
     return Table(
         "Versions",
         ["what", "made by"],

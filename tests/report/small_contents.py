@@ -102,7 +102,7 @@ def small_contents(folder: Path) -> Contents:
                 [["share", "0.5", "0.5"], ["tau", "0.85", "0.985"], ["canvas", "512", "unknown"]],
             )
         ],
-        versions=Table("Versions", ["what", "made by"], [["this page", "nnunet_sfr 0.1.0"]]),
+        versions=Table("Versions", ["what", "made by"], [["this page", "nnunet_sfr 0.2.0"]]),
         missing=["Curves of SAM are missing: sfr_finetune makes them."],
         windows=[Window("soft_tissue", "soft tissue (-160 to 240 HU)"), Window("lung", "lung (-1350 to 150 HU)")],
         alerts=[
