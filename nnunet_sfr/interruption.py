@@ -33,23 +33,55 @@ def ending_signals_raise(names: Sequence[str] = ENDING_SIGNALS) -> Iterator[None
     Args:
         names: of the signals; those that this system does not have are left out.
     """
-    process = os.getpid()
 
     def end(signum: int, frame: Any) -> None:
-        if os.getpid() != process:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
         raise InterruptedRunError(signum)
 
     signums = [getattr(signal, name) for name in names if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         signums = []
     before = {signum: signal.getsignal(signum) for signum in signums}
-    for signum in signums:
-        if before[signum] != signal.SIG_IGN:
-            signal.signal(signum, end)
+    raising = [signum for signum in signums if before[signum] != signal.SIG_IGN]
+    for signum in raising:
+        signal.signal(signum, end)
+    _forks.handled.append(raising)
     try:
         yield
     finally:
+        _forks.handled.remove(raising)
         for signum in signums:
             signal.signal(signum, before[signum])
+
+
+class _Forks:
+    """Gives forked processes the signals' usual effect from their first moment.
+
+    ``Pool.terminate`` sends SIGTERM and waits. Python forgets what arrives between a fork and its own handlers, and a
+    worker would live for ever; blocked meanwhile, the signal arrives when the usual effect is back.
+    """
+
+    def __init__(self) -> None:
+        self.handled: list[list[int]] = []
+        self._masks = threading.local()
+        if hasattr(os, "register_at_fork") and hasattr(signal, "pthread_sigmask"):
+            os.register_at_fork(
+                before=self._block, after_in_parent=self._unblock, after_in_child=self._usual_effect_in_child
+            )
+
+    def _signums(self) -> set[int]:
+        return {signum for signums in self.handled for signum in signums}
+
+    def _block(self) -> None:
+        self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signums())
+
+    def _unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
+
+    def _usual_effect_in_child(self) -> None:
+        for signum in self._signums():
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+        self.handled.clear()
+        self._unblock()
+
+
+_forks = _Forks()
