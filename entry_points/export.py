@@ -31,19 +31,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="PATH",
         help="a folder for nnUNetv2_predict_from_modelfolder, or a .zip for nnUNetv2_install_pretrained_model_from_zip",
     )
+    card = parser.add_argument_group("the model's card, README.md beside the weights")
+    card.add_argument(
+        "--evaluation",
+        type=Path,
+        metavar="FILE",
+        help="JSON file that sfr_evaluate wrote of this model's predictions; its metrics go into the card",
+    )
+    card.add_argument(
+        "--case-names", action="store_true", help="list the cases that the model was trained on; default: their number"
+    )
+    card.add_argument(
+        "--licence", metavar="ID", help="licence of the model as model hubs name it, cc-by-4.0 for example"
+    )
     arguments = parser.parse_args(argv)
 
     def command() -> None:
         from nnunet_sfr.dataset import open_dataset
-        from nnunet_sfr.trainers.export import export_model
+        from nnunet_sfr.trainers.export import export_model, require_model
+        from nnunet_sfr.trainers.model_card import model_card
+        from nnunet_sfr.trainers.model_facts import read_model_facts
 
         dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+        model_folder = dataset.paths.model(arguments.trainer)
+        require_model(model_folder)
+        facts = read_model_facts(
+            dataset,
+            model_folder,
+            arguments.folds,
+            use_teacher=arguments.teacher,
+            evaluation=arguments.evaluation,
+        )
         export_model(
-            dataset.paths.model(arguments.trainer),
+            model_folder,
             arguments.folds,
             arguments.output,
             checkpoint=arguments.checkpoint,
             use_teacher=arguments.teacher,
+            card=model_card(facts, with_case_names=arguments.case_names, licence=arguments.licence),
         )
         print(f"exported to {arguments.output}")
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import torch
 
-from nnunet_sfr.atomic import replacing
+from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT, PLANS_JSON, Fold
+from nnunet_sfr.planning.fingerprint import OWN_KEY
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
+from nnunet_sfr.trainers.model_card import NAME as CARD
 
 EXPORTED_CHECKPOINT = FINAL_CHECKPOINT
 """The name that nnU-Net's prediction looks for unless told otherwise."""
@@ -24,7 +27,13 @@ CHECKPOINT_KEYS = ("init_args", "inference_allowed_mirroring_axes", "current_epo
 
 
 def export_model(
-    model_folder: Path, folds: Sequence[Fold], output: Path, *, checkpoint: str, use_teacher: bool = False
+    model_folder: Path,
+    folds: Sequence[Fold],
+    output: Path,
+    *,
+    checkpoint: str,
+    use_teacher: bool = False,
+    card: str | None = None,
 ) -> None:
     """Write a model that nnU-Net alone predicts with.
 
@@ -38,15 +47,12 @@ def export_model(
             nnUNetv2_predict_from_modelfolder; must not exist.
         checkpoint: file name of the checkpoint in each fold.
         use_teacher: export the teacher's weights instead of the student's.
+        card: text of the model's card; None for none.
 
     Raises:
         UserError: the model or the checkpoint is missing, the teacher is, or ``output`` exists.
     """
-    if not model_folder.is_dir():
-        there = sorted(
-            folder.name for folder in model_folder.parent.glob("*__*__*") if not folder.name.startswith("SFR_")
-        )
-        raise UserError(f"{model_folder}: no such model; choose with -tr, -p and -c among {', '.join(there) or 'none'}")
+    require_model(model_folder)
     if output.exists():
         raise UserError(f"{output}: exists already; choose another -o or remove it")
     sources = {fold: _checkpoint_file(model_folder, fold, checkpoint) for fold in folds}
@@ -54,11 +60,29 @@ def export_model(
         folder = temporary if output.suffix != ".zip" else temporary.with_suffix("")
         try:
             _write_model_folder(model_folder, sources, folder, use_teacher=use_teacher)
+            if card is not None:
+                (folder / CARD).write_text(card, encoding="utf-8")
             if output.suffix == ".zip":
                 _zip(folder, temporary, prefix=Path(model_folder.parent.name, model_folder.name))
         finally:
             if folder != temporary:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_model(model_folder: Path) -> None:
+    """Refuse a model that there is not, naming those that there are.
+
+    Args:
+        model_folder: ``nnUNet_results/<data set>/<trainer>__<plans>__<configuration>``.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not model_folder.is_dir():
+        there = sorted(
+            folder.name for folder in model_folder.parent.glob("*__*__*") if not folder.name.startswith("SFR_")
+        )
+        raise UserError(f"{model_folder}: no such model; choose with -tr, -p and -c among {', '.join(there) or 'none'}")
 
 
 def _checkpoint_file(model_folder: Path, fold: Fold, checkpoint: str) -> Path:
@@ -76,7 +100,12 @@ def _write_model_folder(model_folder: Path, sources: dict[Fold, Path], folder: P
     for name in MODEL_FILES:
         if not (model_folder / name).is_file():
             raise UserError(f"{model_folder / name}: not found; the model cannot be used without it")
-        shutil.copyfile(model_folder / name, folder / name)
+        if name == FINGERPRINT:
+            # ours may name cases that were labelled later
+            fingerprint = read_json(model_folder / name, "train this model again")
+            write_json({key: value for key, value in fingerprint.items() if key != OWN_KEY}, folder / name)
+        else:
+            shutil.copyfile(model_folder / name, folder / name)
 
 
 def _stock_checkpoint(file: Path, *, use_teacher: bool) -> dict[str, object]:

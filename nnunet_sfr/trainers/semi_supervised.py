@@ -13,6 +13,7 @@ from the unlabelled patches; docs/add-a-method.md shows how.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -154,6 +155,12 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
                 check_grids(cases, self.plans_manager, self.configuration_manager)
             self.pseudo_label_loss.case_weights = self._case_weights(unlabelled)
         self._delivers_voxel_confidence = unlabelled.voxel_confidence
+        store = unlabelled.store if isinstance(unlabelled, PseudoLabelledDataset) else None
+        self._trained_on = {
+            "labelled": sorted(labelled.identifiers),
+            "unlabelled": sorted(unlabelled.identifiers),
+            "pseudo_labels_made_by": None if store is None else store.made_by.to_json(),
+        }
         return open_streams(
             self,
             labelled=labelled,
@@ -215,7 +222,9 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
             "nnunet_sfr_version": __version__,
             "torch_version": torch.__version__,
             "trainer": type(self).__name__,
+            "nnunetv2_version": version("nnunetv2"),
             "epochs": self.num_epochs,
+            "trained_on": self._trained_on,
             **self.sfr_dataset.settings.to_dict(),
         }
         write_json(used, Path(self.output_folder, TRAINING_SETTINGS))
