@@ -17,7 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_fold(parser)
     add_device(parser)
     add_round(parser, "continues from the round before, with the labelled cases and those that sfr_select found sure")
-    parser.add_argument("--overwrite", action="store_true", help="discard an earlier run and start again")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start again; an earlier run stays until the new one is complete"
+    )
     arguments = parser.parse_args(argv)
 
     def command() -> None:

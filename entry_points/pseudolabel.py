@@ -91,7 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-num_parts", type=int, default=1, help="share the cases between this many calls")
     parser.add_argument("-part_id", type=int, default=0, help="which share this call takes, from 0")
-    parser.add_argument("--overwrite", action="store_true", help="delete the store and label every case anew")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="label every case again; the labels that are there stay until all new ones are",
+    )
     parser.add_argument(
         "--export", type=Path, metavar="FOLDER", help="also write the label maps on the original grid into this folder"
     )

@@ -13,6 +13,7 @@ from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.cases import RawDataset
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess_new_labels
 from nnunet_sfr.data.store_files import case_files
+from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.dataset import SFRDataset, read_splits_file
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import MANIFEST
@@ -79,7 +80,7 @@ def remove_pseudo_labels(datasets: Sequence[SFRDataset], cases: Sequence[str]) -
     stores = [manifest.parent for dataset in datasets for manifest in _pool_files(dataset, f"*/{MANIFEST}")]
     for store in stores:
         for case in cases:
-            for file in case_files(store, case):
+            for file in (*case_files(store, case), voxel_confidence_file(store, case)):
                 file.unlink(missing_ok=True)
     return stores
 

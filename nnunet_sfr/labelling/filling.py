@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling.case_labels import CaseLabels, Labeller, LoadedCase, label_case
 from nnunet_sfr.labelling.summary import summarise
+from nnunet_sfr.replacement import finish_replacement, new_folder, replace_folder
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,17 @@ def fill_store(
         UserError: no unlabelled cases, cases of another grid, or a store of another maker.
     """
     mine = share.of(UnlabelledDataset(dataset.paths.unlabelled).identifiers)
-    store = start_store(dataset, folder, made_by, share=share)
-    label_pool(
-        store,
-        dataset,
-        labeller,
-        mine,
-        progress="Pseudo-labelling",
-        mirrored=dataset.settings.pseudo_labels.measure_flip_agreement,
-        references=references,
-    )
+    with started_store(dataset, folder, made_by, share=share) as store:
+        label_pool(
+            store,
+            dataset,
+            labeller,
+            mine,
+            progress="Pseudo-labelling",
+            mirrored=dataset.settings.pseudo_labels.measure_flip_agreement,
+            references=references,
+        )
+    store = PseudoLabelStore.open(folder, grid=dataset.grid)
     summarise(store, mine)
     return store
 
@@ -158,19 +161,49 @@ def missing_cases(
     return [identifier for identifier in identifiers if not is_there(identifier)]
 
 
-def start_store(dataset: SFRDataset, folder: Path, made_by: Provenance, *, share: Share) -> PseudoLabelStore:
-    """A store to be filled; with ``share.overwrite``, an earlier one is deleted.
+@contextmanager
+def started_store(
+    dataset: SFRDataset, folder: Path, made_by: Provenance, *, share: Share
+) -> Iterator[PseudoLabelStore]:
+    """A store to be filled within the context.
+
+    With ``share.overwrite`` every case is labelled again, in a new store that takes the place of the earlier one at the
+    end of the context; if that is not reached, the next such call continues the new store.
+
+    Args:
+        dataset: planned and preprocessed.
+        folder: of the store.
+        made_by: what makes the labels.
+        share: what this call takes of the work.
 
     Raises:
-        UserError: it is another maker's, or ``overwrite`` would delete what other parts are doing.
+        UserError: it is another maker's, or ``overwrite`` would replace what other parts are doing.
     """
-    if share.overwrite and folder.is_dir():
-        if share.num_parts > 1:
-            raise UserError(
-                f"{folder}: --overwrite with -num_parts would delete other parts' work; delete the folder first"
-            )
+    finish_replacement(folder)
+    if not share.overwrite:
+        yield PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
+        return
+    if not PseudoLabelStore.exists(folder):
+        shutil.rmtree(folder, ignore_errors=True)  # labels without a manifest
+        yield PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
+        return
+    if share.num_parts > 1:
+        raise UserError(
+            f"{folder}: --overwrite with -num_parts would delete other parts' work; delete the folder first"
+        )
+    store = _new_store(dataset, new_folder(folder), made_by)
+    print(f"the labels in {folder} stay until all new ones are there")
+    yield store
+    replace_folder(folder)
+
+
+def _new_store(dataset: SFRDataset, folder: Path, made_by: Provenance) -> PseudoLabelStore:
+    """The store that an interrupted call began, if this maker made it; else an empty one."""
+    try:
+        return PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
+    except UserError:
         shutil.rmtree(folder)
-    return PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
+        return PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
 
 
 def write_case(store: PseudoLabelStore, identifier: str, labels: CaseLabels, dataset: SFRDataset) -> None:

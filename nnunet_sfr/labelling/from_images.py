@@ -20,7 +20,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.labelling.case_labels import CaseLabels, LoadedCase
-from nnunet_sfr.labelling.filling import ALL_CASES, Share, missing_cases, print_progress, start_store, write_case
+from nnunet_sfr.labelling.filling import ALL_CASES, Share, missing_cases, print_progress, started_store, write_case
 from nnunet_sfr.labelling.label_files import check_label_file, find_label_files
 from nnunet_sfr.labelling.raw_cases import raw_cases
 from nnunet_sfr.labelling.summary import summarise
@@ -61,16 +61,17 @@ def label_from_images(
         todo = missing_cases(store, cases, todo, made_from)
     _check_all({case: files[case] for case in sorted(todo)}, raw, cases, dataset)
 
-    store = start_store(dataset, target, made_by, share=share)
     mine = share.of(cases.identifiers)
-    todo_here = [identifier for identifier in mine if identifier in set(todo)]
-    print_progress(mine, todo_here)
-    for identifier in tqdm(todo_here, desc="Preprocessing label maps"):
-        case = LoadedCase.open(identifier, cases, dataset)
-        labels = _preprocess(files[identifier], raw[identifier], case, dataset)
-        record = no_confidence(torch.from_numpy(np.maximum(labels, 0)), num_classes=dataset.num_classes)
-        record |= {"input": image_hash(case.properties), **made_from[identifier]}
-        write_case(store, identifier, CaseLabels(labels, record), dataset)
+    with started_store(dataset, target, made_by, share=share) as store:
+        todo_here = missing_cases(store, cases, mine, made_from)
+        print_progress(mine, todo_here)
+        for identifier in tqdm(todo_here, desc="Preprocessing label maps"):
+            case = LoadedCase.open(identifier, cases, dataset)
+            labels = _preprocess(files[identifier], raw[identifier], case, dataset)
+            record = no_confidence(torch.from_numpy(np.maximum(labels, 0)), num_classes=dataset.num_classes)
+            record |= {"input": image_hash(case.properties), **made_from[identifier]}
+            write_case(store, identifier, CaseLabels(labels, record), dataset)
+    store = PseudoLabelStore.open(target, grid=dataset.grid)
     summarise(store, mine)
     return store
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from nnunet_sfr.command_lines import Command
@@ -19,6 +18,7 @@ from nnunet_sfr.pipeline.parts import (
     unlabelled_part,
 )
 from nnunet_sfr.pipeline.step import Step
+from nnunet_sfr.replacement import set_aside
 
 
 class NNUNetStep(Step):
@@ -86,11 +86,10 @@ class Train(NNUNetStep):
             "teacher": Files.of(self.training / TEACHER_CHECKPOINT),
         }
 
-    def discard(self) -> None:
-        """Checkpoints, which a killed and resumed training would go on from, and the validation."""
-        for name in (*CHECKPOINTS, TEACHER_CHECKPOINT):
-            (self.training / name).unlink(missing_ok=True)
-        shutil.rmtree(self.training / VALIDATION, ignore_errors=True)
+    def set_aside(self) -> None:
+        """Checkpoints, which a killed and resumed training would continue from, and the validation."""
+        names = (*CHECKPOINTS, TEACHER_CHECKPOINT, VALIDATION)
+        set_aside(self.training, [self.training / name for name in names])
 
     def found_complete(self) -> bool:
         """Never: ``--c`` finishes what there is, if it is of the same data and settings."""

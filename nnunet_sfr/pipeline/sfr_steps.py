@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from nnunet_sfr.pipeline.parts import (
 )
 from nnunet_sfr.pipeline.project import Project, visible_files
 from nnunet_sfr.pipeline.step import Step
+from nnunet_sfr.replacement import set_aside
 
 if TYPE_CHECKING:  # it comes with nnU-Net, which takes ten seconds to import
     from nnunet_sfr.data.cases import RawDataset
@@ -118,9 +118,6 @@ class Plan(Step):
             return {}
         return {**labelled_part(project), **unlabelled_part(project)}
 
-    def discard(self) -> None:
-        """Nothing: the command keeps what still fits."""
-
     def after_kill(self) -> None:
         """Remove a plan that nnU-Net was killed over: its planner reads the one that is there."""
         with contextlib.suppress(FileNotFoundError):
@@ -178,8 +175,8 @@ class Overwritable(Step):
     def command_anew(self) -> Command:
         return (*self.command, "--overwrite")
 
-    def discard(self) -> None:
-        shutil.rmtree(self.result, ignore_errors=True)
+    def set_aside(self) -> None:
+        set_aside(self.result)
 
 
 class FineTune(Overwritable):
@@ -314,8 +311,8 @@ class Select(Step):
     def outputs(self) -> dict[str, Files]:
         return {"selection": Files.of(self.result)}
 
-    def discard(self) -> None:
-        self.result.unlink(missing_ok=True)
+    def set_aside(self) -> None:
+        set_aside(self.result)
 
     def found_complete(self) -> bool:
         """Whether somebody chose by hand among the labels that there are."""

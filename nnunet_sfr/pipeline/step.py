@@ -92,8 +92,8 @@ class Step:
         """To go on with what there is."""
         return self.command
 
-    def discard(self) -> None:
-        """Remove a result of other inputs.
+    def set_aside(self) -> None:
+        """Put a result of other inputs aside, where it stays until there is a new one.
 
         This comes before the command, although some can overwrite: killed before it has done so, the next one would
         take the old result for its own.

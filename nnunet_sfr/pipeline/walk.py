@@ -28,6 +28,7 @@ from nnunet_sfr.pipeline.sequence import steps_of
 from nnunet_sfr.pipeline.state import DONE, FAILED, INTERRUPTED, RUNNING, History, Record
 from nnunet_sfr.pipeline.status import clock, closing_lines
 from nnunet_sfr.pipeline.step import Step
+from nnunet_sfr.replacement import kept_aside, remove_kept_aside
 
 Runner = Callable[[Sequence[str], Path, Path], int]
 """Runs a command with a log and a lock and returns its exit code: :func:`run_command`."""
@@ -94,6 +95,7 @@ class _Walker:
             found = record or Record(step.result_name, "", DONE, decision.inputs, _now())
             done = replace(found, status=DONE, inputs=decision.inputs, outputs=decision.outputs)
             self.cache.save()
+            remove_kept_aside(step.result)
             if self.history.own.records.get(step.name) != done:
                 self.history.own.put(step.name, done)
             return
@@ -101,7 +103,7 @@ class _Walker:
         if record is None or decision.action is Action.ANEW:  # what has been accepted once is not asked about again
             step.check_inputs()
         if decision.action is Action.ANEW:
-            step.discard()
+            step.set_aside()
         command = self._with_device(step, decision.command(step))
         _say(f"$ {shown(command)}")
         self.cache.save()
@@ -142,12 +144,15 @@ class _Walker:
         self.history.own.put(step.name, ended)
         self.cache.save()
         log = self.folder.log(step.name)
+        earlier = kept_aside(step.result)
+        kept = f"; the earlier result is kept in {earlier}" if earlier.exists() else ""
         if code != 0:
-            raise StepError(f"step {step.name} failed (exit code {code}); its log is {log}", code)
+            raise StepError(f"step {step.name} failed (exit code {code}); its log is {log}{kept}", code)
         if outputs is None:
             raise StepError(
-                f"step {step.name} ended without an error, but its result is not there; its log is {log}", 1
+                f"step {step.name} ended without an error, but its result is not there; its log is {log}{kept}", 1
             )
+        remove_kept_aside(step.result)
         _say(f"--- {step.name}: done in {clock(ended.seconds)}")
 
     def _with_device(self, step: Step, command: Command) -> Command:

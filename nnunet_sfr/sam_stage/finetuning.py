@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, FINE_TUNING_LOG, FINE_TUNING_STATE, Fold
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
+from nnunet_sfr.replacement import finish_replacement, new_folder, replace_folder
 from nnunet_sfr.sam_stage.adaptation import adapter_state, encoder_is_frozen, load_adapter_state
 from nnunet_sfr.sam_stage.embedding import EmbeddedViews, ViewMaker
 from nnunet_sfr.sam_stage.examples import CanvasLogits, Examples, PatchExamples, ViewExamples
@@ -67,7 +69,8 @@ def fine_tune(
         fold: which labelled cases to learn from.
         device: to compute on.
         round_index: 0 for SFR; later rounds of SFR+ go on from the one before.
-        overwrite: discard what an earlier run left.
+        overwrite: start again. What an earlier run left stays until the new run is complete; interrupted, the next
+            call with ``overwrite`` continues the new run.
 
     Returns:
         The folder with ``adapter_final.safetensors``, ``adapter_best.safetensors`` and the log.
@@ -76,6 +79,7 @@ def fine_tune(
         UserError: the data, the settings or an earlier run do not allow it.
     """
     folder = dataset.paths.sam_stage(fold, round_index)
+    finish_replacement(folder)
     dataset.write_split(fold)
     this_round = open_round(dataset, fold, round_index)
     recipe = _recipe(dataset, fold, this_round)
@@ -87,15 +91,16 @@ def fine_tune(
             )
         print(f"{finished} is complete; --overwrite starts again")
         return folder
-    run = _Run.start(dataset, fold, device, folder, recipe, this_round)
-    if overwrite:  # only now, when nothing in data, settings or checkpoint can stop the new run any more
-        with run.accelerator.main_process_first():
-            for name in (FINE_TUNING_STATE, FINAL_ADAPTER, FINAL_OPTIMIZER, BEST_ADAPTER, FINE_TUNING_LOG):
-                (folder / name).unlink(missing_ok=True)
-    elif (folder / FINE_TUNING_STATE).is_file():
-        run.resume(folder / FINE_TUNING_STATE)
-        run.accelerator.print(f"continuing from iteration {run.iteration}")
-    run.train()
+    replaces = overwrite and folder.is_dir()
+    run = _Run.start(dataset, fold, device, new_folder(folder) if replaces else folder, recipe, this_round)
+    if replaces:
+        run.discard_other_recipe()
+    if not (run.folder / FINAL_ADAPTER).is_file():  # which a call that was killed can have left of a new run
+        run.resume_if_begun()
+        run.train()
+    if replaces and run.accelerator.is_main_process:
+        replace_folder(folder)
+    run.accelerator.wait_for_everyone()
     return folder
 
 
@@ -152,6 +157,19 @@ class _Run:
             training_ids=training_ids,
             validation_cases=validation_cases,
         )
+
+    def discard_other_recipe(self) -> None:
+        """Remove what an interrupted run left in the folder, if its data or settings were others."""
+        with self.accelerator.main_process_first():
+            if self.folder.is_dir() and _recipe_in(self.folder) != self.recipe:
+                shutil.rmtree(self.folder)
+
+    def resume_if_begun(self) -> None:
+        """Continue from the saved state of an interrupted run, if there is one."""
+        state = self.folder / FINE_TUNING_STATE
+        if state.is_file():
+            self.resume(state)
+            self.accelerator.print(f"continuing from iteration {self.iteration}")
 
     def train(self) -> None:
         """All remaining steps, with a validation and a saved state every so often and at the end."""
@@ -212,18 +230,35 @@ class _Run:
         )
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise UserError(
-                f"{self.folder}: the loss of iteration {self.iteration + 1} is not finite; lower "
-                "fine_tuning.learning_rate in the SFR plan and run sfr_finetune --overwrite"
-            )
+            raise self.not_finite(f"the loss of iteration {self.iteration + 1} is")
         self.accelerator.backward(loss)
         if settings.max_gradient_norm is not None:
             self.accelerator.clip_grad_norm_(_trainable(self.model), settings.max_gradient_norm)
         self.optimizer.step()
         return value
 
+    def not_finite(self, what: str) -> UserError:
+        """The end of a run whose numbers are NaN or infinite; what it saved before stays.
+
+        Args:
+            what: is not finite, with its verb.
+        """
+        kept = ""
+        if self.log:
+            best = max(self.log, key=lambda entry: entry["validation_dice"])
+            kept = (
+                f"; the best adapter until then (iteration {best['iteration']:.0f}, Dice "
+                f"{best['validation_dice']:.3f}) is kept in {self.folder / BEST_ADAPTER}"
+            )
+        return UserError(
+            f"{self.folder}: {what} not finite{kept}; lower fine_tuning.learning_rate in the SFR plan and run "
+            "sfr_finetune --overwrite"
+        )
+
     def validate_and_save(self, losses: list[float]) -> None:
         """Dice on the validation cases, the best adapter so far, and everything that a resumed run needs."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in _trainable(self.model)):
+            raise self.not_finite(f"weights after iteration {self.iteration} are")  # in every process
         if not self.accelerator.is_main_process:
             self.accelerator.wait_for_everyone()
             return
@@ -286,10 +321,7 @@ class _Run:
         Raises:
             UserError: the file is damaged, or settings changed since.
         """
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise UserError(f"{file}: cannot be read ({error}); run sfr_finetune --overwrite") from None
+        state = _read_state(file)
         if state.get("recipe") != self.recipe:
             raise UserError(
                 f"{file}: was written with another {_changed(state.get('recipe', '{}'), self.recipe)}; restore it, or "
@@ -303,6 +335,24 @@ class _Run:
         restore_random_state(state["random_state"])
         if not self.examples.embedded:
             _draw_differently(self.settings.seed + self.iteration, self.accelerator)
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{file}: cannot be read ({error}); run sfr_finetune --overwrite") from None
+    return state
+
+
+def _recipe_in(folder: Path) -> str | None:
+    """The recipe of the run in a folder; None where nothing that can be used has been saved."""
+    adapter, state = folder / FINAL_ADAPTER, folder / FINE_TUNING_STATE
+    try:
+        recipe: str | None = recipe_of(adapter) if adapter.is_file() else _read_state(state).get("recipe")
+    except UserError:
+        return None
+    return recipe
 
 
 def _optimizer(model: StitchedSAM, settings: FineTuningSettings) -> torch.optim.Optimizer:

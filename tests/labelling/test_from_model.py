@@ -119,7 +119,9 @@ def test_mirroring_is_the_sfr_plans_choice(unlabelled: SFRDataset) -> None:
 
 def test_an_interrupted_run_goes_on(unlabelled: SFRDataset) -> None:
     model = random_model(unlabelled)
-    undisturbed = {case: label(unlabelled, model).read_labels(case) for case in CASES}
+    earlier = label(unlabelled, model)
+    undisturbed = {case: earlier.read_labels(case) for case in CASES}
+    shutil.rmtree(earlier.folder)
     label_case = case_labels.label_case
 
     def die_at_the_second(case: LoadedCase, *rest: Any, **options: Any) -> CaseLabels:
@@ -131,7 +133,7 @@ def test_an_interrupted_run_goes_on(unlabelled: SFRDataset) -> None:
         mock.patch.object(filling, "label_case", side_effect=die_at_the_second),
         pytest.raises(KeyboardInterrupt),
     ):
-        label(unlabelled, model, overwrite=True)
+        label(unlabelled, model)
     first = unlabelled.paths.pseudo_labels("all") / f"{CASES[0]}.json"
     before = first.stat().st_mtime_ns
     store = label(unlabelled, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -432,3 +433,26 @@ def test_empty_pseudo_labels_do_not_cost_an_earlier_model(planned: SFRDataset) -
         go(fake)
     student = fake.project.training("nnUNetTrainerSFR_MT") / "checkpoint_final.pth"
     assert "first" in student.read_text()
+
+
+# --- earlier results ---
+
+
+def test_an_earlier_result_is_kept_until_there_is_a_new_one(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    go(fake)
+    project, training = fake.project, fake.project.training("nnUNetTrainerSFR_MT")
+    kept = {"sfr_finetune": project.adapter(0).parent, "sfr_pseudolabel": project.store(0), TRAIN: training}
+    change_settings(planned, {"fine_tuning": {"seed": 7}})
+    fake.content = "second"
+    for name, result in kept.items():
+        fake.failing = {name: 3}
+        earlier = result.parent / ".earlier" / result.name
+        for _ in range(2):
+            with pytest.raises(StepError, match=f"the earlier result is kept in {re.escape(str(earlier))}$"):
+                go(fake)
+        assert any("first" in file.read_text() for file in earlier.iterdir() if file.is_file())
+    fake.failing = {}
+    go(fake)
+    assert not any((result.parent / ".earlier").exists() for result in kept.values())
+    assert go(fake) == []

@@ -18,6 +18,7 @@ from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, FINE_TUNING_STATE
 from nnunet_sfr.random_state import seed_everything
+from nnunet_sfr.replacement import new_folder
 from nnunet_sfr.sam_stage import finetuning
 from nnunet_sfr.sam_stage.examples import CanvasLogits
 from nnunet_sfr.sam_stage.finetuning import fine_tune, learning_rate
@@ -85,7 +86,9 @@ def test_a_resumed_run_ends_with_the_same_weights(
         project = request.getfixturevalue("pretrained_project")
         change_settings(project, {"sam": {"adaptation": adaptation}})
         project = _reopened(project)
-    undisturbed = load_file(fine_tune(project, "all", CPU) / FINAL_ADAPTER)
+    folder = fine_tune(project, "all", CPU)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    undisturbed = load_file(folder / FINAL_ADAPTER)
     steps = 0
     step = finetuning._Run.step
 
@@ -98,12 +101,14 @@ def test_a_resumed_run_ends_with_the_same_weights(
 
     with mock.patch.object(finetuning._Run, "step", die_at_the_fourth), pytest.raises(KeyboardInterrupt):
         fine_tune(project, "all", CPU, overwrite=True)
-    folder = project.paths.sam_stage("all")
-    assert (folder / FINE_TUNING_STATE).is_file()
-    assert not (folder / FINAL_ADAPTER).exists()
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before, "a good result outlives a bad attempt"
+    assert (new_folder(folder) / FINE_TUNING_STATE).is_file()
 
     seed_everything(99)  # whatever the generators were doing in the new process
-    resumed = load_file(fine_tune(project, "all", CPU) / FINAL_ADAPTER)
+    with mock.patch.object(finetuning._Run, "step", autospec=True, side_effect=step) as remaining:
+        resumed = load_file(fine_tune(project, "all", CPU, overwrite=True) / FINAL_ADAPTER)
+    assert remaining.call_count == 2, "from the state of iteration 2"
+    assert [file.name for file in folder.parent.iterdir()] == [folder.name]
     assert resumed.keys() == undisturbed.keys()
     for name, value in undisturbed.items():
         assert torch.equal(resumed[name], value), name
@@ -224,13 +229,70 @@ def test_an_adapter_of_version_0_1_is_read(project: SFRDataset) -> None:
         load_adapter(build_stitched_sam(project), project, file)
 
 
-def test_a_loss_that_is_not_finite_ends_with_one_line(project: SFRDataset) -> None:
+@pytest.mark.parametrize(
+    ("diverging", "said"),
+    [
+        (
+            0,
+            r"round_0: the loss of iteration 2 is not finite; lower fine_tuning\.learning_rate in the SFR plan and run",
+        ),
+        (1, r"round_0: weights after iteration 2 are not finite; lower fine_tuning\.learning_rate"),
+        (
+            2,
+            r"the loss of iteration 4 is not finite; the best adapter until then \(iteration 2, Dice [01]\.\d+\) is",
+        ),
+        (
+            3,
+            r"weights after iteration 4 are not finite; the best adapter until then \(iteration 2, .*adapter_best\.s",
+        ),
+    ],
+)
+def test_numbers_that_are_not_finite_end_with_one_line_and_the_last_good_state(
+    diverging: int, said: str, project: SFRDataset
+) -> None:
+    """Validated and saved after iterations 2 and 4; from iteration ``diverging`` (from 0) steps are infinite."""
+    folder = project.paths.sam_stage("all")
     with (
-        mock.patch.object(finetuning, "learning_rate", return_value=float("inf")),
-        pytest.raises(UserError, match=r"the loss of iteration 2 is not finite; lower fine_tuning\.learning_rate"),
+        mock.patch.object(
+            finetuning, "learning_rate", side_effect=lambda step, _: 1e-4 if step < diverging else np.inf
+        ),
+        pytest.raises(UserError, match=said),
     ):
         fine_tune(project, "all", CPU)
-    assert not (project.paths.sam_stage("all") / FINAL_ADAPTER).exists()
+    assert not (folder / FINAL_ADAPTER).exists()
+    assert (folder / FINE_TUNING_STATE).exists() == (folder / BEST_ADAPTER).exists() == (diverging >= 2)
+    if diverging >= 2:
+        assert all(bool(torch.isfinite(value).all()) for value in load_file(folder / BEST_ADAPTER).values())
+        state = torch.load(folder / FINE_TUNING_STATE, weights_only=True)
+        assert state["iteration"] == 2
+        assert all(bool(torch.isfinite(value).all()) for value in state["adapter"].values())
+
+
+def test_a_new_run_that_was_killed_before_it_took_its_place_does(project: SFRDataset) -> None:
+    folder = fine_tune(project, "all", CPU)
+    with (
+        mock.patch.object(finetuning, "replace_folder", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        fine_tune(project, "all", CPU, overwrite=True)
+    adapter = new_folder(folder) / FINAL_ADAPTER
+    made = adapter.stat().st_mtime_ns
+    fine_tune(project, "all", CPU, overwrite=True)
+    assert (folder / FINAL_ADAPTER).stat().st_mtime_ns == made
+
+
+def test_a_new_run_of_other_settings_is_not_continued(project: SFRDataset) -> None:
+    folder = fine_tune(project, "all", CPU)
+    with (
+        mock.patch.object(finetuning._Run, "finish", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        fine_tune(project, "all", CPU, overwrite=True)
+    assert (new_folder(folder) / FINE_TUNING_STATE).is_file()
+    change_settings(project, {"fine_tuning": {"seed": 7}})
+    with mock.patch.object(finetuning._Run, "step", autospec=True, side_effect=finetuning._Run.step) as steps:
+        fine_tune(_reopened(project), "all", CPU, overwrite=True)
+    assert steps.call_count == 4
 
 
 def test_a_fold_that_cannot_exist_is_refused(project: SFRDataset) -> None:

@@ -12,6 +12,7 @@ import SimpleITK
 import torch
 
 from nnunet_sfr.data.export import export_pseudo_labels, to_original_grid
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
@@ -19,6 +20,7 @@ from nnunet_sfr.labelling import case_labels, filling
 from nnunet_sfr.labelling.case_labels import CaseLabels, LoadedCase
 from nnunet_sfr.labelling.filling import Share
 from nnunet_sfr.paths import FINAL_ADAPTER
+from nnunet_sfr.replacement import new_folder
 from nnunet_sfr.sam_stage.finetuning import fine_tune
 from nnunet_sfr.sam_stage.model import build_stitched_sam, save_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
@@ -124,8 +126,13 @@ def test_every_case_is_labelled_once(fine_tuned: SFRDataset) -> None:
         label(fine_tuned)
 
 
-def test_an_interrupted_run_goes_on_and_ends_the_same(fine_tuned: SFRDataset) -> None:
-    undisturbed = {case: label(fine_tuned).read_labels(case) for case in ("unlabelled_00", "unlabelled_01")}
+def test_overwriting_keeps_the_labels_until_all_new_ones_are_there(
+    fine_tuned: SFRDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Interrupted, the next call continues with the second case, and the first store stays where it is."""
+    earlier = label(fine_tuned)
+    before = {file.name: file.read_bytes() for file in earlier.folder.iterdir() if file.is_file()}
+    undisturbed = {case: earlier.read_labels(case) for case in ("unlabelled_00", "unlabelled_01")}
     label_case = case_labels.label_case
 
     def die_at_the_second(case: LoadedCase, *rest: Any, **options: Any) -> CaseLabels:
@@ -138,10 +145,30 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(fine_tuned: SFRDataset) ->
         pytest.raises(KeyboardInterrupt),
     ):
         label(fine_tuned, overwrite=True)
-    store = label(fine_tuned)
+    assert f"the labels in {earlier.folder} stay until all new ones are there" in capsys.readouterr().out
+    assert {file.name: file.read_bytes() for file in earlier.folder.iterdir() if file.is_file()} == before
+    assert "2 of 2 cases are there already" in (label(fine_tuned), capsys.readouterr().out)[1]
+    made = {file.name: file.stat().st_mtime_ns for file in new_folder(earlier.folder).iterdir()}
+    assert "unlabelled_00.json" in made
+
+    store = label(fine_tuned, overwrite=True)
+    assert "1 of 2 cases are there already" in capsys.readouterr().out
+    assert store.folder == earlier.folder
+    assert (store.folder / "unlabelled_00.json").stat().st_mtime_ns == made["unlabelled_00.json"]
+    assert [file.name for file in store.folder.parent.iterdir()] == [store.folder.name]
     assert store.identifiers() == ["unlabelled_00", "unlabelled_01"]
     for case, labels in undisturbed.items():
         np.testing.assert_array_equal(store.read_labels(case), labels)
+
+
+def test_a_new_store_of_another_maker_is_not_continued(fine_tuned: SFRDataset) -> None:
+    folder = label(fine_tuned).folder
+    other = Provenance(source="sam", fold="all", round_index=0, adapter_sha256="b" * 64)
+    begun = PseudoLabelStore.create(new_folder(folder), grid=fine_tuned.grid, made_by=other)
+    (begun.folder / "left.json").write_text("{}")
+    store = label(fine_tuned, overwrite=True)
+    assert store.identifiers() == ["unlabelled_00", "unlabelled_01"]
+    assert not (store.folder / "left.json").exists()
 
 
 def test_parts_share_the_cases(fine_tuned: SFRDataset) -> None:
