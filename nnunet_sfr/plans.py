@@ -94,6 +94,25 @@ def _from_version_0_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**values, "sam": kept}
 
 
+def complete_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Some sections of a plan as this version writes them, also where an earlier version wrote them.
+
+    Args:
+        sections: values by name of the section; what no version can read stays as it is.
+
+    Returns:
+        every setting of these sections by its name of today, in JSON's types.
+    """
+    complete: dict[str, Any] = {}
+    for name, values in _from_version_0_1(sections).items():
+        try:
+            complete[name] = dataclasses.asdict(section_from_dict(_SECTIONS[name], values))
+        except (KeyError, ValueError):
+            complete[name] = values
+    normalised: dict[str, Any] = json.loads(json.dumps(complete))
+    return normalised
+
+
 def derived_from(nnunet_plans: Mapping[str, Any], nnunet_configuration: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a (resolved) nnU-Net configuration that an SFR configuration depends on, in JSON's types.
 

@@ -8,13 +8,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.paths import PLANS_JSON, Fold
-
-if TYPE_CHECKING:
-    from nnunet_sfr.plans import SFRConfiguration
+from nnunet_sfr.plans import SFRConfiguration, complete_sections
 
 
 @dataclass(frozen=True)
@@ -201,10 +199,13 @@ class Provenance:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: Provenance) -> list[str]:
-        """Names of the entries in which two records differ; of another source everything else is a consequence."""
+        """Names of the entries in which two records differ; of another source everything else is a consequence.
+
+        A setting that an earlier version did not know has its default.
+        """
         if self.source != other.source:
             return ["source"]
-        ours, theirs = self.to_json(), other.to_json()
+        ours, theirs = ({**record.to_json(), **complete_sections(record.settings)} for record in (self, other))
         return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
 
     # --- for people ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,22 @@ def test_differences_are_named(checkpoints: list[Path]) -> None:
     other = replace(sam, adapter_sha256="b" * 64, round_index=3)
     assert sam.differences(other) == ["adapter_sha256", "round"]
     assert sam.differences(Provenance.of_images(fold="all")) == ["source"], "of which the others are a consequence"
+
+
+def test_settings_that_an_earlier_version_did_not_know_are_no_difference(checkpoints: list[Path]) -> None:
+    today = every_source(checkpoints)["sam"].to_json()
+    assert {"window", "adaptation_settings"} <= set(today["sam"])
+    assert {"scale", "slice_axis"} <= set(today["stitching"])
+    earlier = json.loads(json.dumps(today))
+    for section, names in {"sam": ("window", "adaptation_settings"), "stitching": ("scale", "slice_axis")}.items():
+        for name in names:
+            del earlier[section][name]
+    earlier["sam"]["lora_rank"] = 4  # of version 0.1, which kept it whatever the adaptation
+    assert Provenance.from_json(earlier).differences(Provenance.from_json(today)) == []
+    today["stitching"]["scale"] = [2.0, 1.0, 1.0]
+    assert Provenance.from_json(earlier).differences(Provenance.from_json(today)) == ["stitching"]
+    earlier["sam"]["model"] = 5  # no settings of any version
+    assert Provenance.from_json(earlier).differences(Provenance.from_json(today)) == ["sam", "stitching"]
 
 
 @pytest.mark.parametrize("content", [None, [], "sam", {}, {"source": None}, {"source": 3}])
