@@ -153,10 +153,12 @@ class Alert:
 
     Args:
         text: one sentence.
+        source: key of the source whose labels it is about.
         cases: identifiers that it is about; empty where it is about all.
     """
 
     text: str
+    source: str
     cases: Sequence[str] = ()
 
 

@@ -245,9 +245,9 @@ def _alerts(dataset: SFRDataset, pool: Pool) -> list[Alert]:
     for source in {one.key: one for one in latest if one is not None}.values():
         found = find_emptiness({case: source.voxels(case) for case in source.records}, dataset.class_names)
         if found.about_classes is not None:
-            alerts.append(Alert(f"{source.name}: {found.about_classes}"))
+            alerts.append(Alert(f"{source.name}: {found.about_classes}", source.key))
         if found.about_cases is not None:
-            alerts.append(Alert(f"{source.name}: {found.about_cases}", found.empty_cases))
+            alerts.append(Alert(f"{source.name}: {found.about_cases}", source.key, found.empty_cases))
     return alerts
 
 

@@ -19,9 +19,9 @@ SIDES: Mapping[int, tuple[str, str, str, str]] = {
 posterior, right, left, head and feet, as DICOM abbreviates them."""
 LETTER = 22
 """Height of the letters in pixels, of a picture that is shown at half its size or more."""
+GROUND = 3
+"""Pixels of black around letters and bar."""
 MARGIN = 6
-OUTLINE = 2
-"""Pixels of black around letters and bar, which make both readable on any grey."""
 BAR_SHARE = 0.3
 """A scale bar is at most this part of its plane's width."""
 BAR_HEIGHT = 4
@@ -50,10 +50,17 @@ def mark_sides(picture: np.ndarray, box: Box, axis: int) -> np.ndarray:
     )
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size)
     for (place, anchor), letter in zip(places, SIDES[axis], strict=True):
-        draw.text(place, letter, fill=255, font=font, anchor=anchor, stroke_width=OUTLINE, stroke_fill=0)
+        _write(draw, place, letter, size, anchor)
     return np.asarray(image)
+
+
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, anchor: str) -> None:
+    """White on a black ground, which can be read on bright and dark images alike."""
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = draw.textbbox(place, text, font=font, anchor=anchor)
+    draw.rectangle((left - GROUND, top - GROUND, right + GROUND, bottom + GROUND), fill=0)
+    draw.text(place, text, fill=255, font=font, anchor=anchor)
 
 
 def draw_scale_bar(picture: np.ndarray, box: Box, pixels_per_mm: float) -> np.ndarray:
@@ -70,14 +77,13 @@ def draw_scale_bar(picture: np.ndarray, box: Box, pixels_per_mm: float) -> np.nd
     left, top, width, height = box
     length = bar_length(BAR_SHARE * width / pixels_per_mm)
     pixels = max(1, round(length * pixels_per_mm))
-    x, y = left + MARGIN + OUTLINE, top + height - MARGIN - BAR_HEIGHT - OUTLINE
+    x, y = left + MARGIN, top + height - MARGIN - BAR_HEIGHT
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
-    draw.rectangle((x - OUTLINE, y - OUTLINE, x + pixels - 1 + OUTLINE, y + BAR_HEIGHT - 1 + OUTLINE), fill=0)
-    draw.rectangle((x, y, x + pixels - 1, y + BAR_HEIGHT - 1), fill=255)
-    font = ImageFont.load_default(min(LETTER * 3 // 4, max(height // 4, 8)))
     text = f"{length / 10:g} cm" if length >= 10 else f"{length:g} mm"
-    draw.text((x, y - OUTLINE - 2), text, fill=255, font=font, anchor="lb", stroke_width=OUTLINE, stroke_fill=0)
+    _write(draw, (x, y - 2 * GROUND), text, min(LETTER * 3 // 4, max(height // 4, 8)), "lb")
+    draw.rectangle((x - GROUND, y - GROUND, x + pixels - 1 + GROUND, y + BAR_HEIGHT - 1 + GROUND), fill=0)
+    draw.rectangle((x, y, x + pixels - 1, y + BAR_HEIGHT - 1), fill=255)
     return np.asarray(image)
 
 

@@ -31,7 +31,7 @@ from nnunet_sfr.report.windows import GreyWindow
 PICTURES = "pictures"
 MEASURED = "measured.json"
 """In the folder of pictures: what was measured of each case, and the hash of what it was measured on."""
-DRAWING = 2
+DRAWING = 3
 """To be raised when pictures or numbers of earlier versions are to be made again."""
 CASES_FOR_A_PROCESS = 32
 """A process spends as long on its imports as on so many small cases."""

@@ -106,7 +106,7 @@ def small_contents(folder: Path) -> Contents:
         missing=["Curves of SAM are missing: sfr_finetune makes them."],
         windows=[Window("soft_tissue", "soft tissue (-160 to 240 HU)"), Window("lung", "lung (-1350 to 150 HU)")],
         alerts=[
-            Alert("model, round 1: 1 of 2 classes found in none of the 4 cases: <i>aorta</i>"),
-            Alert("model, round 1: no foreground in 1 of 4 cases", ["case_10"]),
+            Alert("model, round 1: 1 of 2 classes found in none of the 4 cases: <i>aorta</i>", MODEL),
+            Alert("model, round 1: no foreground in 1 of 4 cases", MODEL, ["case_10"]),
         ],
     )

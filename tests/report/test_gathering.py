@@ -296,7 +296,7 @@ def test_without_the_fingerprint_settings_are_not_compared(with_round: SFRDatase
 def test_what_nothing_was_found_of_stands_at_the_top(with_round: SFRDataset) -> None:
     assert contents_of(with_round).alerts == []
     fill_sam(with_round, {FIRST: NOTHING, SECOND: SHIFTED}, round_index=1)
-    assert contents_of(with_round).alerts == [Alert("SAM, round 1: no foreground in 1 of 2 cases", [FIRST])]
+    assert contents_of(with_round).alerts == [Alert("SAM, round 1: no foreground in 1 of 2 cases", "round_1", [FIRST])]
     fill_model(with_round, {FIRST: NOTHING, SECOND: NOTHING})
     model = "re-trained model (nnUNetTrainerSFR_MT), before round 1"
     assert [alert.text for alert in contents_of(with_round).alerts] == [

@@ -119,10 +119,15 @@ def test_head(visit: Open, file: Path) -> None:
     assert page.locator(".facts dd").all_text_contents()[0].startswith("a sentence")
     assert page.locator(".alerts li").all_inner_texts() == [
         "model, round 1: 1 of 2 classes found in none of the 4 cases: <i>aorta</i>",
-        "model, round 1: no foreground in 1 of 4 cases\ncase_10",
+        "model, round 1: no foreground in 1 of 4 cases\ncase_10\nshow it",
     ]
     page.get_by_role("button", name="case_10", exact=True).first.click()
     assert page.evaluate("document.activeElement.dataset.case") == "case_10"
+    page.select_option("#source", SAM)
+    page.get_by_role("button", name="show it").click()
+    assert page.input_value("#source") == MODEL
+    assert shown(page) == ["case_10"]
+    page.get_by_role("button", name="Reset").click()
     assert page.locator(".missing li").all_inner_texts() == ["Curves of SAM are missing: sfr_finetune makes them."]
 
 

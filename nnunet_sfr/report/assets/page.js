@@ -72,14 +72,17 @@ function alerts() {
   if (!CONTENTS.alerts.length) return "";
   return element("div", { class: "alerts", role: "region", "aria-labelledby": "alerts-title" },
     element("h2", { id: "alerts-title" }, "Look at this first"),
-    element("ul", {}, ...CONTENTS.alerts.map(({ text, cases }) => element("li", {}, text, caseLinks(cases)))));
+    element("ul", {}, ...CONTENTS.alerts.map((alert) => element("li", {}, alert.text, caseLinks(alert)))));
 }
 
-function caseLinks(names) {
-  if (!names.length) return "";
-  const links = names.slice(0, NAMED).map((name) => element("button", { type: "button", class: "link", onclick: () => showCase(name) }, name));
-  const others = names.length - links.length;
-  return element("span", { class: "links" }, ...links, others ? `and ${counted(others, "other")}` : "");
+// The first cases of an alert and, for all of them, the filter; with the labels that it is about.
+function caseLinks({ cases, source }) {
+  if (!cases.length) return "";
+  const link = (text, onclick) => element("button", { type: "button", class: "link", onclick: () => { choose({ source }); onclick(); } }, text);
+  const links = cases.slice(0, NAMED).map((name) => link(name, () => showCase(name)));
+  const { window, size, ...others } = DEFAULTS;
+  const all = link(`show ${cases.length === 1 ? "it" : `all ${cases.length}`}`, () => { choose({ ...others, source, empty: true }); goTo("cases"); });
+  return element("span", { class: "links" }, ...links, all);
 }
 
 function pair([what, value]) {
