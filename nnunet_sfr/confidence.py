@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,9 @@ MEASURES: dict[str, Measure] = {
     ),
     "estimated_dice": Measure(_product("flip_agreement", "expected_dice"), "agreement under flips times expected Dice"),
     "flip_agreement": Measure(_entry("flip_agreement"), "Dice with what it says of the mirrored image"),
+    "plane_agreement": Measure(
+        _entry("plane_agreement"), "Dice between mosaics of slices across different axes, mean over pairs"
+    ),
     "sam_agreement": Measure(_entry("sam_agreement"), "Dice with SAM's first labels"),
     "expected_dice": Measure(_entry("expected_dice"), "Dice that its probabilities promise"),
     "foreground_mean_max_probability": Measure(
@@ -108,6 +112,7 @@ def confidence_record(
     num_classes: int,
     regions: bool,
     mirrored: Iterable[torch.Tensor] = (),
+    planes: Sequence[torch.Tensor] = (),
     others: Mapping[str, torch.Tensor | None] = NO_REFERENCES,
 ) -> dict[str, Any]:
     """Confidence of one case.
@@ -118,6 +123,7 @@ def confidence_record(
         num_classes: number of label values, background included.
         regions: whether ``probabilities`` are those of regions.
         mirrored: label maps (D, H, W) of the mirrored image, mirrored back.
+        planes: label maps (D, H, W) of mosaics across each axis, if there are several.
         others: label maps (D, H, W) to compare with, by the entry of ``REFERENCES`` that they give.
 
     Returns:
@@ -130,6 +136,7 @@ def confidence_record(
         ``expected_dice``: :func:`expected_dice`.
         ``boundary_entropy``: mean normalised entropy within ``BOUNDARY_WIDTH`` voxels of a predicted boundary.
         ``flip_agreement``: mean of :func:`agreement` with the label maps in ``mirrored``.
+        ``plane_agreement``: mean of :func:`agreement` over the pairs of label maps in ``planes``.
         ``previous_round_agreement``: :func:`agreement` with the label map of the previous round.
         ``sam_agreement``: of the re-trained model's labels with those of round 0, SAM's usually, which were made before
         SAM learned anything from the model.
@@ -142,7 +149,7 @@ def confidence_record(
         "class_mean_max_probability": {label: _mean_over(sure, mask) for label, mask in masks.items()},
         "expected_dice": expected_dice(probabilities, labels, regions=regions),
         "boundary_entropy": _mean_over(normalised_entropy(probabilities, regions=regions), near_boundary(labels)),
-        **agreements(labels, num_classes=num_classes, mirrored=mirrored, others=others),
+        **agreements(labels, num_classes=num_classes, mirrored=mirrored, planes=planes, others=others),
         "class_voxels": {label: int(mask.sum()) for label, mask in masks.items()},
     }
 
@@ -174,6 +181,7 @@ def agreements(
     *,
     num_classes: int,
     mirrored: Iterable[torch.Tensor] = (),
+    planes: Sequence[torch.Tensor] = (),
     others: Mapping[str, torch.Tensor | None] = NO_REFERENCES,
 ) -> dict[str, float | None]:
     """The part of the record that compares the label map (D, H, W) with others of the same case.
@@ -182,21 +190,27 @@ def agreements(
         labels: (D, H, W), label values.
         num_classes: label values, background included.
         mirrored: label maps of the mirrored images, mirrored back.
+        planes: label maps of mosaics across each axis, if there are several.
         others: label maps of the same case by other models, by the name of their measure; None where there is none.
 
     Returns:
         each measure by its name, a Dice between 0 and 1, or None where it is not defined.
     """
-    dices = [agreement(labels, other, num_classes=num_classes) for other in mirrored]
-    known = [dice for dice in dices if dice is not None]
+    pairs = itertools.combinations(planes, 2)
     return {
-        # where one view finds something and the other nothing, the Dice is 0; where neither does, there is none
-        "flip_agreement": float(np.mean(known)) if known else None,
+        "flip_agreement": _mean_known(agreement(labels, other, num_classes=num_classes) for other in mirrored),
+        "plane_agreement": _mean_known(agreement(one, other, num_classes=num_classes) for one, other in pairs),
         **{
             entry: None if other is None else agreement(labels, other, num_classes=num_classes)
             for entry, other in {**NO_REFERENCES, **others}.items()
         },
     }
+
+
+def _mean_known(dices: Iterable[float | None]) -> float | None:
+    # where one finds something and the other nothing, the Dice is 0; where neither does, there is none
+    known = [dice for dice in dices if dice is not None]
+    return float(np.mean(known)) if known else None
 
 
 def agreement(labels: torch.Tensor, other: torch.Tensor, *, num_classes: int) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,13 @@ class SFRDataset:
         paths: where its files lie.
         plans_manager: nnU-Net's plan.
         dataset_json: nnU-Net's ``dataset.json``.
+        slice_axis: for the SAM of this axis alone (:attr:`planes`); None for all of ``stitching.slice_axes``.
     """
 
     paths: SFRPaths
     plans_manager: PlansManager
     dataset_json: dict[str, Any]
+    slice_axis: int | None = None
 
     @property
     def configuration_manager(self) -> ConfigurationManager:
@@ -45,12 +47,28 @@ class SFRDataset:
     @cached_property
     def settings(self) -> SFRConfiguration:
         """The SFR plan of this configuration, validated against nnU-Net's plan as it is now."""
-        return load_configuration(
+        settings = load_configuration(
             self.paths.sfr_plans_file,
             self.paths.configuration,
             nnunet_plans=self.plans_manager.plans,
             nnunet_configuration=self.configuration_manager.configuration,
         )
+        if self.slice_axis is None:
+            return settings
+        return replace(settings, stitching=replace(settings.stitching, slice_axes=(self.slice_axis,)))
+
+    @property
+    def planes(self) -> list[SFRDataset]:
+        """This data set once for each axis across which patches are cut into slices, in the order of the setting.
+
+        Each has that axis alone in its settings, and a SAM of its own; that of the first lies where the only one lies
+        if there is one axis.
+        """
+        first, *others = self.settings.stitching.slice_axes
+        return [
+            replace(self, slice_axis=first),
+            *(replace(self, slice_axis=axis, paths=replace(self.paths, plane=axis)) for axis in others),
+        ]
 
     @property
     def grid(self) -> dict[str, Any]:

@@ -187,11 +187,14 @@ class SFRPaths(DatasetPaths):
         configuration: nnU-Net's configuration, ``3d_fullres`` for example.
         data_identifier: nnU-Net's name of the folder with the preprocessed labelled cases (from the plan: two
             configurations can share one).
+        plane: axis across which patches are cut into slices, for the further ones of several
+            (:attr:`nnunet_sfr.dataset.SFRDataset.planes`); None for the first.
     """
 
     plans_name: str
     configuration: str
     data_identifier: str
+    plane: int | None = None
 
     @property
     def plans_file(self) -> Path:
@@ -251,7 +254,8 @@ class SFRPaths(DatasetPaths):
 
     def sam_stage(self, fold: Fold, round_index: int = 0) -> Path:
         """Folder of the fine-tuned SAM of one round."""
-        return self.sam_stage_of_folds / fold_name(fold) / f"round_{round_index}"
+        of_fold = self.sam_stage_of_folds / fold_name(fold)
+        return (of_fold if self.plane is None else of_fold / f"across_{self.plane}") / f"round_{round_index}"
 
     @property
     def sam_stage_of_folds(self) -> Path:

@@ -84,7 +84,12 @@ class SFRConfiguration:
 
 
 def _from_version_0_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Plans of version 0.1 had the rank of LoRA among the settings of SAM, whatever the adaptation."""
+    """Plans of version 0.1 had the rank of LoRA among the settings of SAM, whatever the adaptation; those of its
+    successors before 0.2 named one axis."""
+    stitching = values.get("stitching")
+    if isinstance(stitching, dict) and "slice_axis" in stitching:
+        others = {key: value for key, value in stitching.items() if key != "slice_axis"}
+        values = {**values, "stitching": {"slice_axes": [stitching["slice_axis"]], **others}}
     sam = values.get("sam")
     if not isinstance(sam, dict) or "lora_rank" not in sam:
         return values

@@ -24,6 +24,7 @@ CONFIDENCE_MEASURES = (
     "agreement",
     "estimated_dice",
     "flip_agreement",
+    "plane_agreement",
     "sam_agreement",
     "expected_dice",
     "foreground_mean_max_probability",
@@ -48,9 +49,11 @@ class StitchingSettings:
     """(D, H, W) in voxels of the preprocessed grid that one mosaic shows."""
     canvas_size: int
     """Side of the stitched image in pixels: SAM's input size."""
-    slice_axis: int = 0
-    """Axis of the preprocessed grid (0, 1 or 2) across which a patch is cut into slices. nnU-Net puts the axis of the
-    largest spacing first; planning takes that one, or the first axis of the images where spacings hardly differ."""
+    slice_axes: tuple[int, ...] = (0,)
+    """Axes of the preprocessed grid (0, 1 or 2) across which a patch is cut into slices: a mosaic and a fine-tuned SAM
+    for each; labels are decided by the mean of their probabilities. nnU-Net puts the axis of the largest spacing first;
+    planning takes that one, or the first axis of the images where spacings hardly differ (docs/results.md compares one
+    axis with three)."""
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Factors for (D, H, W) by which a patch is resampled before it is stitched; more than 1 buys detail
     with time (paper: 1, every voxel a pixel; Fig. 9 compares). Upsampling (Fig. 3) is a patch of one slice at
@@ -58,7 +61,12 @@ class StitchingSettings:
     and the uniform 96 x 96 x 96 (Table VI) a patch of D x 96 x 96 at [96 / D, 1, 1]."""
 
     def __post_init__(self) -> None:
-        check_canvas(self.patch_size, self.canvas_size, self.scale, self.slice_axis)
+        require(
+            len(self.slice_axes) > 0 and len(set(self.slice_axes)) == len(self.slice_axes),
+            f"slice_axes must name at least one axis, each once, got {self.slice_axes}",
+        )
+        for axis in self.slice_axes:
+            check_canvas(self.patch_size, self.canvas_size, self.scale, axis)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,9 +344,9 @@ class RoundSettings:
 
     confidence: str = "agreement"
     """What tells sure cases from unsure ones: agreement (flip_agreement * sam_agreement), estimated_dice
-    (flip_agreement * expected_dice), flip_agreement, sam_agreement, expected_dice, foreground_mean_max_probability,
-    class_mean_max_probability, boundary_entropy, previous_round_agreement or mean_max_probability (eq. 8).
-    docs/results.md compares them."""
+    (flip_agreement * expected_dice), flip_agreement, plane_agreement, sam_agreement, expected_dice,
+    foreground_mean_max_probability, class_mean_max_probability, boundary_entropy, previous_round_agreement or
+    mean_max_probability (eq. 8). docs/results.md compares them."""
     confidence_of: str = "model"
     """Whose confidence counts: model (the re-trained one) or sam (which has no sam_agreement, and so no agreement)."""
     threshold: float | None = None

@@ -154,6 +154,7 @@ def test_every_measure_rises_with_confidence() -> None:
             num_classes=2,
             regions=False,
             mirrored=[views, labels],
+            planes=[views, labels],
             others={"previous_round_agreement": views, "sam_agreement": views.roll(1, 1)},
         )
         values.append({name: measure.value(record) for name, measure in MEASURES.items()})

@@ -57,7 +57,7 @@ class Provenance:
         epoch: after which the network of a running training predicted.
         weights_sha256: of that network.
         adapter: file name of SAM's adapter.
-        adapter_sha256: of that file.
+        adapter_sha256: of that file; of the adapters of several axes, with commas between them.
         settings: sections of the SFR plan that the labels depend on, by name.
         others: entries that another version wrote; they count in comparisons.
     """
@@ -79,11 +79,13 @@ class Provenance:
     # --- one constructor for each source ---
 
     @classmethod
-    def of_sam(cls, adapter: Path, settings: SFRConfiguration, *, fold: Fold, round_index: int) -> Provenance:
-        """Labels of a fine-tuned SAM.
+    def of_sam(
+        cls, adapters: Sequence[Path], settings: SFRConfiguration, *, fold: Fold, round_index: int
+    ) -> Provenance:
+        """Labels of a fine-tuned SAM, or of several whose probabilities are averaged.
 
         Args:
-            adapter: the file that fine-tuning left.
+            adapters: the files that fine-tuning left, one for each axis in ``stitching.slice_axes``.
             settings: the SFR plan.
             fold: whose SAM.
             round_index: 0, or the round of SFR+.
@@ -92,8 +94,8 @@ class Provenance:
             source=SAM,
             fold=fold,
             round_index=round_index,
-            adapter=adapter.name,
-            adapter_sha256=file_hash(adapter),
+            adapter=adapters[0].name,
+            adapter_sha256=",".join(file_hash(adapter) for adapter in adapters),
             settings=_sections(settings, "stitching", "sam", "pseudo_labels"),
         )
 

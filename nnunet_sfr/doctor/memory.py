@@ -26,7 +26,7 @@ from nnunet_sfr.sam_stage.layers.checkpointing import checkpoint_blocks
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import for_inference
 from nnunet_sfr.sam_stage.sam import StitchedSAM
-from nnunet_sfr.sam_stage.stitching import StitchGeometry
+from nnunet_sfr.sam_stage.stitching import geometry_of
 from nnunet_sfr.settings import FineTuningSettings
 
 CUDA_ITSELF = GIB // 2
@@ -147,14 +147,11 @@ def _finding(subject: str, needed: int, device: torch.device, remedy: str, besid
 
 
 def _stitched_sam(dataset: SFRDataset) -> StitchedSAM:
-    stitching = dataset.settings.stitching
     # not within the context of the meta device: adaptations compute with numbers, as that of rows of a projection
     sam = adapt(empty_sam(dataset), dataset.settings.sam)
     # a few tokens, that depend on numbers which are not there
     sam.prompts = None
-    return StitchedSAM(
-        sam, StitchGeometry(stitching.patch_size, stitching.canvas_size, stitching.scale, stitching.slice_axis)
-    )
+    return StitchedSAM(sam, geometry_of(dataset.settings.stitching))
 
 
 def _embedding_peak(model: StitchedSAM, device: torch.device) -> int:

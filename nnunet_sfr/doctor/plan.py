@@ -123,7 +123,7 @@ def measure_mosaic(stitching: StitchingSettings, shapes: Sequence[Sequence[int]]
         shapes: (D, H, W) of every volume on the preprocessed grid.
         spacing: (D, H, W) of that grid in mm.
     """
-    size = shown_size(stitching.patch_size, stitching.scale, stitching.slice_axis)
+    size = shown_size(stitching.patch_size, stitching.scale, stitching.slice_axes[0])
     rows, columns = tiles(size, stitching.canvas_size)
     covered = np.minimum(1.0, np.array(stitching.patch_size) / np.array(shapes))
     extent = [length * millimetres for length, millimetres in zip(stitching.patch_size, spacing, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +18,21 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """One of several predictions of the same case.
+
+    Args:
+        probabilities: (C, D, H, W), float32, on the CPU, on the grid of the image.
+        plane: index of the axis across which the image was cut into slices, for those who cut it in several ways.
+        mirrored: whether it is that of a mirrored image, mirrored back.
+    """
+
+    probabilities: torch.Tensor
+    plane: int = 0
+    mirrored: bool = False
+
+
 class Labeller(Protocol):
     """Something that predicts whole cases on the preprocessed grid."""
 
@@ -26,11 +42,11 @@ class Labeller(Protocol):
 
     @property
     def average(self) -> bool:
-        """Whether labels are decided by the mean over an image and its mirrored images."""
+        """Whether mirrored images count in the mean by which labels are decided."""
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[torch.Tensor]:
+    ) -> Iterator[Prediction]:
         """Head probabilities of one case.
 
         Args:
@@ -40,8 +56,8 @@ class Labeller(Protocol):
             mirrored: whether to continue with the mirrored images.
 
         Yields:
-            (C, D, H, W), float32, on the CPU: of the image and, with ``mirrored``, of the image mirrored along one axis
-            after the other (those that the model was trained to mirror), each mirrored back.
+            Plane after plane, the prediction of the image and, with ``mirrored``, of the image mirrored along one axis
+            after the other (those that the model was trained to mirror).
         """
 
 
@@ -107,14 +123,16 @@ def label_case(
         UserError: a probability is not finite (an argmax over NaN would pass for a label).
     """
     predictions = labeller.case_probabilities(case.identifier, case.image, case.properties, mirrored=mirrored)
-    probabilities, single = _combine(case.identifier, predictions, dataset.label_manager, labeller)
+    combined = _combine(case.identifier, predictions, dataset.label_manager, labeller)
+    probabilities = combined.probabilities
     labels = decide(probabilities, dataset.label_manager, regions=labeller.regions)
     confidence = confidence_record(
         probabilities,
         labels,
         num_classes=dataset.num_classes,
         regions=labeller.regions,
-        mirrored=single,
+        mirrored=combined.single,
+        planes=combined.planes,
         others=references or {},
     )
     values = labels.numpy()[None]
@@ -123,24 +141,51 @@ def label_case(
     return CaseLabels(stored, {**confidence, "input": image_hash(case.properties)})
 
 
-def _combine(
-    identifier: str, predictions: Iterator[torch.Tensor], label_manager: LabelManager, labeller: Labeller
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The probabilities (C, D, H, W) to decide by, and the label maps (D, H, W) of single predictions to compare with.
-
-    Predictions are added up one by one, so that memory does not depend on their number.
+@dataclass(frozen=True)
+class _Combined:
+    """Args:
+    probabilities: (C, D, H, W), to decide by.
+    single: label maps (D, H, W) of single predictions, to compare the decision with.
+    planes: label maps (D, H, W) of each plane by itself; none if there is only one.
     """
-    regions, average = labeller.regions, labeller.average
-    total = _finite(identifier, next(predictions))
-    single = [decide(total, label_manager, regions=regions)] if average else []
-    count = 1
-    for prediction in predictions:
-        single.append(decide(_finite(identifier, prediction), label_manager, regions=regions))
-        if average:
-            # not in place: predictions come from inference mode
-            total = total + prediction
-            count += 1
-    return (total / count if count > 1 else total), single if count > 1 or not average else []
+
+    probabilities: torch.Tensor
+    single: list[torch.Tensor]
+    planes: list[torch.Tensor]
+
+
+def _combine(
+    identifier: str, predictions: Iterator[Prediction], label_manager: LabelManager, labeller: Labeller
+) -> _Combined:
+    """The mean over planes, and over mirrored images if they count.
+
+    Predictions are added up one by one, so that memory does not depend on the number of mirrored images.
+    """
+    regions = labeller.regions
+    total: torch.Tensor | None = None
+    count = 0
+    single: list[torch.Tensor] = []
+    planes: list[torch.Tensor] = []
+    any_mirrored = False
+    for _, of_plane in itertools.groupby(predictions, key=lambda prediction: prediction.plane):
+        plane: torch.Tensor | None = None
+        before = count
+        for prediction in of_plane:
+            probabilities = _finite(identifier, prediction.probabilities)
+            any_mirrored |= prediction.mirrored
+            if prediction.mirrored or labeller.average:
+                single.append(decide(probabilities, label_manager, regions=regions))
+            if not prediction.mirrored or labeller.average:
+                # not in place: predictions come from inference mode
+                plane = probabilities if plane is None else plane + probabilities
+                count += 1
+        assert plane is not None  # a plane begins with the image itself
+        planes.append(decide(plane / (count - before), label_manager, regions=regions))
+        total = plane if total is None else total + plane
+    assert total is not None
+    return _Combined(
+        total / count if count > 1 else total, single if any_mirrored else [], planes if len(planes) > 1 else []
+    )
 
 
 def _finite(identifier: str, probabilities: torch.Tensor) -> torch.Tensor:
@@ -165,8 +210,8 @@ def decide(probabilities: torch.Tensor, label_manager: LabelManager, *, regions:
 
 
 def predict_mirrored(
-    predict: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, axes: Sequence[int]
-) -> Iterator[torch.Tensor]:
-    """Predict an image (channels, D, H, W) mirrored along one axis after the other (D is 1), each mirrored back."""
+    predict: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, axes: Sequence[int], plane: int = 0
+) -> Iterator[Prediction]:
+    """Predict an image (channels, D, H, W) mirrored along one axis after the other (D is 1)."""
     for axis in axes:
-        yield torch.flip(predict(torch.flip(image, (axis,))), (axis,))
+        yield Prediction(torch.flip(predict(torch.flip(image, (axis,))), (axis,)), plane, mirrored=True)

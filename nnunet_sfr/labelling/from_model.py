@@ -20,7 +20,7 @@ from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling.case_labels import predict_mirrored
+from nnunet_sfr.labelling.case_labels import Prediction, predict_mirrored
 from nnunet_sfr.labelling.filling import ALL_CASES, Share, fill_store
 from nnunet_sfr.labelling.from_network import mirrored_axes, without_mirroring
 from nnunet_sfr.labelling.raw_cases import raw_cases
@@ -96,7 +96,7 @@ class ModelLabeller:
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[torch.Tensor]:
+    ) -> Iterator[Prediction]:
         """Head probabilities (C, D, H, W) on our grid, float32: softmax over label values, or a sigmoid per region.
 
         Raises:
@@ -111,11 +111,12 @@ class ModelLabeller:
         self._check_crop(self._raw[identifier], found, properties)
         predict = self._predictor.predict_logits_from_preprocessed_data
         of_model = torch.from_numpy(np.ascontiguousarray(data))
-        yield self._on_our_grid(predict(of_model), image.shape[1:], properties["spacing"])
+        yield Prediction(self._on_our_grid(predict(of_model), image.shape[1:], properties["spacing"]))
         if mirrored:
             with without_mirroring(self._predictor):
                 for logits in predict_mirrored(predict, of_model, mirrored_axes(self._predictor)):
-                    yield self._on_our_grid(logits, image.shape[1:], properties["spacing"])
+                    probabilities = self._on_our_grid(logits.probabilities, image.shape[1:], properties["spacing"])
+                    yield Prediction(probabilities, mirrored=True)
 
     def _on_our_grid(self, logits: torch.Tensor, shape: Sequence[int], spacing: Sequence[float]) -> torch.Tensor:
         resampled = self._resample(logits.numpy(), shape, spacing)

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.labelling.case_labels import predict_mirrored
+from nnunet_sfr.labelling.case_labels import Prediction, predict_mirrored
 from nnunet_sfr.settings import PseudoLabelSettings
 
 
@@ -91,10 +91,10 @@ class NetworkLabeller:
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[torch.Tensor]:
+    ) -> Iterator[Prediction]:
         """:meth:`probabilities` of a case of the pool, and of its mirror images."""
         array = torch.from_numpy(image[:])
-        yield self.probabilities(array)
+        yield Prediction(self.probabilities(array))
         if mirrored:
             with without_mirroring(self._predictor):
                 yield from predict_mirrored(self.probabilities, array, mirrored_axes(self._predictor))

@@ -2,8 +2,9 @@
 
 Axes are (D, H, W) on the preprocessed grid, after nnU-Net's ``transpose_forward``. A patch is resampled by ``scale``
 and cut into slices before it is stitched; its (slices, height, width) = (n, h, w) in pixels is
-:func:`nnunet_sfr.canvas.shown_size`, and it fits on a canvas of S pixels if n <= (S // h) * (S // w). All the rules ask
-this of sizes in pixels and give patches in voxels. Let T be the extent of the data: per axis, the largest of all cases.
+:func:`nnunet_sfr.canvas.shown_size`, and it fits on a canvas of S pixels if n <= (S // h) * (S // w) for each of the
+axes across which it is cut. All the rules ask this of sizes in pixels and give patches in voxels. Let T be the extent
+of the data: per axis, the largest of all cases.
 
 1. Canvas. Of the sizes that the model's record names (``SAMModel.canvas``) the smallest that holds T whole, else the
    largest: the cost grows with the square of S. SAM's own models have one size, which they were pre-trained with.
@@ -17,6 +18,7 @@ this of sizes in pixels and give patches in voxels. Let T be the extent of the d
 5. Slices. nnU-Net puts the axis of the largest spacing first, and slices are taken across it where it is larger than
    the others by a factor of :data:`ANISOTROPY`. Where spacings hardly differ, nnU-Net's order means nothing; slices
    are taken across the first axis of the images as they are read (z of NIfTI files, so that they are axial).
+   Three axes take three times the time; docs/results.md says what they bring.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def choose_stitching(
     data_extent: Size,
     nnunet_patch_size: Sequence[int],
     scale: Scale = DEFAULT_SCALE,
-    slice_axis: int = 0,
+    slice_axes: tuple[int, ...] = (0,),
 ) -> StitchingSettings:
     """Canvas and patch by the rules above.
 
@@ -54,54 +56,63 @@ def choose_stitching(
         data_extent: T.
         nnunet_patch_size: of the nnU-Net configuration: three numbers, or (height, width) in 2D.
         scale: factors for (D, H, W) by which patches are resampled.
-        slice_axis: across which they are cut into slices.
+        slice_axes: across which they are cut into slices, a mosaic for each.
 
     Raises:
         ValueError: a factor that is not finite and positive, or so large that not even one voxel fits.
     """
-    canvas = choose_canvas(model, data_extent, scale, slice_axis)
+    canvas = choose_canvas(model, data_extent, scale, slice_axes)
     proportions = (data_extent[0], *nnunet_patch_size) if len(nnunet_patch_size) == 2 else tuple(nnunet_patch_size)
     depth, height, width = (int(length) for length in proportions)
-    patch = choose_patch(data_extent, (depth, height, width), canvas, scale, slice_axis)
-    return StitchingSettings(patch_size=patch, canvas_size=canvas, scale=scale, slice_axis=slice_axis)
+    patch = choose_patch(data_extent, (depth, height, width), canvas, scale, slice_axes)
+    return StitchingSettings(patch_size=patch, canvas_size=canvas, scale=scale, slice_axes=slice_axes)
 
 
-def choose_slice_axis(spacing: Sequence[float], transpose_forward: Sequence[int]) -> int:
-    """The axis across which patches are cut into slices (rule 5).
+def choose_slice_axes(spacing: Sequence[float], transpose_forward: Sequence[int]) -> tuple[int, ...]:
+    """The axes across which patches are cut into slices (rule 5): one.
 
     Args:
         spacing: of the nnU-Net configuration in mm: (D, H, W), or (H, W) in 2D, which is always cut across D.
         transpose_forward: from nnU-Net's plan.
     """
     if len(spacing) < 3 or spacing[0] >= ANISOTROPY * min(spacing[1:]):
-        return 0
-    return list(transpose_forward).index(0)
+        return (0,)
+    return (list(transpose_forward).index(0),)
 
 
-def choose_canvas(model: SAMModel, data_extent: Size, scale: Scale = DEFAULT_SCALE, slice_axis: int = 0) -> int:
+def choose_canvas(
+    model: SAMModel, data_extent: Size, scale: Scale = DEFAULT_SCALE, slice_axes: Sequence[int] = (0,)
+) -> int:
     """Side of the mosaic in pixels (rule 1)."""
     sizes = model.canvas.sizes
-    extent = shown_size(data_extent, scale, slice_axis)
-    return next((canvas for canvas in sizes if fits(extent, canvas)), sizes[-1])
+    return next((canvas for canvas in sizes if _fits(data_extent, canvas, scale, slice_axes)), sizes[-1])
 
 
 def choose_patch(
-    data_extent: Size, proportions: Size, canvas: int, scale: Scale = DEFAULT_SCALE, slice_axis: int = 0
+    data_extent: Size,
+    proportions: Size,
+    canvas: int,
+    scale: Scale = DEFAULT_SCALE,
+    slice_axes: Sequence[int] = (0,),
 ) -> Size:
     """The largest patch for a canvas, in voxels (rules 2 and 3)."""
-    if fits(shown_size(data_extent, scale, slice_axis), canvas):
+    if _fits(data_extent, canvas, scale, slice_axes):
         return data_extent
     patch: Size = (1, 1, 1)
     growing = [0, 1, 2]
     while growing:
         axis = min(growing, key=lambda axis: Fraction(patch[axis], proportions[axis]))
         larger = _grown(patch, axis)
-        if larger[axis] <= data_extent[axis] and fits(shown_size(larger, scale, slice_axis), canvas):
+        if larger[axis] <= data_extent[axis] and _fits(larger, canvas, scale, slice_axes):
             patch = larger
         else:
             # for good: what does not fit now fits even less when the other axes have grown
             growing.remove(axis)
     return patch
+
+
+def _fits(patch: Size, canvas: int, scale: Scale, slice_axes: Sequence[int]) -> bool:
+    return all(fits(shown_size(patch, scale, axis), canvas) for axis in slice_axes)
 
 
 def _grown(patch: Size, axis: int) -> Size:

@@ -19,7 +19,7 @@ from nnunet_sfr.json_files import read_json
 from nnunet_sfr.label_journal import require_completed
 from nnunet_sfr.paths import DatasetPaths, SFRPaths
 from nnunet_sfr.planning.fingerprint import OWN_KEY, update_fingerprint
-from nnunet_sfr.planning.mosaic import choose_slice_axis, choose_stitching, data_extent
+from nnunet_sfr.planning.mosaic import choose_slice_axes, choose_stitching, data_extent
 from nnunet_sfr.planning.planners import check_target_spacing, default_plans_name, find_planner, plan
 from nnunet_sfr.planning.schedule import choose_fine_tuning
 from nnunet_sfr.planning.wanted_sam import NOTHING_WANTED, WantedSAM
@@ -229,8 +229,8 @@ def make_sfr_plan(
     )
     sam = replace(_sam_settings(wanted), window=choose_window(plans_manager, manager))
     model, adaptation = find_model(sam.model), find_adaptation(sam.adaptation)
-    slice_axis = choose_slice_axis(manager.spacing, plans_manager.transpose_forward)
-    stitching = choose_stitching(model, extent, manager.patch_size, slice_axis=slice_axis)
+    slice_axes = choose_slice_axes(manager.spacing, plans_manager.transpose_forward)
+    stitching = choose_stitching(model, extent, manager.patch_size, slice_axes=slice_axes)
     return SFRConfiguration(
         stitching=stitching,
         sam=sam,

@@ -37,7 +37,7 @@ class Stitching:
         values = made_by.settings["stitching"]
         slices, height, width = values["patch_size"]
         # stores of version 0.1 knew neither scale nor axis
-        scale, slice_axis = tuple(values.get("scale", UNSCALED)), values.get("slice_axis", 0)
+        scale, slice_axis = tuple(values.get("scale", UNSCALED)), values.get("slice_axes", (0,))[0]
         return cls((slices, height, width), values["canvas_size"], scale, slice_axis)
 
     def turn(self, orientation: Orientation) -> Stitching:

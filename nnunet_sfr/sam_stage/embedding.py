@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ class ViewMaker:
         cases: labelled, with the model's intensities (:class:`CasesWithIntensities`).
         settings: of fine-tuning; the seed is that of round 0, so that rounds share views.
         encoder: from images [1, in_channels, S, S] to embeddings [1, dim, h, w], without gradients.
-        geometry: how patches are stitched.
+        geometry: how patches are stitched; other geometries have makers and folders of their own.
         device: to embed on.
         weights: identifies the encoder.
         folder_of: where in the store the views of each case lie.
@@ -56,7 +57,7 @@ class ViewMaker:
         weights: str,
         folder_of: Mapping[str, str],
         sampling_probabilities: Sequence[float] | None,
-        draws: int,
+        draws: float,
     ) -> None:
         self._dataset = dataset
         self._cases = cases
@@ -133,7 +134,7 @@ class ViewMaker:
             data = torch.from_numpy(crop_and_pad_nd(image, box, 0))[None]
             target = torch.from_numpy(crop_and_pad_nd(labels, box, -1, cast_cropped_to=np.int16))[None]
         else:
-            seed_everything(view_seed(self._settings.seed, identifier, index))
+            seed_everything(view_seed(self._settings.seed, identifier, self._geometry.slice_axis, index))
             only = _OneCase(self._cases, identifier)
             batch = next(labelled_patches(self._dataset, only, batch_size=1, processes=0, pin_memory=False))
             data, target = batch["data"], batch["target"]
@@ -154,7 +155,7 @@ class ViewMaker:
             "labels": hashlib.sha256(np.ascontiguousarray(labels[:]).tobytes()).hexdigest(),
             "weights": self._weights,
             "sam.model": settings["sam"]["model"],
-            "stitching": _as_json(settings["stitching"]),
+            "stitching": _as_json(dataclasses.asdict(self._geometry)),
             "sam.window": list(settings["sam"]["window"]),
             "fine_tuning.seed": self._settings.seed,
             **{f"fine_tuning.{name}": value for name, value in augmentation.items()},
@@ -162,16 +163,16 @@ class ViewMaker:
 
 
 def expected_draws(
-    identifiers: Sequence[str], sampling_probabilities: Sequence[float] | None, draws: int
+    identifiers: Sequence[str], sampling_probabilities: Sequence[float] | None, draws: float
 ) -> dict[str, float]:
     """How often each case is drawn on average."""
     chances = sampling_probabilities or [1 / len(identifiers)] * len(identifiers)
     return {identifier: draws * chance for identifier, chance in zip(identifiers, chances, strict=True)}
 
 
-def view_seed(seed: int, identifier: str, index: int) -> int:
+def view_seed(seed: int, identifier: str, slice_axis: int, index: int) -> int:
     """Seed of one view, from 0 to 2**32 - 1."""
-    digest = hashlib.sha256(f"{seed}/{identifier}/{index}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{identifier}/{slice_axis}/{index}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
 

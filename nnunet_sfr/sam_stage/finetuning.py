@@ -64,6 +64,9 @@ def fine_tune(
 ) -> Path:
     """Fine-tune SAM for one fold and round, from the start or from where an earlier run stopped.
 
+    Where patches are cut into slices across several axes, each axis gets a SAM of its own. That of the first axis comes
+    last, so that its adapter stands for all of them.
+
     Args:
         dataset: planned and preprocessed.
         fold: which labelled cases to learn from.
@@ -78,9 +81,17 @@ def fine_tune(
     Raises:
         UserError: the data, the settings or an earlier run do not allow it.
     """
+    dataset.write_split(fold)
+    for plane in reversed(dataset.planes):
+        _fine_tune_plane(plane, fold, device, round_index, overwrite=overwrite)
+    return dataset.paths.sam_stage(fold, round_index)
+
+
+def _fine_tune_plane(
+    dataset: SFRDataset, fold: Fold, device: torch.device, round_index: int, *, overwrite: bool
+) -> None:
     folder = dataset.paths.sam_stage(fold, round_index)
     finish_replacement(folder)
-    dataset.write_split(fold)
     this_round = open_round(dataset, fold, round_index)
     recipe = _recipe(dataset, fold, this_round)
     finished = folder / FINAL_ADAPTER
@@ -90,7 +101,7 @@ def fine_tune(
                 f"{finished}: made with another {_changed(recipe_of(finished), recipe)}; add --overwrite to start again"
             )
         print(f"{finished} is complete; --overwrite starts again")
-        return folder
+        return
     replaces = overwrite and folder.is_dir()
     run = _Run.start(dataset, fold, device, new_folder(folder) if replaces else folder, recipe, this_round)
     if replaces:
@@ -101,7 +112,6 @@ def fine_tune(
     if replaces and run.accelerator.is_main_process:
         replace_folder(folder)
     run.accelerator.wait_for_everyone()
-    return folder
 
 
 @dataclass
@@ -400,7 +410,9 @@ def _view_examples(
         model.geometry,
         accelerator.device,
         weights=weights_identity(dataset),
-        folder_of={case: this_round.view_folder(case) for case in this_round.cases.identifiers},
+        folder_of={
+            case: this_round.view_folder(case, model.geometry.slice_axis) for case in this_round.cases.identifiers
+        },
         sampling_probabilities=this_round.sampling_probabilities,
         draws=this_round.settings.iterations * this_round.settings.batch_size,
     )

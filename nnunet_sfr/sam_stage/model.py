@@ -20,12 +20,14 @@ from nnunet_sfr.sam_models import find_model
 from nnunet_sfr.sam_stage.adaptation import adapt, adapter_state, load_adapter_state
 from nnunet_sfr.sam_stage.checkpoints import load_weights
 from nnunet_sfr.sam_stage.sam import StitchedSAM, build_sam, with_encoder
-from nnunet_sfr.sam_stage.stitching import StitchGeometry
+from nnunet_sfr.sam_stage.stitching import geometry_of
 from nnunet_sfr.sam_stage.weights import find_weights
 
 
 def build_stitched_sam(dataset: SFRDataset) -> StitchedSAM:
     """SAM for a data set, with its pre-trained weights where the model has any, ready to be fine-tuned.
+
+    It is that of the first axis across which patches are cut into slices.
 
     Raises:
         UserError: the weights cannot be had, read, or are of another architecture.
@@ -43,9 +45,7 @@ def build_stitched_sam(dataset: SFRDataset) -> StitchedSAM:
     weights = weights_file(dataset)
     if weights is not None:
         load_weights(sam, weights)
-    stitching = settings.stitching
-    geometry = StitchGeometry(stitching.patch_size, stitching.canvas_size, stitching.scale, stitching.slice_axis)
-    return StitchedSAM(adapt(sam, settings.sam), geometry)
+    return StitchedSAM(adapt(sam, settings.sam), geometry_of(settings.stitching))
 
 
 def for_inference(model: StitchedSAM) -> StitchedSAM:
@@ -97,7 +97,7 @@ def describe(dataset: SFRDataset) -> dict[str, str]:
         "canvas_size": str(settings.stitching.canvas_size),
         "patch_size": json.dumps(settings.stitching.patch_size),
         "scale": json.dumps(settings.stitching.scale),
-        "slice_axis": str(settings.stitching.slice_axis),
+        "slice_axis": str(settings.stitching.slice_axes[0]),
         "input_channels": str(dataset.num_input_channels),
         "classes": str(dataset.num_classes),
         "grid": json.dumps(dataset.grid, sort_keys=True),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.labelling.case_labels import predict_mirrored
+from nnunet_sfr.labelling.case_labels import Prediction, predict_mirrored
 from nnunet_sfr.labelling.filling import ALL_CASES, ReferenceStores, Share, fill_store
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.intensities import intensities_of
@@ -47,16 +48,9 @@ def pseudo_label(
     """
     UnlabelledDataset(dataset.paths.unlabelled)  # without cases there is nothing to build SAM for
     paths = dataset.paths
-    adapter_file = paths.sam_stage(fold, round_index) / adapter
-    trained = build_stitched_sam(dataset)
-    load_adapter(trained, dataset, adapter_file)
-    settings = dataset.settings.pseudo_labels
-    model, intensities = for_inference(trained), intensities_of(dataset)
-    predictor, plain = (
-        VolumePredictor(model, model.geometry.patch_size, how, device, intensities=intensities)
-        for how in (settings, replace(settings, use_mirroring=False))
-    )
-    labeller = _SAMLabeller(predictor, plain, settings.average_mirrored)
+    adapters = [plane.paths.sam_stage(fold, round_index) / adapter for plane in dataset.planes]
+    planes = [_predictors(plane, file, device) for plane, file in zip(dataset.planes, adapters, strict=True)]
+    labeller = _SAMLabeller(planes, dataset.settings.pseudo_labels.average_mirrored)
     before = None
     if round_index > 0:
         previous = paths.pseudo_labels(fold, round_index=round_index - 1)
@@ -65,27 +59,50 @@ def pseudo_label(
         dataset,
         paths.pseudo_labels(fold, round_index=round_index),
         labeller,
-        Provenance.of_sam(adapter_file, dataset.settings, fold=fold, round_index=round_index),
+        Provenance.of_sam(adapters, dataset.settings, fold=fold, round_index=round_index),
         share=share,
         references=ReferenceStores(previous_round=before),
     )
 
 
 @dataclass(frozen=True)
+class _Predictors:
+    """Of one axis across which patches are cut into slices.
+
+    Args:
+        as_set: as the settings say.
+        plain: the same without averaging over mirrored patches.
+    """
+
+    as_set: VolumePredictor
+    plain: VolumePredictor
+
+
+def _predictors(plane: SFRDataset, adapter_file: Path, device: torch.device) -> _Predictors:
+    model = build_stitched_sam(plane)
+    load_adapter(model, plane, adapter_file)
+    fast, intensities, settings = for_inference(model), intensities_of(plane), plane.settings.pseudo_labels
+    as_set, plain = (
+        VolumePredictor(fast, fast.geometry.patch_size, how, device, intensities=intensities)
+        for how in (settings, replace(settings, use_mirroring=False))
+    )
+    return _Predictors(as_set, plain)
+
+
+@dataclass(frozen=True)
 class _SAMLabeller:
-    predictor: VolumePredictor
-    plain_predictor: VolumePredictor
-    """The same without averaging over mirror images."""
+    planes: Sequence[_Predictors]
     average: bool
     regions: ClassVar[bool] = False
     """SAM predicts label values, also where nnU-Net trains regions."""
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[torch.Tensor]:
+    ) -> Iterator[Prediction]:
         array = torch.from_numpy(image[:])
-        yield self.predictor.probabilities(array)
-        if mirrored:
-            # as fine-tuning mirrors patches: along every axis that is longer than a voxel
-            axes = [axis for axis in (1, 2, 3) if self.predictor.patch_size[axis - 1] > 1]
-            yield from predict_mirrored(self.plain_predictor.probabilities, array, axes)
+        for index, plane in enumerate(self.planes):
+            yield Prediction(plane.as_set.probabilities(array), index)
+            if mirrored:
+                # as fine-tuning mirrors patches: along every axis that is longer than a voxel
+                axes = [axis for axis in (1, 2, 3) if plane.plain.patch_size[axis - 1] > 1]
+                yield from predict_mirrored(plane.plain.probabilities, array, axes, index)

@@ -49,10 +49,11 @@ class Round:
     fold: Fold = "all"
     labelled: frozenset[str] = frozenset()
 
-    def view_folder(self, case: str) -> str:
-        """Where the embedded views of a case lie: folds share those of labelled cases, but a model's labels are a
-        fold's own."""
-        return f"labelled/{case}" if case in self.labelled else f"fold_{self.fold}/{case}"
+    def view_folder(self, case: str, slice_axis: int) -> str:
+        """Where the embedded views of a case across one axis lie: folds share those of labelled cases, but a model's
+        labels are a fold's own."""
+        owner = "labelled" if case in self.labelled else f"fold_{self.fold}"
+        return f"{owner}/{case}/across_{slice_axis}"
 
 
 def open_round(dataset: SFRDataset, fold: Fold, round_index: int) -> Round:

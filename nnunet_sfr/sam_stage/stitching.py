@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nnunet_sfr.canvas import UNSCALED, Scale, Size, check_canvas, scaled_size, shown_size, tiles
+from nnunet_sfr.settings import StitchingSettings
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,11 @@ class StitchGeometry:
 
     def _describe_patch(self) -> str:
         return ", ".join(str(size) for size in self.patch_size)
+
+
+def geometry_of(stitching: StitchingSettings) -> StitchGeometry:
+    """How patches are stitched across the first of the axes in ``slice_axes``."""
+    return StitchGeometry(stitching.patch_size, stitching.canvas_size, stitching.scale, stitching.slice_axes[0])
 
 
 def _resample(volume: Tensor, size: Size) -> Tensor:

@@ -31,7 +31,7 @@ def checkpoints(tmp_path: Path) -> list[Path]:
 def every_source(checkpoints: list[Path]) -> dict[str, Provenance]:
     adapter = checkpoints[0].parents[2] / "adapter_final.safetensors"
     return {
-        "sam": Provenance.of_sam(adapter, SETTINGS, fold="all", round_index=2),
+        "sam": Provenance.of_sam([adapter], SETTINGS, fold="all", round_index=2),
         "model": Provenance.of_model(checkpoints, SETTINGS, fold=0, trainer="nnUNetTrainer"),
         "images": Provenance.of_images(fold="all"),
         "retraining": Provenance.of_retraining(

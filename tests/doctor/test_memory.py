@@ -208,7 +208,8 @@ def test_main_memory_of_labelling_a_case(classes: int) -> None:
 
     def label() -> None:
         probabilities = predictor.probabilities(image)
-        mirrored = (other.argmax(0) for other in predict_mirrored(predictor.probabilities, image, (1, 2, 3)))
+        others = predict_mirrored(predictor.probabilities, image, (1, 2, 3))
+        mirrored = (other.probabilities.argmax(0) for other in others)
         confidence_record(probabilities, probabilities.argmax(0), num_classes=classes, regions=False, mirrored=mirrored)
 
     expected = np.prod(shape) * (memory.LABELLING_BYTES_PER_CLASS * classes + memory.LABELLING_BYTES)

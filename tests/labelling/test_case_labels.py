@@ -14,7 +14,7 @@ import torch
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling.case_labels import LoadedCase, label_case
+from nnunet_sfr.labelling.case_labels import LoadedCase, Prediction, label_case
 from tests.tiny_project import make_project, nnunet_folders
 
 CASE = "unlabelled_00"
@@ -30,8 +30,8 @@ class Scripted:
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[torch.Tensor]:
-        yield self.probabilities
+    ) -> Iterator[Prediction]:
+        yield Prediction(self.probabilities)
 
 
 def open_case(dataset: SFRDataset) -> LoadedCase:
@@ -75,3 +75,44 @@ def test_background_outside_the_mask_is_marked(project: SFRDataset) -> None:
 def test_numbers_that_are_not_finite_are_no_labels(project: SFRDataset) -> None:
     with pytest.raises(UserError, match="unlabelled_00: the prediction has numbers that are not finite"):
         label_case(open_case(project), Scripted(torch.full((2, 18, 22, 20), torch.nan)), project)
+
+
+class TwoPlanes:
+    """Foreground has 0.9 in one plane and 0.4 in the other in the first slices, and 0.2 and 0.4 in the last.
+
+    With ``average`` the mirrored images count, which have 0.3 everywhere.
+    """
+
+    regions = False
+
+    def __init__(self, *, average: bool) -> None:
+        self.average = average
+
+    def case_probabilities(
+        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
+    ) -> Iterator[Prediction]:
+        for plane, (first, last) in enumerate(((0.9, 0.2), (0.4, 0.4))):
+            foreground = torch.full(image.shape[1:], last)
+            foreground[:9] = first
+            yield Prediction(torch.stack([1 - foreground, foreground]), plane)
+            if mirrored:
+                low = torch.full(image.shape[1:], 0.3)
+                yield Prediction(torch.stack([1 - low, low]), plane, mirrored=True)
+
+
+@pytest.mark.parametrize(("average", "first"), [(False, 0.65), (True, 0.475)])
+def test_planes_are_averaged_and_compared(average: bool, first: float, project: SFRDataset) -> None:
+    """The mean over planes is 0.65 in the first slices; with the mirrored images (0.9 + 0.3 + 0.4 + 0.3) / 4."""
+    labelled = label_case(open_case(project), TwoPlanes(average=average), project, mirrored=True)
+    assert (labelled.labels[0, :9] == int(first > 0.5)).all()
+    assert (labelled.labels[0, 9:] == 0).all()
+    certainty = labelled.record["class_mean_max_probability"]["1" if first > 0.5 else "0"]
+    last = (0.2 + 0.4 + (0.6 if average else 0)) / (4 if average else 2)
+    assert certainty == pytest.approx(first if first > 0.5 else (1 - first + 1 - last) / 2)
+    # one plane alone finds foreground (0.9, with the mirrored image 0.6), the other (0.4, 0.35) finds none
+    assert labelled.record["plane_agreement"] == 0.0
+
+
+def test_one_plane_agrees_with_nothing(project: SFRDataset) -> None:
+    probabilities = torch.full((2, *open_case(project).image.shape[1:]), 0.5)
+    assert label_case(open_case(project), Scripted(probabilities), project).record["plane_agreement"] is None

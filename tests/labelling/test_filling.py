@@ -14,6 +14,7 @@ from nnunet_sfr.confidence import no_confidence
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.labelling.case_labels import Prediction
 from nnunet_sfr.labelling.filling import ReferenceStores, label_pool
 from nnunet_sfr.labelling.summary import summarise, warn_of_emptiness
 
@@ -30,14 +31,14 @@ class HalfAndHalf:
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[torch.Tensor]:
+    ) -> Iterator[Prediction]:
         self.asked.append(identifier)
         foreground = torch.full(image.shape[1:], 0.2)
         foreground[: image.shape[1] // 2] = 0.9
         probabilities = foreground[None] if self.regions else torch.stack([1 - foreground, foreground])
-        yield probabilities
+        yield Prediction(probabilities)
         if mirrored:  # it says the same of the mirrored image, whatever it shows, and so the opposite of this one
-            yield from (torch.flip(probabilities, (axis,)) for axis in (1, 2))
+            yield from (Prediction(torch.flip(probabilities, (axis,)), mirrored=True) for axis in (1, 2))
 
 
 def empty_store(dataset: SFRDataset, folder: Path) -> PseudoLabelStore:

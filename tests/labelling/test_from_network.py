@@ -178,10 +178,12 @@ def test_views_of_the_mirrored_image(configuration: str, shape: tuple[int, int, 
         axes = (0, 1, 2)[: len(dataset.configuration_manager.patch_size)]
         network = labeller(BrighterThanBefore(), dataset, axes, use_mirroring=True)
         image, _, _, properties = UnlabelledDataset(dataset.paths.unlabelled).load_case("unlabelled_00")
-        views = list(network.case_probabilities("unlabelled_00", image, properties, mirrored=True))
+        predictions = list(network.case_probabilities("unlabelled_00", image, properties, mirrored=True))
+        views = [prediction.probabilities for prediction in predictions]
         unmirrored = list(network.case_probabilities("unlabelled_00", image, properties, mirrored=False))
     assert len(unmirrored) == 1
-    assert torch.equal(unmirrored[0], views[0])
+    assert torch.equal(unmirrored[0].probabilities, views[0])
+    assert [prediction.mirrored for prediction in predictions] == [False] + [True] * len(axes)
     voxels = torch.from_numpy(image[:])[0]
     brighter = {before: (voxels > voxels.roll(before, 1))[:, 1:-1] for before in (1, -1)}
     expected = [brighter[-1 if axis == len(axes) - 2 else 1] for axis in axes]

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from nnunet_sfr.canvas import Scale, Size, fits, scaled_size
-from nnunet_sfr.planning.mosaic import choose_canvas, choose_patch, choose_slice_axis, choose_stitching, data_extent
+from nnunet_sfr.planning.mosaic import choose_canvas, choose_patch, choose_slice_axes, choose_stitching, data_extent
 from nnunet_sfr.sam_models import MODELS, SAMModel
 
 VIT_B, VIT_TINY, LITE_MEDSAM = MODELS["vit_b"], MODELS["vit_tiny"], MODELS["lite_medsam"]
@@ -163,17 +163,26 @@ def test_two_dimensional_extent_keeps_the_slices() -> None:
 def test_thick_slices_are_kept_and_others_are_those_of_the_images(
     spacing: tuple[float, ...], transpose_forward: tuple[int, int, int], axis: int
 ) -> None:
-    assert choose_slice_axis(spacing, transpose_forward) == axis
+    assert choose_slice_axes(spacing, transpose_forward) == (axis,)
 
 
 def test_canvas_and_patch_follow_the_axis_of_the_slices() -> None:
     """90 x 28 x 102 voxels: 28 slices of 90 x 102 need 640 pixels, 90 of 28 x 102 would fill a canvas of 512."""
-    stitching = choose_stitching(LITE_MEDSAM, (90, 28, 102), (48, 14, 56), slice_axis=1)
-    assert stitching.slice_axis == 1
+    stitching = choose_stitching(LITE_MEDSAM, (90, 28, 102), (48, 14, 56), slice_axes=(1,))
+    assert stitching.slice_axes == (1,)
     assert stitching.canvas_size == 512
     depth, height, width = stitching.patch_size
     assert height <= (512 // depth) * (512 // width)
     assert choose_stitching(LITE_MEDSAM, (90, 28, 102), (48, 14, 56)).patch_size == (90, 28, 102)
+
+
+def test_a_patch_fits_across_every_axis() -> None:
+    """90 x 28 x 102 voxels fit across each axis on some canvas, but 28 slices of 90 x 102 on none up to 512."""
+    stitching = choose_stitching(LITE_MEDSAM, (90, 28, 102), (48, 14, 56), slice_axes=(0, 1, 2))
+    depth, height, width = stitching.patch_size
+    for slices, (rows, columns) in ((depth, (height, width)), (height, (depth, width)), (width, (depth, height))):
+        assert slices <= (512 // rows) * (512 // columns)
+    assert stitching.patch_size == (90, 25, 100)
 
 
 def test_a_batch_has_fewer_large_canvases() -> None:

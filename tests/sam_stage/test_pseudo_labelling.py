@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -10,12 +11,16 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from safetensors import safe_open
 
+from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.confidence import agreement
 from nnunet_sfr.data.export import export_pseudo_labels, to_original_grid
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
-from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.labelling import case_labels, filling
 from nnunet_sfr.labelling.case_labels import CaseLabels, LoadedCase
 from nnunet_sfr.labelling.filling import Share
@@ -24,7 +29,7 @@ from nnunet_sfr.replacement import new_folder
 from nnunet_sfr.sam_stage.finetuning import fine_tune
 from nnunet_sfr.sam_stage.model import build_stitched_sam, save_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
-from nnunet_sfr.sam_stage.pseudo_labelling import _SAMLabeller, pseudo_label
+from nnunet_sfr.sam_stage.pseudo_labelling import _Predictors, _predictors, _SAMLabeller, pseudo_label
 from nnunet_sfr.settings import PseudoLabelSettings
 
 CPU = torch.device("cpu")
@@ -106,12 +111,44 @@ def test_mirror_images_are_mirrored_back_and_not_averaged() -> None:
         VolumePredictor(CornerOnly(), (20, 24, 1), PseudoLabelSettings(use_mirroring=mirroring), CPU)
         for mirroring in (True, False)
     )
-    labeller = _SAMLabeller(averaged, plain, average=True)
-    views = list(labeller.case_probabilities("case", np.zeros((1, 20, 24, 1), np.float32), {}, mirrored=True))
+    labeller = _SAMLabeller([_Predictors(averaged, plain)], average=True)
+    predictions = list(labeller.case_probabilities("case", np.zeros((1, 20, 24, 1), np.float32), {}, mirrored=True))
+    views = [prediction.probabilities for prediction in predictions]
     assert len(views) == 1 + 2, "the third axis is one voxel long"
     corners = [view[1][::19, ::23, 0].round(decimals=3).tolist() for view in views]
     assert corners == [[[0.25, 0.25], [0.25, 0.25]], [[0, 0], [1, 0]], [[0, 1], [0, 0]]]
     assert len(list(labeller.case_probabilities("case", np.zeros((1, 20, 24, 1), np.float32), {}, mirrored=False))) == 1
+
+
+def test_each_axis_has_a_sam_of_its_own(project: SFRDataset) -> None:
+    """Labels are decided by the mean over the axes; another adapter of either is another maker of labels."""
+    plan = json.loads(project.paths.sfr_plans_file.read_text())
+    plan["configurations"][project.paths.configuration]["stitching"]["slice_axes"] = [1, 0]
+    project.paths.sfr_plans_file.write_text(json.dumps(plan))
+    dataset = open_dataset(project.paths.dataset_name, project.paths.configuration, project.paths.plans_name)
+    folder = fine_tune(dataset, "all", CPU)
+    adapters = [folder / FINAL_ADAPTER, folder.parent / "across_0" / folder.name / FINAL_ADAPTER]
+    axes = [safe_open(file, framework="pt").metadata()["slice_axis"] for file in adapters]
+    assert axes == ["1", "0"]
+
+    store = label(dataset, overwrite=True)
+    assert store.manifest["made_by"]["adapter_sha256"] == ",".join(map(file_hash, adapters))
+    image = torch.from_numpy(UnlabelledDataset(dataset.paths.unlabelled).load_case("unlabelled_00")[0][:])
+    predictors = [_predictors(plane, file, CPU).plain for plane, file in zip(dataset.planes, adapters, strict=True)]
+    mirrorings = [(), (1,), (2,), (3,)]
+    members = [
+        torch.flip(predictor.probabilities(torch.flip(image, axes)), axes)
+        for predictor in predictors
+        for axes in mirrorings
+    ]
+    expected = torch.stack(members).mean(dim=0).argmax(dim=0).numpy()
+    np.testing.assert_array_equal(np.maximum(store.read_labels("unlabelled_00")[0], 0), expected)
+    each = [torch.stack(members[start : start + 4]).mean(dim=0).argmax(dim=0) for start in (0, 4)]
+    assert store.read_confidence("unlabelled_00")["plane_agreement"] == agreement(*each, num_classes=2)
+
+    adapters[1].unlink()
+    with pytest.raises(UserError, match=r"across_0.*not found; run sfr_finetune first"):
+        label(dataset)
 
 
 def test_every_case_is_labelled_once(fine_tuned: SFRDataset) -> None:

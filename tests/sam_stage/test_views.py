@@ -195,9 +195,15 @@ def test_no_case_gets_more_views_than_it_is_drawn(pretrained_project: SFRDataset
     assert expected_draws(["a", "b"], None, 8) == {"a": 4, "b": 4}
 
 
-def test_seeds_differ_between_views_and_cases() -> None:
-    seeds = {view_seed(seed, case, index) for seed in (1, 2) for case in ("a", "b") for index in range(50)}
-    assert len(seeds) == 200
+def test_seeds_differ_between_views_cases_and_axes() -> None:
+    seeds = {
+        view_seed(seed, case, axis, index)
+        for seed in (1, 2)
+        for case in ("a", "b")
+        for axis in (0, 1)
+        for index in range(50)
+    }
+    assert len(seeds) == 400
     assert max(seeds) < 2**32
 
 
