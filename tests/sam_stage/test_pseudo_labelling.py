@@ -13,8 +13,8 @@ import SimpleITK
 import torch
 from safetensors import safe_open
 
-from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.confidence import agreement
+from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.export import export_pseudo_labels, to_original_grid
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
