@@ -31,6 +31,7 @@ COMMANDS = (
     "evaluate",
     "convert",
     "add_labels",
+    "adapt_weights",
 )
 
 Run = Callable[..., tuple[int, str]]

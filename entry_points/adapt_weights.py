@@ -1,0 +1,36 @@
+"""``sfr_adapt_weights``: weights of a pre-training in the shape of a plan's network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .command_line import add_configuration, argument_parser, run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and write the file; returns the exit code."""
+    parser = argument_parser(
+        "sfr_adapt_weights",
+        "Make a file for nnUNetv2_train -pretrained_weights from a checkpoint of nnssl (OpenMind) or nnU-Net that does "
+        "not have every weight of the planned network: what fits is taken, weights of one input channel are repeated "
+        "for several, and the rest is as nnU-Net initialises it.",
+    )
+    add_configuration(parser)
+    parser.add_argument("-i", dest="checkpoint", type=Path, required=True, metavar="FILE", help="the checkpoint")
+    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE", help="the file to write (.pth)")
+    arguments = parser.parse_args(argv)
+
+    def command() -> None:
+        from nnunet_sfr.dataset import open_dataset
+        from nnunet_sfr.trainers.pretrained_weights import write_adapted_weights
+
+        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+        adapted = write_adapted_weights(dataset, arguments.checkpoint, arguments.output)
+        print(
+            f"{arguments.output}: {len(adapted.taken)} tensors taken, {len(adapted.repeated)} repeated for the input "
+            f"channels, {len(adapted.kept)} as nnU-Net initialises them; train with -pretrained_weights "
+            f"{arguments.output}"
+        )
+
+    return run(command)
