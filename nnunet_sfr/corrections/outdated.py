@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunet_sfr.command_lines import Command, CommandLines, shown
-from nnunet_sfr.data.provenance import Provenance
+from nnunet_sfr.data.provenance import SHAPE, Provenance
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.devices import device_for_nnunet
 from nnunet_sfr.json_files import read_json
@@ -70,5 +70,5 @@ def _commands(dataset: SFRDataset, fold: Fold) -> Iterator[Command]:
 def _is_sams(store: Path) -> bool:
     if not (store / MANIFEST).is_file():
         return False
-    made_by = read_json(store / MANIFEST, "run sfr_pseudolabel --overwrite").get("made_by")
-    return Provenance.from_json(made_by).is_sam
+    manifest = read_json(store / MANIFEST, "run sfr_pseudolabel --overwrite", {"made_by": SHAPE})
+    return Provenance.from_json(manifest["made_by"]).is_sam

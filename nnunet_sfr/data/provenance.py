@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.json_files import OBJECT, Shape
 from nnunet_sfr.paths import PLANS_JSON, Fold
 from nnunet_sfr.plans import SFRConfiguration, complete_sections
 
@@ -37,6 +38,18 @@ SOURCES: Mapping[str, SourceKind] = {
     RETRAINING: SourceKind("re-trained model", "sfr_pseudolabel{round} -tr {trainer} --overwrite"),
 }
 """By :attr:`Provenance.source`. Any other source is a trainer that labels while it trains, by its name."""
+
+SHAPE: Shape = {
+    "source": str,
+    "fold?": int | str | None,
+    "round?": int | None,
+    **dict.fromkeys(("model?", "trainer?", "plans_sha256?", "weights_sha256?", "adapter?"), str | None),
+    "adapter_sha256?": str | None,
+    "checkpoints?": {...: [str]},
+    "epoch?": int | None,
+    **dict.fromkeys(("stitching?", "sam?", "pseudo_labels?"), OBJECT),
+}
+"""Of :meth:`Provenance.to_json`, for :func:`nnunet_sfr.json_files.read_json`."""
 
 _SECTIONS = ("stitching", "sam", "pseudo_labels")
 """Sections of the SFR plan that labels can depend on."""
@@ -172,14 +185,12 @@ class Provenance:
     # --- as JSON ---
 
     @classmethod
-    def from_json(cls, content: Any) -> Provenance:
+    def from_json(cls, content: Mapping[str, Any]) -> Provenance:
         """Inverse of :meth:`to_json`; stores of version 0.1 have the same entries.
 
-        Raises:
-            ValueError: no JSON object with a source.
+        Args:
+            content: of the shape :data:`SHAPE`.
         """
-        if not isinstance(content, Mapping) or not isinstance(content.get("source"), str):
-            raise ValueError("it does not say which source made the labels")
         values = {name: content[key] for name, key in _KEYS.items() if content.get(key) is not None}
         settings = {section: content[section] for section in _SECTIONS if isinstance(content.get(section), Mapping)}
         known = {*(_KEYS[name] for name in values), *settings}

@@ -31,17 +31,25 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.data.provenance import SHAPE as PROVENANCE_SHAPE
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.store_files import case_files, cases_with_record, labels_file, locations_file, record_file
 from nnunet_sfr.data.voxel_confidence import write_voxel_confidence
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.json_files import OBJECT, read_json
 from nnunet_sfr.paths import MANIFEST
 
 FORMAT = 2
 """Of the manifest. Since format 2 every record names what made its labels; format 1 has no number."""
 
 _MADE_BY = "made_by"
+
+_MANIFEST_SHAPE = {"grid": OBJECT, _MADE_BY: PROVENANCE_SHAPE, "format?": int, "nnunet_sfr_version?": str}
+
+RECORD_SHAPE = {"class_voxels?": {...: int}, "input?": str, _MADE_BY + "?": str}
+"""Of a case's record, as far as its entries mean the same whatever made the labels."""
+
+_REMEDY = "run the sfr_pseudolabel that fills this store again, with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -109,12 +117,7 @@ class PseudoLabelStore:
 
     @classmethod
     def _read(cls, folder: Path) -> PseudoLabelStore:
-        manifest = _read_json(folder / MANIFEST)
-        try:
-            Provenance.from_json(manifest.get(_MADE_BY))
-        except ValueError as error:
-            raise UserError(f"{folder / MANIFEST}: not a manifest ({error}); {_REMEDY}") from None
-        return cls(folder, manifest)
+        return cls(folder, read_json(folder / MANIFEST, _REMEDY, _MANIFEST_SHAPE))
 
     @cached_property
     def made_by(self) -> Provenance:
@@ -205,12 +208,17 @@ class PseudoLabelStore:
 
     def read_locations(self, identifier: str) -> dict[str, Any]:
         """``class_locations`` of one case, as nnU-Net's loader reads them from the properties of a labelled case."""
-        locations: dict[str, Any] = pickle.loads(locations_file(self.folder, identifier).read_bytes())
+        file = locations_file(self.folder, identifier)
+        try:
+            locations: dict[str, Any] = dict(pickle.loads(file.read_bytes()))
+        except Exception as error:
+            # a pickle can be damaged in any way
+            raise UserError(f"{file}: cannot be read ({type(error).__name__}); {_REMEDY}") from None
         return locations
 
     def read_confidence(self, identifier: str) -> dict[str, Any]:
         """The record of one case (:func:`nnunet_sfr.confidence.confidence_record`, and what it was made from)."""
-        return _read_json(record_file(self.folder, identifier))
+        return read_json(record_file(self.folder, identifier), _REMEDY, RECORD_SHAPE)
 
 
 def open_b2nd(file: Path) -> Any:
@@ -240,10 +248,3 @@ def class_locations(labels: np.ndarray, label_manager: LabelManager) -> dict[Any
         wanted.append([-1, *label_manager.all_labels])
     locations: dict[Any, Any] = DefaultPreprocessor._sample_foreground_locations(labels, wanted)
     return locations
-
-
-_REMEDY = "run the sfr_pseudolabel that fills this store again, with --overwrite"
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return read_json(file, _REMEDY)

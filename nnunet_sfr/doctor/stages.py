@@ -16,6 +16,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.cases import RawImages
 from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem
 from nnunet_sfr.doctor.wording import some
+from nnunet_sfr.labelling.summary import emptiness_of
 from nnunet_sfr.paths import (
     FINAL_ADAPTER,
     FINAL_CHECKPOINT,
@@ -95,6 +96,10 @@ def check_pseudo_labels(dataset: SFRDataset, folder: Path, remedy: str) -> list[
     if done != pool or not pool:
         return [note("pseudo-labels", text, remedy, sorted(pool - done))]
     PseudoLabelledDataset(dataset.paths.unlabelled, store)  # checks every case, as a training does
+    found = emptiness_of(store, dataset.class_names)
+    if found.is_suspicious:
+        look = shown(CommandLines.of(dataset.paths, folder.parent.name.removeprefix("fold_")).report())
+        return [note("pseudo-labels", f"{text}; {'; '.join(found.sentences())}", look)]
     return [ok("pseudo-labels", text)]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnunet_sfr.confidence import MEASURES
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
-from nnunet_sfr.labelling.emptiness import find_emptiness
+from nnunet_sfr.labelling.emptiness import Emptiness, find_emptiness
 
 LONGEST_WARNING = 500
 """Characters, after which a list of cases or classes is cut."""
@@ -31,10 +31,20 @@ def warn_of_emptiness(store: PseudoLabelStore, class_names: Mapping[str, str]) -
         store: to look into; all its cases count.
         class_names: name of every foreground label value (as text).
     """
-    records = {case: store.read_confidence(case) for case in store.identifiers()}
-    counted = {case: record["class_voxels"] for case, record in records.items() if "class_voxels" in record}
-    found = find_emptiness(counted, class_names)
+    found = emptiness_of(store, class_names)
     for sentence in found.sentences():
         print(f"warning: {textwrap.shorten(sentence, LONGEST_WARNING, placeholder=' ...')}")
     if found.is_suspicious:
         print("warning: a training would learn from these labels that there is nothing to find; look at them first")
+
+
+def emptiness_of(store: PseudoLabelStore, class_names: Mapping[str, str]) -> Emptiness:
+    """What the labels in a store do not contain.
+
+    Args:
+        store: to look into; all its cases count, but those whose voxels the tool that filled it did not count.
+        class_names: name of every foreground label value (as text).
+    """
+    records = {case: store.read_confidence(case) for case in store.identifiers()}
+    counted = {case: record["class_voxels"] for case, record in records.items() if "class_voxels" in record}
+    return find_emptiness(counted, class_names)

@@ -17,6 +17,8 @@ from nnunet_sfr.pipeline.project import PLAN_FIRST, Project
 ACCEPT_EMPTY_LABELS = "--accept-empty-labels"
 """The option of ``sfr_run`` that trains all the same."""
 
+_SHAPE = {"class_voxels?": {...: int}}
+
 _LONGEST = 300
 """Characters of the list of cases and classes in a message."""
 
@@ -32,7 +34,7 @@ def require_labels(project: Project, store: Path, cases: Sequence[str]) -> None:
     Raises:
         UserError: most cases have no foreground, or a class is found in none.
     """
-    records = {case: read_json(record_file(store, case), "run sfr_pseudolabel again") for case in cases}
+    records = {case: read_json(record_file(store, case), "run sfr_pseudolabel --overwrite", _SHAPE) for case in cases}
     # another tool may have filled the store without counting
     counted = {case: record["class_voxels"] for case, record in records.items() if "class_voxels" in record}
     names = class_names(read_json(project.paths.dataset_json, PLAN_FIRST))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -195,8 +196,51 @@ def test_missing_and_misshapen_pseudo_labels_are_named(project: SFRDataset) -> N
         PseudoLabelledDataset(project.paths.unlabelled, store)
 
 
-def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+def manifest_with(**changes: Any) -> str:
+    return json.dumps({"grid": GRID, "made_by": MADE_BY.to_json(), **changes})
+
+
+MANIFESTS = {
+    "cut short": (json.dumps(GRID)[:-5], "cannot be read"),
+    "zero bytes": ("", "is empty"),
+    "a list": ("[]", "expected an object, got a list"),
+    "an empty object": ("{}", "the key grid is missing"),
+    "no source": (manifest_with(made_by={}), r"the key made_by\.source is missing"),
+    "another source": (manifest_with(made_by={"source": 3}), r"made_by\.source: expected text, got 3"),
+    "grid is a list": (manifest_with(grid=[]), "grid: expected an object, got a list"),
+    "checkpoints are a list": (manifest_with(made_by={"source": "model", "checkpoints": []}), ".*expected an object"),
+}
+
+
+@pytest.mark.parametrize("damage", MANIFESTS, ids=lambda name: name.replace(" ", "_"))
+def test_a_damaged_manifest_is_named(damage: str, tmp_path: Path) -> None:
+    content, said = MANIFESTS[damage]
     PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
-    (tmp_path / "store" / "manifest.json").write_text(json.dumps(GRID)[:-5])
-    with pytest.raises(UserError, match=r"manifest\.json: cannot be read.*run the sfr_pseudolabel .* --overwrite"):
+    (tmp_path / "store" / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=rf"manifest\.json: {said}.*run the sfr_pseudolabel .* --overwrite"):
         PseudoLabelStore.open(tmp_path / "store", grid=GRID)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("case.json", b"[1]", "expected an object"),
+        ("case.json", b'{"class_voxels": {"1": "many"}}', r"class_voxels\.1: expected a whole number, got 'many'"),
+        ("case.pkl", b"", "cannot be read"),
+        ("case.pkl", b"nothing", "cannot be read"),
+        ("case.b2nd", b"", "damaged"),
+    ],
+)
+def test_damaged_files_of_a_case_are_named(
+    name: str, content: bytes, said: str, project: SFRDataset, tmp_path: Path
+) -> None:
+    store = PseudoLabelStore.create(tmp_path / "store", grid=GRID, made_by=MADE_BY)
+    write(store, project, "case", numbered((1, 4, 5, 6)))
+    (store.folder / name).write_bytes(content)
+    reading: dict[str, Callable[[str], Any]] = {
+        "case.json": store.find_record,
+        "case.pkl": store.read_locations,
+        "case.b2nd": store.read_labels,
+    }
+    with pytest.raises(UserError, match=rf"{name}: {said}"):
+        reading[name]("case")

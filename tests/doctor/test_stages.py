@@ -112,6 +112,19 @@ def test_pseudo_labels(project: SFRDataset) -> None:
     assert only(check_store(project), "note").text == "none yet"
 
 
+def test_empty_pseudo_labels_are_noted(project: SFRDataset) -> None:
+    store = project.paths.pseudo_labels("all")
+    for case in ("unlabelled_00", "unlabelled_01"):
+        record = json.loads((store / f"{case}.json").read_text())
+        (store / f"{case}.json").write_text(json.dumps({**record, "class_voxels": {"0": 9, "1": 0}}))
+    finding = only(check_store(project), "note")
+    assert finding.text == (
+        "2 of 2 cases, by threshold; 1 of 1 classes found in none of the 2 cases: class_1; no foreground in 2 of 2 "
+        "cases: unlabelled_00, unlabelled_01"
+    )
+    assert finding.remedy == f"sfr_report {ARGUMENTS}"
+
+
 def test_pseudo_labels_that_do_not_fit_the_data(project: SFRDataset) -> None:
     store = project.paths.pseudo_labels("all")
     record = json.loads((store / "unlabelled_00.json").read_text())
