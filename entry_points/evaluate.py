@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 processes=arguments.processes or default_num_processes,
                 nsd_tolerance_mm=arguments.nsd_tolerance,
                 allow_missing=arguments.chill,
+                voxels=arguments.voxels,
             )
 
         evaluation = evaluate(arguments.pred_folder)
@@ -100,6 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--chill", action="store_true", help="leave out truths without a prediction, which are an error otherwise")
     add("--compare", type=Path, metavar="FOLDER", help="other predictions of the same cases, to show the difference to")
+    add(
+        "--voxels",
+        action="store_true",
+        help="distances and tolerance in voxels instead of mm, as in the tables of the paper and of its baselines",
+    )
     add(
         "--nsd-tolerance",
         type=millimetres,

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 RESAMPLES = 10_000
 SEED = 0
 CONFIDENCE = 0.95
-_PER_BLOCK = 1_000
+PER_BLOCK = 1_000
 """Resamples drawn at once: memory for a thousand times the number of cases."""
 
 
@@ -38,12 +39,15 @@ def paired_bootstrap(
     if not np.all(np.isfinite(differences)):
         raise ValueError("values must be finite: leave out pairs of which one is undefined")
     mean = float(differences.mean())
-    count = len(differences)
-    if count == 1:
+    if len(differences) == 1:
         return mean, math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    blocks = [min(_PER_BLOCK, resamples - done) for done in range(0, resamples, _PER_BLOCK)]
-    means = np.concatenate([differences[rng.integers(count, size=(size, count))].mean(axis=1) for size in blocks])
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return mean, float(low), float(high)
+    interval = stats.bootstrap(
+        (differences,),
+        np.mean,
+        n_resamples=resamples,
+        batch=PER_BLOCK,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return mean, float(interval.low), float(interval.high)

@@ -34,6 +34,7 @@ class CaseTask:
     classes: Classes
     reader: type[BaseReaderWriter]
     nsd_tolerance_mm: float
+    voxels: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def evaluate_case(task: CaseTask) -> CaseResult:
     if len(truth) == 1:
         # in space every voxel of a single slice would be surface, and the inside of two masks would agree
         truth, prediction, spacing = truth[0], prediction[0], spacing[1:]
+    if task.voxels:
+        spacing = [1.0] * len(spacing)
     ignored = task.classes.ignored(truth)
     metrics = {
         name: measure(

@@ -30,7 +30,7 @@ class Evaluation:
         cases: by identifier, sorted, and name of the class or region.
         missing: identifiers of truths without a prediction, which were left out.
         nsd_tolerance_mm: in :attr:`unit`.
-        unit: of distances: "mm", or "px" where the format has no spacing.
+        unit: of distances: "mm", "voxels" if they were asked for, or "px" where the format has no spacing.
         warnings: what is odd about the files, one line each.
     """
 
@@ -53,6 +53,7 @@ def evaluate_folder(
     processes: int = 1,
     nsd_tolerance_mm: float = NSD_TOLERANCE_MM,
     allow_missing: bool = False,
+    voxels: bool = False,
 ) -> Evaluation:
     """Measure every prediction against its truth: files of one name, ``<case><file ending>``.
 
@@ -64,6 +65,7 @@ def evaluate_folder(
         processes: cases to measure at a time; 1 starts no process.
         nsd_tolerance_mm: how far apart surfaces may be to agree, for the NSD.
         allow_missing: leave out truths without a prediction, which are an error otherwise.
+        voxels: measure distances, and the tolerance, in voxels: as published tables do that ignore the spacing.
 
     Raises:
         UserError: no such folder, no files in it, a prediction without truth, a truth without prediction, a file that
@@ -74,7 +76,7 @@ def evaluate_folder(
     missing = _unmatched(truths, predictions, allow_missing=allow_missing)
     reader = reader_writer or find_reader(dataset_json, next(iter(truths.values())))
     tasks = [
-        CaseTask(identifier, truths[identifier], file, classes, reader, nsd_tolerance_mm)
+        CaseTask(identifier, truths[identifier], file, classes, reader, nsd_tolerance_mm, voxels)
         for identifier, file in predictions.items()
     ]
     results = run_parallel(evaluate_case, tasks, processes=processes, description=f"Measuring {prediction.name}")
@@ -85,7 +87,7 @@ def evaluate_folder(
         cases={task.identifier: result.metrics for task, result in zip(tasks, results, strict=True)},
         missing=missing,
         nsd_tolerance_mm=nsd_tolerance_mm,
-        unit="px" if issubclass(reader, NaturalImage2DIO) else "mm",
+        unit="px" if issubclass(reader, NaturalImage2DIO) else "voxels" if voxels else "mm",
         warnings=tuple(warning for result in results for warning in result.warnings),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -125,6 +126,19 @@ def test_pictures_have_pixels_in_every_name(call: Call, tmp_path: Path) -> None:
     assert content["cases"]["a"]["liver"]["asd_px"] == 0.0
     assert content["cases"]["a"]["liver"]["truth_ml"] is None
     assert "hd95_px" in (tmp_path / "prediction" / "sfr_metrics.csv").read_text().splitlines()[0]
+
+
+def test_distances_in_voxels_have_another_name(call: Call, folders: tuple[Path, Path]) -> None:
+    truth, prediction = folders
+    code, stdout, _ = call(truth, prediction, "--voxels", "--nsd-tolerance", "1", "-np", "1")
+    assert code == 0
+    assert "95HD [voxels]" in stdout
+    assert "NSD (1 voxels)" in stdout
+    content = without_nan((prediction / "sfr_metrics.json").read_text())
+    assert content["units"]["hd95_voxels"] == "voxels"
+    assert content["settings"] == {"nsd_tolerance_voxels": 1.0}
+    # the diagonal of the image, which stands for the tumour that was missed, in voxels
+    assert content["cases"]["b"]["tumour"]["asd_voxels"] == pytest.approx(math.hypot(*BOTH.shape))
 
 
 def test_labels_from_every_place(call: Call, folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ def test_every_axis_has_its_own_spacing(tmp_path: Path, reader: Any, axis: int, 
     assert found.nsd == float(distance <= 2.0)
     assert found.truth_ml == found.prediction_ml == pytest.approx(0.01)
     assert evaluation.unit == "mm"
+    counted = evaluate_folder(
+        tmp_path / "truth", tmp_path / "prediction", LIVER_ONLY, reader_writer=reader, voxels=True
+    )
+    assert (counted.cases["a"]["liver"].asd_mm, counted.unit) == (pytest.approx(2.0), "voxels")
+    assert counted.cases["a"]["liver"].truth_ml == evaluation.cases["a"]["liver"].truth_ml
 
 
 def test_an_empty_prediction_costs_the_diagonal_of_its_image(tmp_path: Path) -> None:
