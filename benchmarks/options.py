@@ -1,12 +1,16 @@
-"""Options that the benchmarks of a training step share."""
+"""Options that benchmarks and the demonstration share."""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-import torch
+from nnunet_sfr.entry_points.command_line import positive_number
 
-from benchmarks.project import Workload
+if TYPE_CHECKING:
+    from benchmarks.project import Workload
+
+__all__ = ["add_measuring_options", "add_workload_options", "positive_number", "whole_number", "workload_of"]
 
 
 def add_workload_options(parser: argparse.ArgumentParser) -> None:
@@ -30,11 +34,15 @@ def add_workload_options(parser: argparse.ArgumentParser) -> None:
 
 
 def workload_of(options: argparse.Namespace) -> Workload:
+    from benchmarks.project import Workload
+
     return Workload(tuple(options.patch), tuple(options.features), options.batch_size, options.classes)
 
 
 def add_measuring_options(parser: argparse.ArgumentParser) -> None:
     """Steps, turns, device and threads."""
+    import torch
+
     run = parser.add_argument_group("how it is measured")
     run.add_argument("--steps", type=positive_number, default=10, metavar="N", help="timed steps in a turn (10)")
     run.add_argument(
@@ -52,9 +60,10 @@ def add_measuring_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive_number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+def whole_number(text: str) -> int:
+    """0, 1, 2, ..."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be 0, 1, 2, ..., got {text!r}")
     return int(text)
 
 

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
+from benchmarks.options import positive_number
 from benchmarks.report import aligned_table, circumstances, replace_section, with_facts
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.errors import UserError
@@ -148,18 +149,11 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cases", type=_positive, default=1000, metavar="N", help="in the report (1000)")
-    parser.add_argument("--repeats", type=_positive, default=7, metavar="N", help="times that each is opened (7)")
+    parser.add_argument("--cases", type=positive_number, default=1000, metavar="N", help="in the report (1000)")
+    parser.add_argument("--repeats", type=positive_number, default=7, metavar="N", help="times that each is opened (7)")
     parser.add_argument("--folder", type=Path, help="keep the pages here (default: a temporary folder)")
     parser.add_argument("--update-readme", action="store_true", help="write the table into benchmarks/README.md")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 if __name__ == "__main__":

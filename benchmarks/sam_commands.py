@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.left_atrium.steps import Steps, change_settings
-from benchmarks.left_atrium.study import Project, Study, open_workspace
+from benchmarks.studies.steps import Steps
+from benchmarks.studies.study import Study, open_workspace
+from benchmarks.workspace import Project, change_settings
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL
 

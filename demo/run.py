@@ -16,8 +16,10 @@ from pathlib import Path
 # Python puts the folder of a script on its path, and this script needs the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.options import positive_number, whole_number
+from benchmarks.workspace import Runner, StepError, run_command
 from demo.raw_data import open_volumes
-from demo.steps import Options, Runner, StepError, Workspace, run_command, walk
+from demo.steps import Options, Workspace, walk
 from demo.synthetic import write_volumes
 from nnunet_sfr.conversion.volume_folder import Volumes
 from nnunet_sfr.errors import UserError
@@ -36,12 +38,12 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
         _prepare_output(output, data=options.data)
         volumes = _volumes(options, output)
         walk(volumes, Workspace(output), _options(options), run)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except StepError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the demonstration starts afresh next time", file=sys.stderr)
         return 130
@@ -61,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, help="folder with images/*.nii.gz, labels/*.nii.gz and splits.json (synthetic volumes)"
     )
     data.add_argument(
-        "--labelled", type=_positive, metavar="N", help=f"with --data: take labeled_N of splits.json ({REAL_LABELLED})"
+        "--labelled",
+        type=positive_number,
+        metavar="N",
+        help=f"with --data: take labeled_N of splits.json ({REAL_LABELLED})",
     )
     data.add_argument(
         "--spacing",
@@ -69,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MM",
         help=f"voxel size to train at ({REAL_SPACING:g} with --data, else {SYNTHETIC_SPACING:g})",
     )
-    data.add_argument("--limit-unlabelled", type=_positive, metavar="K", help="take K unlabelled cases (all)")
-    data.add_argument("--limit-test", type=_positive, metavar="K", help="take K test cases (all)")
-    data.add_argument("--seed", type=int, default=0, help="of the synthetic volumes (0)")
+    data.add_argument("--limit-unlabelled", type=positive_number, metavar="K", help="take K unlabelled cases (all)")
+    data.add_argument("--limit-test", type=positive_number, metavar="K", help="take K test cases (all)")
+    data.add_argument("--seed", type=whole_number, default=0, help="of the synthetic volumes (0)")
     length, planned = parser.add_argument_group("length of the trainings"), Options()
     for name, text in (
         ("iterations", "iterations of SAM's fine-tuning"),
@@ -80,14 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         default = getattr(planned, name)
         flag = f"--{name.replace('_', '-')}"
-        length.add_argument(flag, type=_positive, default=default, metavar="N", help=f"{text} ({default})")
+        length.add_argument(flag, type=positive_number, default=default, metavar="N", help=f"{text} ({default})")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
-    return int(text)
 
 
 def _spacing(text: str) -> float:

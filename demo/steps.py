@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.workspace import (
+    CONFIGURATION,
+    ROOTS,
+    Project,
+    Runner,
+    StepError,
+    change_settings,
+    process_environment,
+    run_command,
+)
 from demo.figure import Picture, draw, read_picture
 from demo.raw_data import build_raw_data
 from demo.scoring import Score, as_text, score_folder, table_rows, write_table
-from nnunet_sfr.atomic import write_json
 from nnunet_sfr.conversion.source import ENDING
 from nnunet_sfr.conversion.volume_folder import Volumes
-from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 
 DATASET_ID, DATASET_NAME = "900", "Dataset900_SFRDemo"
-CONFIGURATION = "3d_fullres"
 PLANNER, PLANS = "ExperimentPlannerCPU", "nnUNetPlansCPU"
 PSEUDO_LABEL, PREDICTION = "pseudo-label", "prediction"
-
-Runner = Callable[[Sequence[str], Mapping[str, str]], int]
-"""Runs a command in an environment and returns its exit code."""
-
-
-class StepError(Exception):
-    """A command ended with an error; its own message is on the screen already."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +65,17 @@ class Workspace:
     output: Path
 
     @property
-    def roots(self) -> dict[str, str]:
-        """nnU-Net's three variables."""
-        return {name: str(self.output / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    def project(self) -> Project:
+        """nnU-Net's folders."""
+        return Project(self.output, self.output / ROOTS[0], PLANS, DATASET_NAME)
 
     @property
     def raw_data(self) -> Path:
-        return self.output / "nnUNet_raw" / DATASET_NAME
+        return self.project.raw_dataset
 
     @property
     def sfr_plan(self) -> Path:
-        return self.output / "nnUNet_preprocessed" / DATASET_NAME / f"{PLANS}_SFRPlans.json"
+        return self.project.sfr_plan
 
     @property
     def pseudo_labels(self) -> Path:
@@ -95,33 +88,6 @@ class Workspace:
     @property
     def predictions(self) -> Path:
         return self.output / "predictions"
-
-
-def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a command in a process of its own, with its output on our screen; 128 + signal if it was killed."""
-    try:
-        code = subprocess.run(command, env=environment, check=False).returncode
-    except FileNotFoundError:
-        raise UserError(f"{command[0]}: not installed beside {sys.executable}; run: pip install -e .") from None
-    return code if code >= 0 else 128 - code
-
-
-def process_environment(workspace: Workspace) -> dict[str, str]:
-    """The environment of every command: nnU-Net's folders, and no more processes than a laptop bears.
-
-    A number of threads or of processes that the user has set stays.
-    """
-    ours = {
-        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
-        "nnUNet_n_proc_DA": "0",
-        "nnUNet_def_n_proc": "1",
-        # On a GPU, compiling would take longer than this demonstration trains.
-        "nnUNet_compile": "false",
-    }
-    environment = {**ours, **os.environ, **workspace.roots}
-    # The commands are those of this Python, whether or not its environment has been activated.
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return environment
 
 
 def command_lines(workspace: Workspace, options: Options) -> dict[str, list[str]]:
@@ -150,10 +116,10 @@ def walk(volumes: Volumes, workspace: Workspace, options: Options, run: Runner =
         StepError: a command ended with an exit code other than 0.
         UserError: the volumes or the options are wrong.
     """
-    environment = process_environment(workspace)
+    environment = process_environment(workspace.project.roots)
     build_raw_data(volumes, workspace.raw_data)
     _say(f"{DATASET_NAME}: {_counts(volumes)}\n")
-    shown = [*workspace.roots, "OMP_NUM_THREADS", "nnUNet_n_proc_DA", "nnUNet_def_n_proc", "nnUNet_compile"]
+    shown = [*workspace.project.roots, "OMP_NUM_THREADS", "nnUNet_n_proc_DA", "nnUNet_def_n_proc", "nnUNet_compile"]
     _say("\n".join(f"export {name}={shlex.quote(environment[name])}" for name in shown))
     commands = command_lines(workspace, options)
     times: dict[str, float] = {}
@@ -163,31 +129,9 @@ def walk(volumes: Volumes, workspace: Workspace, options: Options, run: Runner =
         _say(f"--- took {_minutes(times[title])}")
         if number == 1:
             _say(f"\nShort schedules, in {workspace.sfr_plan}:")
-            _say("\n".join(f"  {change}" for change in shorten_schedules(workspace.sfr_plan, options.schedules)))
+            _say("\n".join(f"  {change}" for change in change_settings(workspace.sfr_plan, options.schedules)))
     _report(volumes, workspace)
     _say(f"\nTogether {_minutes(sum(times.values()))}.")
-
-
-def shorten_schedules(sfr_plan: Path, schedules: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Change settings of our configuration in the SFR plan, as a user does with an editor.
-
-    Returns:
-        One line per setting that changed.
-    """
-    content = read_json(sfr_plan, "sfr_plan_and_preprocess should have written it")
-    configuration = content.get("configurations", {}).get(CONFIGURATION)
-    if configuration is None:
-        raise UserError(
-            f"{sfr_plan}: has no configuration {CONFIGURATION}; sfr_plan_and_preprocess should have made it"
-        )
-    changes = []
-    for section, settings in schedules.items():
-        values = configuration.setdefault(section, {})
-        for name, value in settings.items():
-            changes.append(f"{CONFIGURATION}.{section}.{name}: {values.get(name, 'default')} -> {value}")
-            values[name] = value
-    write_json(content, sfr_plan)
-    return changes
 
 
 def choose_cases(scores: Sequence[Score], result: str) -> list[tuple[Score, str]]:

@@ -14,11 +14,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
+from benchmarks.workspace import change_settings, process_environment
 from demo.figure import Picture, centre_of, draw
 from demo.raw_data import build_raw_data, open_volumes
 from demo.run import main
 from demo.scoring import Score, as_text, dice, table_rows
-from demo.steps import Options, Workspace, choose_cases, command_lines, process_environment, shorten_schedules
+from demo.steps import Options, Workspace, choose_cases, command_lines
 from demo.synthetic import LARGEST_SIZE, SMALLEST_SIZE, Volume, make_volume, write_volumes
 from nnunet_sfr.errors import UserError
 
@@ -363,7 +364,7 @@ def test_users_threads_stay_and_the_commands_are_those_of_this_python(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("nnUNet_raw", "/elsewhere")
-    environment = process_environment(Workspace(tmp_path))
+    environment = process_environment(Workspace(tmp_path).project.roots)
     assert environment["OMP_NUM_THREADS"] == "7"
     assert environment["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
     assert environment["PATH"].startswith(str(Path(sys.executable).parent))
@@ -373,7 +374,7 @@ def test_schedules_need_a_planned_configuration(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     file.write_text('{"configurations": {"2d": {}}}')
     with pytest.raises(UserError, match="has no configuration 3d_fullres"):
-        shorten_schedules(file, Options().schedules)
+        change_settings(file, Options().schedules)
 
 
 def test_short_schedules_are_settings_that_exist() -> None:

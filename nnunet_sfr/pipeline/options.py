@@ -16,6 +16,7 @@ DEFAULT_PLANNER = "ExperimentPlanner"
 PLANS_OF_PLANNERS = {
     DEFAULT_PLANNER: DEFAULT_PLANS,
     "ExperimentPlannerCPU": "nnUNetPlansCPU",
+    "ExperimentPlanner96": "nnUNetPlans96",
     "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans",
     "nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans",
     "nnUNetPlannerResEncXL": "nnUNetResEncUNetXLPlans",

@@ -1,4 +1,4 @@
-"""nnU-Net's planners by name, and one of our own for machines without a GPU."""
+"""nnU-Net's planners by name, and our own: for machines without a GPU, and for patches of one size."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from typing import Any
 
 import nnunetv2
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
 from nnunet_sfr.errors import UserError
+
+PATCH_96 = (96, 96, 96)
 
 
 class ExperimentPlannerCPU(ExperimentPlanner):
@@ -55,20 +58,69 @@ class ExperimentPlannerCPU(ExperimentPlanner):
         self.UNet_reference_val_corresp_bs_2d = 8
 
 
+class ExperimentPlanner96(ExperimentPlanner):
+    """nnU-Net's plan with 3D patches of 96 x 96 x 96 in batches of two: the uniform variant of the paper (Table VI).
+
+    Poolings and kernels follow nnU-Net's rule for that patch. Volumes with fewer slices are padded, where the paper
+    interpolates them.
+    """
+
+    def __init__(
+        self,
+        dataset_name_or_id: str | int,
+        gpu_memory_target_in_gb: float = 8,
+        preprocessor_name: str = "DefaultPreprocessor",
+        plans_name: str = "nnUNetPlans96",
+        overwrite_target_spacing: Sequence[float] | None = None,
+        suppress_transpose: bool = False,
+    ) -> None:
+        super().__init__(
+            dataset_name_or_id,
+            gpu_memory_target_in_gb,
+            preprocessor_name,
+            plans_name,
+            overwrite_target_spacing,
+            suppress_transpose,
+        )
+
+    def get_plans_for_configuration(self, spacing: Sequence[float], *arguments: Any, **options: Any) -> dict[str, Any]:
+        """nnU-Net's plan of one configuration, with another patch and the network for it where it is 3D."""
+        plan: dict[str, Any] = super().get_plans_for_configuration(spacing, *arguments, **options)
+        if len(spacing) != 3:
+            return plan
+        _, strides, kernels, patch, _ = get_pool_and_conv_props(
+            spacing, PATCH_96, self.UNet_featuremap_min_edge_length, max_numpool=999999
+        )
+        stages = len(strides)
+        features = [min(self.UNet_max_features_3d, self.UNet_base_num_features * 2**stage) for stage in range(stages)]
+        plan["architecture"]["arch_kwargs"] |= {
+            "n_stages": stages,
+            "features_per_stage": features,
+            "kernel_sizes": kernels,
+            "strides": strides,
+            "n_conv_per_stage": self.UNet_blocks_per_stage_encoder[:stages],
+            "n_conv_per_stage_decoder": self.UNet_blocks_per_stage_decoder[: stages - 1],
+        }
+        return {**plan, "patch_size": [int(length) for length in patch], "batch_size": 2}
+
+
+OWN_PLANNERS = {planner.__name__: planner for planner in (ExperimentPlannerCPU, ExperimentPlanner96)}
+
+
 def find_planner(name: str) -> type[ExperimentPlanner]:
     """The planner class that ``-pl`` names: ours, or any in ``nnunetv2.experiment_planning``.
 
     Raises:
         UserError: there is no planner of this name.
     """
-    if name == ExperimentPlannerCPU.__name__:
-        return ExperimentPlannerCPU
+    if name in OWN_PLANNERS:
+        return OWN_PLANNERS[name]
     folder = Path(nnunetv2.__path__[0]) / "experiment_planning"
     planner = recursive_find_python_class(str(folder), name, current_module="nnunetv2.experiment_planning")
     if not (isinstance(planner, type) and issubclass(planner, ExperimentPlanner)):
         raise UserError(
             f"-pl {name}: no such planner; use ExperimentPlanner, nnUNetPlannerResEncM (or L, XL), "
-            "ExperimentPlannerCPU, or another class in nnunetv2.experiment_planning"
+            f"{', '.join(OWN_PLANNERS)}, or another class in nnunetv2.experiment_planning"
         )
     return planner
 

@@ -1,4 +1,4 @@
-"""Train one network and predict the test cases, in a process of its own: ``python -m benchmarks.left_atrium.training``.
+"""Train one network and predict the test cases, in a process of its own: ``python -m benchmarks.studies.training``.
 
 The trainers are the real ones, nnU-Net's own with as many iterations as ours and with a seed. The process reports its
 time and peak memory in a JSON file.
@@ -18,8 +18,9 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from benchmarks.left_atrium.study import CONFIGURATION, DATASET_ID, FOLD, STOCK
 from benchmarks.report import circumstances
+from benchmarks.studies.study import FOLD, STOCK
+from benchmarks.workspace import CONFIGURATION
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.devices import resolve_device
@@ -49,18 +50,18 @@ def main() -> None:
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
-    dataset = open_dataset(DATASET_ID, CONFIGURATION, options.plans)
+    dataset = open_dataset(options.dataset, CONFIGURATION, options.plans)
     if not options.record.is_file():
-        write_json(train(_trainer_class(options, dataset), dataset, device), options.record)
+        write_json(train(_trainer_class(options), dataset, device), options.record)
     if options.predictions is not None and not options.predictions.is_dir():
         model = Path(read_json(options.record, "delete it to train again")["model"])
-        predict(model, dataset.paths.raw / "imagesTs", options.predictions, device)
+        predict(model, options.images, options.predictions, device)
 
 
-def _trainer_class(options: argparse.Namespace, dataset: SFRDataset) -> Any:
-    settings = dataset.settings.retraining
+def _trainer_class(options: argparse.Namespace) -> Any:
+    """Ours, whose schedule stands in the SFR plan, or nnU-Net's own with the same schedule."""
     return find_trainer(options.trainer) or stock_trainer(
-        options.epochs, settings.seed, settings.iterations_per_epoch, settings.validation_iterations_per_epoch
+        options.epochs, options.seed, options.iterations_per_epoch, options.validation_iterations_per_epoch
     )
 
 
@@ -125,13 +126,15 @@ def predict(model: Path, images: Path, predictions: Path, device: torch.device) 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmarks.left_atrium.training", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks.studies.training", description=__doc__)
     parser.add_argument("trainer", help="its name, with rounds and epochs")
     parser.add_argument("record", type=Path, help="JSON file to write")
+    parser.add_argument("--dataset", required=True, help="number of the data set")
     parser.add_argument("--plans", required=True, help="plans identifier")
-    parser.add_argument(
-        "--epochs", type=int, required=True, help="of nnU-Net's own trainer; ours have them in the name"
-    )
+    own = parser.add_argument_group("of nnU-Net's own trainer; ours have them in the name and in the SFR plan")
+    for name in ("epochs", "seed", "iterations-per-epoch", "validation-iterations-per-epoch"):
+        own.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--images", type=Path, required=True, help="folder with the test cases")
     parser.add_argument("--device", required=True, help="cpu or cuda")
     parser.add_argument("--threads", type=int, required=True, help="of torch")
     parser.add_argument(

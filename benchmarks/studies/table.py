@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.left_atrium.pseudo_labels import measure_pseudo_labels
-from benchmarks.left_atrium.results import METRICS, TrainerResults, read_results, spread
-from benchmarks.left_atrium.study import STOCK, Study, Workspace
 from benchmarks.report import aligned_table, replace_section, with_facts
+from benchmarks.studies.gap import share_of_gap
+from benchmarks.studies.pseudo_labels import measure_pseudo_labels
+from benchmarks.studies.results import METRICS, TrainerResults, read_results, spread
+from benchmarks.studies.study import ALL_LABELS, STOCK, Study, Workspace
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.bootstrap import paired_bootstrap
@@ -24,6 +25,7 @@ HEADING = (
     "of each seed",
     "lowest case",
     "difference to nnUNetTrainer (95 %)",
+    "share of the gap closed (95 %)",
     "95HD (mm)",
     "ASD (mm)",
     "time (min)",
@@ -51,7 +53,9 @@ def write_results(study: Study, workspace: Workspace, *, update_readme: bool) ->
     if not results:
         raise UserError(f"{workspace.folder}: no run is finished; run without --table-only first")
     labels = measure_pseudo_labels(study, workspace)
-    tables = [aligned_table([HEADING, *_lines(results)])]
+    tables = [aligned_table(_without_empty_columns([HEADING, *_lines(results)]))]
+    if len(results[0].classes) > 1:
+        tables.append(aligned_table(_class_lines(results)))
     if labels:
         tables.append(aligned_table([LABELS_HEADING, *_label_lines(labels)]))
     table = with_facts("\n\n".join(tables), _facts(study, workspace, results))
@@ -60,13 +64,15 @@ def write_results(study: Study, workspace: Workspace, *, update_readme: bool) ->
     with replacing(workspace.folder / "table.md") as temporary:
         temporary.write_text(table + "\n")
     if update_readme:
-        replace_section(BENCHMARKS / "README.md", f"la_{study.name}", table)
-        write_json(numbers, BENCHMARKS / "results" / f"la_{study.name}.json")
+        name = f"{study.dataset.lower()}_{study.name}"
+        replace_section(BENCHMARKS / "README.md", name, table)
+        write_json(numbers, BENCHMARKS / "results" / f"{name}.json")
     return table
 
 
 def _lines(results: Sequence[TrainerResults]) -> list[list[str]]:
     stock = next((result for result in results if result.trainer == STOCK), None)
+    full = next((result for result in results if result.trainer == ALL_LABELS), None)
     return [
         [
             result.trainer,
@@ -74,12 +80,29 @@ def _lines(results: Sequence[TrainerResults]) -> list[list[str]]:
             ", ".join(f"{value:.3f}" for value in result.seed_means("dice").values()),
             f"{min(result.case_means('dice', result.cases).values()):.3f}",
             _difference(result, stock),
+            _share(result, stock, full),
             mean_and_spread(list(result.seed_means("hd95_mm").values()), 1),
             mean_and_spread(list(result.seed_means("asd_mm").values()), 1),
             f"{result.mean_record('seconds') / 60:.1f}",
             f"{statistics.fmean(_last_step(record) for record in result.records.values()):.2f}",
             f"{result.mean_record('peak_memory_bytes') / 2**20:.0f}",
         ]
+        for result in results
+    ]
+
+
+def _without_empty_columns(cells: Sequence[Sequence[str]]) -> list[list[str]]:
+    """A share of the gap needs runs that not every study has."""
+    filled = [index for index in range(len(cells[0])) if any(line[index] for line in cells[1:])]
+    return [[line[index] for index in filled] for line in cells]
+
+
+def _class_lines(results: Sequence[TrainerResults]) -> list[list[str]]:
+    """Dice of every class."""
+    names = results[0].classes
+    heading = ["Dice of each class", *names]
+    return [heading] + [
+        [result.trainer, *(f"{statistics.fmean(result.class_means('dice', name).values()):.3f}" for name in names)]
         for result in results
     ]
 
@@ -115,11 +138,21 @@ def _difference(result: TrainerResults, stock: TrainerResults | None) -> str:
     return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
+def _share(result: TrainerResults, stock: TrainerResults | None, full: TrainerResults | None) -> str:
+    if stock is None or full is None or result in (stock, full):
+        return ""
+    cases = sorted(set.intersection(*(set(one.case_means("dice", one.cases)) for one in (result, stock, full))))
+    share = share_of_gap(*(one.matrix("dice", cases) for one in (result, stock, full)))
+    if math.isnan(share.value):
+        return "no gap"
+    return f"{share.value:.2f} ({share.low:.2f} to {share.high:.2f})"
+
+
 def _facts(study: Study, workspace: Workspace, results: Sequence[TrainerResults]) -> dict[str, str]:
     records = [record for result in results for record in result.records.values()]
     case_count = len(next(iter(results[0].cases.values())))
     facts = {
-        "data": f"left atrium, {study.labelled} labelled, {_unlabelled(workspace)} unlabelled, {case_count} to test, "
+        "data": f"{study.dataset}, {_labelled(study)}, {_unlabelled(workspace)} unlabelled, {case_count} to test, "
         + ("nnU-Net's spacing" if study.spacing is None else f"target spacing {study.spacing:g} mm"),
         "training": f"{study.iterations} iterations each ({study.epochs} epochs); SFR+ shares them among "
         f"{study.rounds + 1} rounds; {study.planner}",
@@ -127,10 +160,19 @@ def _facts(study: Study, workspace: Workspace, results: Sequence[TrainerResults]
         + _sam_time(workspace),
         "±": "standard deviation over seeds of the mean over cases; lowest case: of the means over seeds",
     }
+    if any(result.trainer == ALL_LABELS for result in results):
+        facts["share of the gap"] = (
+            f"(trainer - {STOCK}) / ({ALL_LABELS} - {STOCK}) in Dice; interval: bootstrap over test cases and seeds"
+        )
     for key in ("machine", "device", "software", "nnunet_sfr", "date"):
         values = sorted({str(record[key]) for record in records if key in record})
         facts[key] = "; ".join(values) or "not recorded"
     return facts
+
+
+def _labelled(study: Study) -> str:
+    drawn = "" if study.cases_seed is None else f" (drawn with seed {study.cases_seed})"
+    return f"{study.labelled} labelled{drawn}"
 
 
 def _unlabelled(workspace: Workspace) -> int:
@@ -148,9 +190,18 @@ def _sam_time(workspace: Workspace) -> str:
 
 def _numbers(study: Study, results: Sequence[TrainerResults]) -> dict[str, Any]:
     """Metrics by trainer and seed, means over the test cases; no case names."""
-    settings = {key: value for key, value in asdict(study).items() if key != "source"}
+    settings = {key: value for key, value in study.as_json().items() if key != "source"}
     trainers = {
         result.trainer: {metric: {str(seed): v for seed, v in result.seed_means(metric).items()} for metric in METRICS}
         for result in results
     }
-    return {"study": settings, "trainers": trainers}
+    classes = {
+        result.trainer: {
+            name: {str(seed): value for seed, value in result.class_means("dice", name).items()}
+            for name in result.classes
+        }
+        for result in results
+        if len(result.classes) > 1
+    }
+    numbers = {"study": settings, "trainers": trainers}
+    return {**numbers, "classes": classes} if classes else numbers

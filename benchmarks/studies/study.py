@@ -1,34 +1,41 @@
-"""What is run, and where it lies: one folder for each number of labelled cases and target spacing."""
+"""What is run, and where it lies: one folder for each number of labelled cases, target spacing and choice of cases."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
+from benchmarks.workspace import ROOTS, Project
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import model_name
 from nnunet_sfr.pipeline.options import plans_name
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
 
-DATASET_ID, DATASET_NAME = 120, "Dataset120_LA"
-CONFIGURATION = "3d_fullres"
 FOLD = "all"
 STOCK = "nnUNetTrainer"
-ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-KNOWN_TRAINERS = (STOCK, *TRAINERS, *ROUND_TRAINERS)
+ALL_LABELS = "nnUNetTrainer_all_labels"
+"""nnU-Net's trainer with the labels of all cases to train on: what the share of the gap is measured by."""
+KNOWN_TRAINERS = (STOCK, *TRAINERS, *ROUND_TRAINERS, ALL_LABELS)
+NUMBER, NUMBER_OF_ALL = 120, 121
+"""Of the data set with few labels and of that with all, in folders of the study alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Everything that the numbers depend on, seeds aside; the same for every trainer of a table.
+    """Everything that the numbers depend on, seeds of the trainings aside; the same for every trainer of a table.
 
     Args:
-        source: folder that ``sfr_convert LA`` reads, absolute.
+        dataset: name that ``sfr_convert`` takes.
+        source: what ``sfr_convert`` reads, absolute if it is a folder.
         labelled: number of labelled cases.
+        cases_seed: draws them; None for the first of the list.
+        allow_missing: go without cases of the list.
+        options: of ``sfr_convert``, that only some data sets have.
         spacing: target spacing in mm, None for the planner's choice.
         iterations: of every re-training, the rounds of SFR+ taken together.
         iterations_per_epoch: a divisor of ``iterations``.
@@ -41,8 +48,12 @@ class Study:
         device: where to compute.
     """
 
+    dataset: str = "LA"
     source: str
     labelled: int
+    cases_seed: int | None = None
+    allow_missing: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
     spacing: float | None
     iterations: int
     iterations_per_epoch: int
@@ -61,8 +72,14 @@ class Study:
 
     @property
     def name(self) -> str:
-        spacing = "planned_spacing" if self.spacing is None else f"{self.spacing:g}mm"
-        return f"{self.labelled}_labelled_{spacing}"
+        """Of its folder: what is most often varied."""
+        parts = [f"{self.labelled}_labelled", "planned_spacing" if self.spacing is None else f"{self.spacing:g}mm"]
+        if self.cases_seed is not None:
+            parts.append(f"cases{self.cases_seed}")
+        for option, value in self.options.items():
+            values = value if isinstance(value, (list, tuple)) else [value]
+            parts.append(option if value is True else option + "".join(f"-{one}" for one in values))
+        return "_".join(parts)
 
     @property
     def epochs(self) -> int:
@@ -92,41 +109,10 @@ class Study:
                 "lower --iterations-per-epoch"
             )
 
-
-@dataclass(frozen=True)
-class Project:
-    """nnU-Net's three folders; the raw one is shared by all seeds and trainers.
-
-    Args:
-        folder: of the preprocessed data and results.
-        raw: folder ``nnUNet_raw``.
-        plans: plans identifier.
-    """
-
-    folder: Path
-    raw: Path
-    plans: str
-
-    @property
-    def roots(self) -> Mapping[str, str]:
-        """nnU-Net's variables."""
-        return dict(zip(ROOTS, map(str, (self.raw, self.folder / ROOTS[1], self.folder / ROOTS[2])), strict=True))
-
-    @property
-    def raw_dataset(self) -> Path:
-        return self.raw / DATASET_NAME
-
-    @property
-    def preprocessed(self) -> Path:
-        return self.folder / ROOTS[1] / DATASET_NAME
-
-    @property
-    def sfr_plan(self) -> Path:
-        return self.preprocessed / f"{self.plans}_SFRPlans.json"
-
-    def model(self, trainer: str) -> Path:
-        """Model folder of a trainer, named in full."""
-        return self.folder / ROOTS[2] / DATASET_NAME / model_name(trainer, self.plans, CONFIGURATION)
+    def as_json(self) -> dict[str, Any]:
+        """Every field, as JSON has it."""
+        content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return content
 
 
 @dataclass(frozen=True)
@@ -136,19 +122,27 @@ class Workspace:
     Args:
         folder: of the study.
         plans: plans identifier.
+        name: of the data set, behind its number.
     """
 
     folder: Path
     plans: str
+    name: str = "LA"
 
     @property
     def base(self) -> Project:
         """What all seeds start from: data, plan, SAM and its labels."""
-        return Project(self.folder / "base", self.folder / "base" / ROOTS[0], self.plans)
+        return self._project(self.folder / "base")
+
+    @property
+    def base_of_all(self) -> Project:
+        """The data set in which every case to train on is labelled, planned as the base."""
+        return self._project(self.folder / "base", NUMBER_OF_ALL)
 
     def run(self, trainer: str, seed: int) -> Project:
         """A copy of the base for one trainer and seed: later rounds of SFR+ belong to a data set, not to a method."""
-        return Project(self.folder / f"seed_{seed}" / trainer, self.base.raw, self.plans)
+        number = NUMBER_OF_ALL if trainer == ALL_LABELS else NUMBER
+        return self._project(self.folder / f"seed_{seed}" / trainer, number)
 
     def record(self, trainer: str, seed: int) -> Path:
         """What a finished run measured."""
@@ -162,6 +156,10 @@ class Workspace:
         files = self.folder.glob(f"seed_*/{trainer}/record.json")
         return sorted(int(re.sub(r"\D", "", file.parent.parent.name)) for file in files)
 
+    def _project(self, folder: Path, number: int = NUMBER) -> Project:
+        suffix = "_all_labels" if number == NUMBER_OF_ALL else ""
+        return Project(folder, self.folder / "base" / ROOTS[0], self.plans, f"Dataset{number:03d}_{self.name}{suffix}")
+
 
 def open_workspace(output: Path, study: Study) -> Workspace:
     """The study's folder, new or of an earlier call.
@@ -172,13 +170,22 @@ def open_workspace(output: Path, study: Study) -> Workspace:
     study.check()
     folder = output / study.name
     file = folder / "study.json"
-    wanted = asdict(study)
+    wanted = study.as_json()
     if file.is_file():
-        there = read_json(file, f"delete {folder} to begin anew")
+        there = {**_defaults(), **read_json(file, f"delete {folder} to begin again")}
         changed = sorted(key for key in wanted if there.get(key) != wanted[key])
         if changed:
             before = ", ".join(f"{key} {there.get(key)}" for key in changed)
             raise UserError(f"{folder}: was begun with another study ({before}); choose another --output")
     else:
         write_json(wanted, file)
-    return Workspace(folder, study.plans)
+    return Workspace(folder, study.plans, study.dataset)
+
+
+def _defaults() -> dict[str, Any]:
+    """Of the fields that studies of earlier versions do not have."""
+    return {
+        one.name: one.default if one.default_factory is MISSING else one.default_factory()
+        for one in fields(Study)
+        if one.default is not MISSING or one.default_factory is not MISSING
+    }

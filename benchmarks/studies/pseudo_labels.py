@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.left_atrium.results import TARGET
-from benchmarks.left_atrium.study import CONFIGURATION, DATASET_ID, FOLD, Project, Study, Workspace
 from benchmarks.project import environment
+from benchmarks.studies.results import mean_over_classes
+from benchmarks.studies.study import FOLD, Study, Workspace
+from benchmarks.workspace import CONFIGURATION, Project
 from nnunet_sfr.atomic import write_json
+from nnunet_sfr.conversion.raw_dataset import UNLABELLED_TRUTH
 from nnunet_sfr.data.export import export_pseudo_labels
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.evaluation.folders import evaluate_folder
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.trainers import ROUND_TRAINERS
-
-TRUTH = "labelsUl_truth"
 
 
 def measure_pseudo_labels(study: Study, workspace: Workspace) -> dict[str, list[float]]:
@@ -27,7 +27,7 @@ def measure_pseudo_labels(study: Study, workspace: Workspace) -> dict[str, list[
     Returns:
         nothing where the truth of the unlabelled cases is not at hand.
     """
-    if not (workspace.base.raw_dataset / TRUTH).is_dir():
+    if not (workspace.base.raw_dataset / UNLABELLED_TRUTH).is_dir():
         return {}
     return {
         name: [_mean_dice(project, store) for project in projects]
@@ -55,9 +55,15 @@ def _mean_dice(project: Project, store: str) -> float:
 
 
 def _measure(project: Project, store: str) -> float:
+    """Mean over the cases that have a truth, each a mean over its classes."""
     with environment(project.roots), TemporaryDirectory() as exported:
-        dataset = open_dataset(DATASET_ID, CONFIGURATION, project.plans)
+        dataset = open_dataset(project.dataset, CONFIGURATION, project.plans)
         folder = dataset.paths.pseudo_labels(FOLD).with_name(store)
         export_pseudo_labels(PseudoLabelStore.open(folder, grid=dataset.grid), dataset, Path(exported))
-        evaluation = evaluate_folder(project.raw_dataset / TRUTH, Path(exported), dataset.dataset_json)
-    return statistics.fmean(classes[TARGET].dice for classes in evaluation.cases.values())
+        truth, ending = project.raw_dataset / UNLABELLED_TRUTH, dataset.dataset_json["file_ending"]
+        for file in Path(exported).glob(f"*{ending}"):
+            if not (truth / file.name).is_file():  # an unlabelled case of a source that had it so
+                file.unlink()
+        evaluation = evaluate_folder(truth, Path(exported), dataset.dataset_json)
+    cases = ([metrics.dice for metrics in classes.values()] for classes in evaluation.cases.values())
+    return statistics.fmean(mean for values in cases if (mean := mean_over_classes(values)) is not None)

@@ -1,4 +1,4 @@
-"""The left-atrium benchmark: equal iterations, independent seeds, stopping and going on, and the table's arithmetic."""
+"""Studies: equal iterations, independent seeds, stopping and going on, and the table's arithmetic."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import SimpleITK as sitk
 import torch
 from filelock import FileLock
 
-from benchmarks import la
-from benchmarks.left_atrium import pseudo_labels, results, steps, table, training
-from benchmarks.left_atrium.pseudo_labels import measure_pseudo_labels
-from benchmarks.left_atrium.steps import Steps, change_settings, needs_sam
-from benchmarks.left_atrium.study import CONFIGURATION, Project, Study, Workspace, open_workspace
+from benchmarks import study as command
+from benchmarks.studies import pseudo_labels, results, steps, table, training
+from benchmarks.studies.pseudo_labels import measure_pseudo_labels
+from benchmarks.studies.steps import Steps, needs_sam
+from benchmarks.studies.study import Study, Workspace, open_workspace
+from benchmarks.workspace import CONFIGURATION, Project, change_settings
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.export import export_pseudo_labels
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
@@ -59,7 +60,7 @@ class FakeCommands:
         if len(self.lines) == self.die_at:
             raise KeyboardInterrupt
         project = Path(env["nnUNet_results"]).parent
-        if "benchmarks.left_atrium.training" in command:
+        if "benchmarks.studies.training" in command:
             self._train(list(command), project)
         else:
             self.lines.append(" ".join(part for part in command if part not in ("-c", CONFIGURATION, "-f", "all")))
@@ -74,17 +75,23 @@ class FakeCommands:
 
     def _train(self, command: list[str], project: Path) -> None:
         trainer, record = command[3], Path(command[4])
-        plan = json.loads(next(project.glob("nnUNet_preprocessed/*/*_SFRPlans.json")).read_text())
-        schedule = plan["configurations"][CONFIGURATION]["retraining"]
+        given = {name: command[command.index(f"--{name}") + 1] for name in ("dataset", "seed", "iterations-per-epoch")}
+        plans = list(project.glob("nnUNet_preprocessed/*/*_SFRPlans.json"))
+        for plan in plans:
+            schedule = json.loads(plan.read_text())["configurations"][CONFIGURATION]["retraining"]
+            assert str(schedule["seed"]) == given["seed"]
+            assert str(schedule["iterations_per_epoch"]) == given["iterations-per-epoch"]
+        assert len(plans) == (given["dataset"] == "120")
         predicts = "--predictions" in command
-        self.lines.append(f"train {trainer} seed {schedule['seed']} x{schedule['iterations_per_epoch']} {predicts}")
+        whose = trainer if given["dataset"] == "120" else f"{trainer} on {given['dataset']}"
+        self.lines.append(f"train {whose} seed {given['seed']} x{given['iterations-per-epoch']} {predicts}")
         measured = {"seconds": 60.0, "median_step_seconds": 0.5, "peak_memory_bytes": 2**30, "resumed": False}
         write_json(measured, record)
         if predicts:
             Path(command[-1]).mkdir()
 
 
-def fake_convert(source: Path, dataset: Path, *, labelled: int) -> None:
+def fake_convert(study: Study, dataset: Path) -> None:
     (dataset / "imagesUl").mkdir(parents=True)
 
 
@@ -161,10 +168,13 @@ def test_a_study_from_before_there_were_adaptations_continues(tmp_path: Path) ->
 
 def test_sam_and_adaptation_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Study] = []
-    monkeypatch.setattr(la, "_run", lambda study, workspace, options: seen.append(study))
-    monkeypatch.setattr(la, "_write_table", lambda *_: None)
-    assert la.main(["source", "--output", str(tmp_path / "a")]) == 0
-    assert la.main(["source", "--output", str(tmp_path / "b"), "--sam", "mobile_sam", "--adaptation", "lora"]) == 0
+    monkeypatch.setattr(command, "_run", lambda study, workspace, options: seen.append(study))
+    monkeypatch.setattr(command, "_write_table", lambda *_: None)
+    assert command.main(["LA", "source", "--output", str(tmp_path / "a")]) == 0
+    assert (
+        command.main(["LA", "source", "--output", str(tmp_path / "b"), "--sam", "mobile_sam", "--adaptation", "lora"])
+        == 0
+    )
     assert [(study.sam, study.adaptation) for study in seen] == [("lite_medsam", None), ("mobile_sam", "lora")]
 
 
@@ -262,9 +272,10 @@ def test_steps_are_counted_and_predictions_have_every_test_case(project: SFRData
 
 
 def results_of(trainer: str, dice: dict[int, list[float]]) -> results.TrainerResults:
+    others = {"hd95_mm": 10.0, "asd_mm": 2.0, "nsd": 0.5, "hd95_voxels": 4.0, "asd_voxels": 0.8}
     cases = {
         seed: {
-            f"case_{number}": {"dice": value, "jaccard": value, "hd95_mm": 10.0, "asd_mm": 2.0, "nsd": 0.5}
+            f"case_{number}": {"organ": {"dice": value, "jaccard": value, **others}}
             for number, value in enumerate(values)
         }
         for seed, values in dice.items()
@@ -297,12 +308,12 @@ def test_one_seed_has_no_spread() -> None:
 
 def test_a_wrong_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        la.main(["source", "--spacing", "-1"])
+        command.main(["LA", "source", "--spacing", "-1"])
     assert "must be millimetres above 0, or planned" in capsys.readouterr().err
 
 
 def test_a_table_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert la.main(["source", "--output", str(tmp_path), "--table-only"]) == 1
+    assert command.main(["LA", "source", "--output", str(tmp_path), "--table-only"]) == 1
     assert "no run is finished" in capsys.readouterr().err
 
 
@@ -354,16 +365,13 @@ def test_pseudo_labels_of_every_round_are_measured(run_study: Any, monkeypatch: 
     ]
 
 
-def test_pseudo_labels_are_measured_on_the_original_grid(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pseudo_labels_are_measured_on_the_original_grid(project: SFRDataset) -> None:
     """Truth equal to the labels that are exported: a Dice of 1; a truth elsewhere: 0."""
-    monkeypatch.setattr(pseudo_labels, "DATASET_ID", project.paths.dataset_name)
-    monkeypatch.setattr(pseudo_labels, "TARGET", next(iter(project.class_names.values())))
     truth = project.paths.raw / "labelsUl_truth"
     store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.grid)
     export_pseudo_labels(store, project, truth)
-    monkeypatch.setattr(Project, "raw_dataset", project.paths.raw)
     root = project.paths.raw.parent.parent
-    here = Project(root, root / "nnUNet_raw", project.paths.plans_name)
+    here = Project(root, root / "nnUNet_raw", project.paths.plans_name, project.paths.dataset_name)
     assert pseudo_labels._measure(here, "round_0") == pytest.approx(1.0)
     for file in truth.glob("*.nii.gz"):
         image = sitk.ReadImage(str(file))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,16 +13,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from benchmarks.left_atrium.study import CONFIGURATION, DATASET_ID, FOLD, ROOTS, STOCK, Project, Study, Workspace
+from benchmarks.studies.all_labels import link_all_labels
+from benchmarks.studies.study import ALL_LABELS, FOLD, STOCK, Study, Workspace
+from benchmarks.workspace import CONFIGURATION, ROOTS, Project, StepError, change_settings, process_environment
+from benchmarks.workspace import run_command as run_in_process
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.conversion.left_atrium import open_source
+from nnunet_sfr.conversion import PUBLIC_DATASETS
 from nnunet_sfr.conversion.raw_dataset import convert_source
 from nnunet_sfr.conversion.source import Request
-from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.paths import DATASET_JSON
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 class Steps:
@@ -42,22 +42,30 @@ class Steps:
 
     # --- what all runs share ---
 
-    def prepare(self, *, with_sam: bool) -> None:
-        """Data set and plan; SAM and its labels where a trainer wants them. Calls of the same study wait here."""
+    def prepare(self, *, with_sam: bool, with_all_labels: bool = False) -> None:
+        """Data set and plan; what some trainers want beside it. Calls of the same study wait here.
+
+        Args:
+            with_sam: fine-tune SAM, and let it label the pool.
+            with_all_labels: preprocess the data set in which every case is labelled.
+        """
         base = self.workspace.base
         base.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(base.folder / "data.lock"):
             if not base.raw_dataset.is_dir():
-                convert(Path(self.study.source), base.raw_dataset, labelled=self.study.labelled)
+                convert(self.study, base.raw_dataset)
             if not base.sfr_plan.is_file():
                 self._plan(base)
+        if with_all_labels:
+            with FileLock(base.folder / "all_labels.lock"):
+                self._prepare_all_labels(base)
         if with_sam:
             with FileLock(base.folder / "sam.lock"):
                 self._timed("sam", base, ["sfr_finetune", *self._case, *self._on])
                 self._timed("labels", base, ["sfr_pseudolabel", *self._case, *self._on])
 
     def _plan(self, base: Project) -> None:
-        command = ["sfr_plan_and_preprocess", "-d", str(DATASET_ID), "-c", CONFIGURATION, "-pl", self.study.planner]
+        command = ["sfr_plan_and_preprocess", "-d", base.number, "-c", CONFIGURATION, "-pl", self.study.planner]
         command += ["-sam", self.study.sam]
         if self.study.adaptation is not None:
             command += ["-adaptation", self.study.adaptation]
@@ -69,10 +77,21 @@ class Steps:
             changes = {"iterations": sam, "warmup_iterations": sam // 8, "validation_every": max(1, sam // 2)}
             change_settings(base.sfr_plan, {"fine_tuning": changes})
 
+    def _prepare_all_labels(self, base: Project) -> None:
+        """The plan of the base, so that nothing but the number of labels differs."""
+        full, plans = self.workspace.base_of_all, self.study.plans
+        link_all_labels(base.raw_dataset, full.raw_dataset)
+        full.preprocessed.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(full.raw_dataset / DATASET_JSON, full.preprocessed / DATASET_JSON)
+        move = ["-s", base.number, "-t", full.number, "-sp", plans, "-tp", plans]
+        self._timed("all_labels_plan", base, ["nnUNetv2_move_plans_between_datasets", *move])
+        preprocess = ["-d", full.number, "-plans_name", plans, "-c", CONFIGURATION, "-np", "1"]
+        self._timed("all_labels_preprocessed", base, ["nnUNetv2_preprocess", *preprocess])
+
     # --- one trainer, one seed ---
 
     def run(self, trainer: str, seed: int) -> None:
-        """Train with one seed, predict the test cases and write the record, if nobody else has done or is doing it."""
+        """Train with one seed, predict the test cases and write the record, unless another process does or has."""
         folder = self.workspace.run(trainer, seed).folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -88,13 +107,14 @@ class Steps:
         project = self._copy_of_base(trainer, seed)
         predictions = self.workspace.predictions(trainer, seed)
         if trainer in ROUND_TRAINERS:
-            measured = self._rounds(trainer, project, predictions)
+            measured = self._rounds(trainer, project, predictions, seed)
         else:
-            measured = [self._train(project, self._in_full(trainer, self.study.epochs), "training", predictions)]
+            whole = self._in_full(trainer, self.study.epochs)
+            measured = [self._train(project, whole, "training", predictions, seed)]
         write_json({"trainer": trainer, "seed": seed, **combined(measured)}, record)
 
     def _copy_of_base(self, trainer: str, seed: int) -> Project:
-        """The base with hard links for files: whatever is changed is written anew and renamed."""
+        """The base with hard links for files: whatever is changed is written under another name and renamed."""
         project = self.workspace.run(trainer, seed)
         if not project.folder.is_dir():
             temporary = project.folder.with_name(f".{trainer}")
@@ -102,22 +122,25 @@ class Steps:
             # another process may be at work on SAM and its labels, which not every trainer reads
             folders, left_out = (ROOTS[1:], ()) if needs_sam(trainer) else (ROOTS[1:2], ("pseudo_labels",))
             for name in folders:
-                source = self.workspace.base.folder / name
-                ignored = shutil.ignore_patterns(*left_out)
-                shutil.copytree(source, temporary / name, copy_function=os.link, ignore=ignored)
+                source, target = self.workspace.base.folder / name / project.dataset, temporary / name / project.dataset
+                if source.is_dir():
+                    shutil.copytree(source, target, copy_function=os.link, ignore=shutil.ignore_patterns(*left_out))
             temporary.rename(project.folder)
-        schedule = {
+        if trainer != ALL_LABELS:  # that one has no SFR plan
+            change_settings(project.sfr_plan, {"retraining": self._schedule(seed)})
+        return project
+
+    def _schedule(self, seed: int) -> dict[str, int]:
+        return {
             "seed": seed,
             "iterations_per_epoch": self.study.iterations_per_epoch,
             "validation_iterations_per_epoch": self.study.validation_iterations_per_epoch,
         }
-        change_settings(project.sfr_plan, {"retraining": schedule})
-        return project
 
-    def _rounds(self, trainer: str, project: Project, predictions: Path) -> list[Mapping[str, Any]]:
+    def _rounds(self, trainer: str, project: Project, predictions: Path, seed: int) -> list[Mapping[str, Any]]:
         """SFR+ from round 0 on; the share of each round in the iterations is the study's."""
         before = self._in_full(trainer.replace("SFRPlus", "SFR"), self.study.epochs_of_round(0))
-        measured = [self._train(project, before, "round_0_training", None)]
+        measured = [self._train(project, before, "round_0_training", None, seed)]
         for index in range(1, self.study.rounds + 1):
             of_round = [*self._case, "--round", str(index)]
             self._timed(f"round_{index}_model", project, ["sfr_pseudolabel", *of_round, *self._on, "-tr", before])
@@ -127,27 +150,32 @@ class Steps:
             suffix = "" if index == 1 else f"_round{index}"
             before = self._in_full(trainer + suffix, self.study.epochs_of_round(index))
             last = predictions if index == self.study.rounds else None
-            measured.append(self._train(project, before, f"round_{index}_training", last))
+            measured.append(self._train(project, before, f"round_{index}_training", last, seed))
         return measured
 
-    def _train(self, project: Project, trainer: str, step: str, predictions: Path | None) -> Mapping[str, Any]:
+    def _train(
+        self, project: Project, trainer: str, step: str, predictions: Path | None, seed: int
+    ) -> Mapping[str, Any]:
         record = project.folder / f"{step}.json"
         if not record.is_file() or (predictions is not None and not predictions.is_dir()):
-            command = [sys.executable, "-m", "benchmarks.left_atrium.training", trainer, str(record)]
-            command += ["--plans", self.study.plans, "--epochs", str(self.study.epochs)]
+            command = [sys.executable, "-m", "benchmarks.studies.training", trainer, str(record)]
+            command += ["--dataset", project.number, "--plans", self.study.plans, "--epochs", str(self.study.epochs)]
+            for name, value in self._schedule(seed).items():
+                command += [f"--{name.replace('_', '-')}", str(value)]
+            command += ["--images", str(self.workspace.base.raw_dataset / "imagesTs")]
             command += ["--device", self.study.device, "--threads", str(self.threads)]
             self._run(project, command if predictions is None else [*command, "--predictions", str(predictions)])
         return read_json(record, "delete it to train again")
 
     @staticmethod
     def _in_full(trainer: str, epochs: int) -> str:
-        return trainer if trainer == STOCK else f"{trainer}_{epochs}epochs"
+        return STOCK if trainer in (STOCK, ALL_LABELS) else f"{trainer}_{epochs}epochs"
 
     # --- commands ---
 
     @property
     def _case(self) -> list[str]:
-        return ["-d", str(DATASET_ID), "-c", CONFIGURATION, "-p", self.study.plans, "-f", FOLD]
+        return ["-d", self.workspace.base.number, "-c", CONFIGURATION, "-p", self.study.plans, "-f", FOLD]
 
     @property
     def _on(self) -> list[str]:
@@ -163,23 +191,21 @@ class Steps:
 
     def _run(self, project: Project, command: Sequence[str]) -> None:
         print(f"[{project.folder.parent.name}/{project.folder.name}] {shlex.join(command)}", flush=True)
-        code = subprocess.run(command, env=self.environment(project), cwd=REPOSITORY, check=False).returncode
+        code = run_in_process(command, self.environment(project))
         if code != 0:
-            raise UserError(f"{command[0]} failed with exit code {code}; its messages are above")
+            raise StepError(f"{command[0]} failed with exit code {code}; its messages are above", code)
 
     def environment(self, project: Project) -> dict[str, str]:
         """Of the commands: nnU-Net's folders, no more processes and threads than asked for."""
-        ours = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
-        if self.study.device == "cuda":
-            ours = {}
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        modules = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-        threads = {"OMP_NUM_THREADS": str(self.threads)}
-        return {**ours, **os.environ, **project.roots, **threads, "PATH": path, "PYTHONPATH": modules}
+        return process_environment(project.roots, threads=self.threads, gpu_defaults=self.study.device == "cuda")
 
 
-def convert(source: Path, dataset: Path, *, labelled: int) -> None:
-    convert_source(open_source(Request(source, labelled)), dataset)
+def convert(study: Study, dataset: Path) -> None:
+    """Build the raw data set of a study."""
+    request = Request(
+        Path(study.source), study.labelled, study.cases_seed, allow_missing=study.allow_missing, options=study.options
+    )
+    convert_source(PUBLIC_DATASETS[study.dataset].open(request), dataset)
 
 
 def needs_sam(trainer: str) -> bool:
@@ -196,12 +222,3 @@ def combined(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "peak_memory_bytes": max(part["peak_memory_bytes"] for part in measured),
         "resumed": any(part["resumed"] for part in measured),
     }
-
-
-def change_settings(sfr_plan: Path, changes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Change settings in the SFR plan, as a user does with an editor."""
-    content = read_json(sfr_plan, "sfr_plan_and_preprocess should have written it")
-    sections = content["configurations"][CONFIGURATION]
-    for section, settings in changes.items():
-        sections.setdefault(section, {}).update(settings)
-    write_json(content, sfr_plan)

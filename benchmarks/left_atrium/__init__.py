@@ -1,1 +1,0 @@
-"""The left-atrium benchmark: what :mod:`benchmarks.la` is made of."""

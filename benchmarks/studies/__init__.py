@@ -1,0 +1,1 @@
+"""Studies of a data set: what :mod:`benchmarks.study` is made of."""
