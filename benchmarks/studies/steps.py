@@ -22,7 +22,7 @@ from nnunet_sfr.conversion import PUBLIC_DATASETS
 from nnunet_sfr.conversion.raw_dataset import convert_source
 from nnunet_sfr.conversion.source import Request
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import DATASET_JSON
+from nnunet_sfr.paths import DATASET_JSON, FINGERPRINT
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
 
 
@@ -83,6 +83,8 @@ class Steps:
         link_all_labels(base.raw_dataset, full.raw_dataset)
         full.preprocessed.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(full.raw_dataset / DATASET_JSON, full.preprocessed / DATASET_JSON)
+        # nnU-Net's training copies it beside its checkpoints; the plan was made from it
+        shutil.copyfile(base.preprocessed / FINGERPRINT, full.preprocessed / FINGERPRINT)
         move = ["-s", base.number, "-t", full.number, "-sp", plans, "-tp", plans]
         self._timed("all_labels_plan", base, ["nnUNetv2_move_plans_between_datasets", *move])
         preprocess = ["-d", full.number, "-plans_name", plans, "-c", CONFIGURATION, "-np", "1"]

@@ -152,7 +152,7 @@ def _facts(study: Study, workspace: Workspace, results: Sequence[TrainerResults]
     records = [record for result in results for record in result.records.values()]
     case_count = len(next(iter(results[0].cases.values())))
     facts = {
-        "data": f"{study.dataset}, {_labelled(study)}, {_unlabelled(workspace)} unlabelled, {case_count} to test, "
+        "data": f"{_title(study)}, {_labelled(study)}, {_unlabelled(workspace)} unlabelled, {case_count} to test, "
         + ("nnU-Net's spacing" if study.spacing is None else f"target spacing {study.spacing:g} mm"),
         "training": f"{study.iterations} iterations each ({study.epochs} epochs); SFR+ shares them among "
         f"{study.rounds + 1} rounds; {study.planner}",
@@ -168,6 +168,11 @@ def _facts(study: Study, workspace: Workspace, results: Sequence[TrainerResults]
         values = sorted({str(record[key]) for record in records if key in record})
         facts[key] = "; ".join(values) or "not recorded"
     return facts
+
+
+def _title(study: Study) -> str:
+    """The data set; of one of the user's own, the name of its folder."""
+    return Path(study.source).name if study.dataset == "nnunet" else study.dataset
 
 
 def _labelled(study: Study) -> str:

@@ -7,6 +7,7 @@ held out (``--test`` says how many). Images in ``imagesUl`` stay unlabelled.
 
 from __future__ import annotations
 
+import glob
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,6 @@ from nnunet_sfr.data.checks import case_problem, label_values
 from nnunet_sfr.data.dataset_json import read_dataset_json
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.data.sidecars import sidecars
-from nnunet_sfr.dataset import resolve_dataset_name
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import DATASET_JSON, TEST_IMAGES, UNLABELLED_IMAGES, nnunet_root
 
@@ -125,9 +125,15 @@ class RawCheck:
 
 
 def _folder(source: Path) -> Path:
+    """A folder, or a data set of ``nnUNet_raw`` by name or number; the other folders of nnU-Net are not needed."""
     if source.is_dir():
         return source
-    return nnunet_root("nnUNet_raw") / resolve_dataset_name(str(source))
+    root, name = nnunet_root("nnUNet_raw"), str(source)
+    found = sorted(root.glob(f"Dataset{int(name):03d}_*" if name.isdecimal() else glob.escape(name)))
+    if len(found) != 1:
+        what = "no such data set" if not found else f"{len(found)} data sets of this number"
+        raise UserError(f"{root}: has {what}: {name}; give SOURCE as name, number or folder of a raw data set")
+    return found[0]
 
 
 def _test_cases(folder: Path, dataset_json: dict[str, Any]) -> tuple[Case, ...]:

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 from filelock import FileLock
 
 from benchmarks import study as command
-from benchmarks.studies import pseudo_labels, results, steps, table, training
+from benchmarks.studies import paper, pseudo_labels, results, steps, table, training
+from benchmarks.studies.gap import share_of_gap
+from benchmarks.studies.paper import paper_datasets
 from benchmarks.studies.pseudo_labels import measure_pseudo_labels
 from benchmarks.studies.steps import Steps, needs_sam
-from benchmarks.studies.study import Study, Workspace, open_workspace
+from benchmarks.studies.study import ALL_LABELS, KNOWN_TRAINERS, Study, Workspace, open_workspace
 from benchmarks.workspace import CONFIGURATION, Project, change_settings
 from nnunet_sfr.atomic import write_json
+from nnunet_sfr.conversion import PUBLIC_DATASETS
 from nnunet_sfr.data.export import export_pseudo_labels
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.trainers import find_trainer
+from tests.tiny_dataset import write_image
 from tests.tiny_project import change_settings as change_plan
 
 STUDY = Study(
@@ -71,6 +78,7 @@ class FakeCommands:
     def _plan(self, preprocessed: Path) -> None:
         plan = {"configurations": {CONFIGURATION: {"retraining": {"seed": 42}, "fine_tuning": {"iterations": 2000}}}}
         write_json(plan, preprocessed / "Dataset120_LA" / "nnUNetPlansCPU_SFRPlans.json")
+        write_json({}, preprocessed / "Dataset120_LA" / "dataset_fingerprint.json")
         (preprocessed.parent / "nnUNet_results").mkdir()
 
     def _train(self, command: list[str], project: Path) -> None:
@@ -107,7 +115,7 @@ def run_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(subprocess, "run", commands)
         workspace = open_workspace(tmp_path, study)
         work = Steps(study, workspace, threads=1)
-        work.prepare(with_sam=any(needs_sam(trainer) for trainer in trainers))
+        work.prepare(with_sam=any(needs_sam(trainer) for trainer in trainers), with_all_labels=ALL_LABELS in trainers)
         for seed in seeds:
             for trainer in trainers:
                 work.run(trainer, seed)
@@ -212,6 +220,37 @@ def test_every_trainer_gets_the_same_number_of_iterations(run_study: Any) -> Non
     assert base["fine_tuning"] == {"iterations": 80, "warmup_iterations": 10, "validation_every": 40}
 
 
+def test_all_labels_are_trained_with_the_plan_of_the_few(
+    run_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(study: Study, dataset: Path) -> None:
+        """Cases a and b are labelled, c and d are not; d has no truth."""
+        for folder, cases in {"imagesTr": "ab", "imagesUl": "cd", "labelsTr": "ab", "labelsUl_truth": "c"}.items():
+            for case in cases:
+                file = dataset / folder / (f"{case}_0000.nii.gz" if folder.startswith("images") else f"{case}.nii.gz")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(file.name)
+        write_json({"numTraining": 2, "file_ending": ".nii.gz"}, dataset / "dataset.json")
+
+    monkeypatch.setattr(steps, "convert", convert)
+    lines, workspace = run_study(("nnUNetTrainer", ALL_LABELS), [1])
+    assert lines == [
+        SHARED[0],
+        "nnUNetv2_move_plans_between_datasets -s 120 -t 121 -sp nnUNetPlansCPU -tp nnUNetPlansCPU",
+        "nnUNetv2_preprocess -d 121 -plans_name nnUNetPlansCPU -np 1",
+        "train nnUNetTrainer seed 1 x50 True",
+        "train nnUNetTrainer on 121 seed 1 x50 True",
+    ]
+    full = workspace.base_of_all
+    assert json.loads((full.preprocessed / "dataset.json").read_text())["numTraining"] == 3
+    assert sorted(file.name for file in (full.raw_dataset / "labelsTr").iterdir()) == [
+        f"{case}.nii.gz" for case in "abc"
+    ]
+    assert sorted(file.name[0] for file in (full.raw_dataset / "imagesTr").iterdir()) == ["a", "b", "c"]
+    assert workspace.seeds(ALL_LABELS) == [1]
+    assert run_study(("nnUNetTrainer", ALL_LABELS), [1])[0] == []
+
+
 def test_without_pseudo_labels_no_sam_is_trained(run_study: Any) -> None:
     lines, _ = run_study(("nnUNetTrainer", "nnUNetTrainer_MT"), [1])
     assert not [line for line in lines if line.startswith(("sfr_finetune", "sfr_pseudolabel"))]
@@ -302,6 +341,65 @@ def test_the_table_averages_over_cases_then_over_seeds(tmp_path: Path, monkeypat
     assert "source" not in numbers["study"], "a path of this machine belongs to no commit"
 
 
+def test_the_share_of_the_gap_and_the_classes_stand_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {"nnUNetTrainer": 0.6, "nnUNetTrainerSFR_MT": 0.7, ALL_LABELS: 0.8}
+    made = [results_of(trainer, {seed: [dice, dice + 0.1] for seed in (1, 2)}) for trainer, dice in scores.items()]
+    for one in made:
+        for cases in one.cases.values():
+            for classes in cases.values():
+                organ = dict(classes["organ"])
+                mutable: Any = classes
+                mutable["other"] = {**organ, "dice": None if organ["dice"] == 0.6 else organ["dice"]}
+    monkeypatch.setattr(table, "read_results", lambda _: made)
+    study = replace(STUDY, dataset="BTCV", cases_seed=2)
+    workspace = open_workspace(tmp_path, study)
+    (workspace.base.raw_dataset / "imagesUl").mkdir(parents=True)
+    lines = table.write_results(study, workspace, update_readme=False).splitlines()
+    heading, _, stock, ours, full, _, of_classes, _, first = ([*map(str.strip, line.split("|"))] for line in lines[:9])
+    column = heading.index("share of the gap closed (95 %)")
+    # every case and seed is half way between few and all labels, so that no draw gives another share
+    assert (stock[column], ours[column], full[column]) == ("", "0.50 (0.50 to 0.50)", "")
+    assert of_classes[1:4] == ["Dice of each class", "organ", "other"]
+    assert first[1:4] == ["nnUNetTrainer", "0.650", "0.700"]
+    assert "- data: BTCV, 4 labelled (drawn with seed 2), 0 unlabelled, 2 to test" in "\n".join(lines)
+    numbers = json.loads((workspace.folder / "results.json").read_text())
+    assert numbers["classes"]["nnUNetTrainer"]["organ"] == {"1": pytest.approx(0.65), "2": pytest.approx(0.65)}
+
+
+def test_the_interval_of_a_share_is_over_cases_and_seeds() -> None:
+    few, full = np.array([[0.5, 0.7]]), np.array([[0.8, 1.0]])
+    # one seed, two cases, which gain 0 and 0.3 of a gap of 0.3: draws of two cases give 0, 0.5 and 1
+    share = share_of_gap(np.array([[0.5, 1.0]]), few, full)
+    assert [share.value, share.low, share.high] == pytest.approx([0.5, 0.0, 1.0])
+    # two seeds, one on each side, and cases that are alike: only seeds make the interval
+    share = share_of_gap(np.array([[0.5, 0.7], [0.8, 1.0]]), few, full)
+    assert [share.value, share.low, share.high] == pytest.approx([0.5, 0.0, 1.0])
+    assert share_of_gap(few, few, full).value == 0.0
+    assert math.isnan(share_of_gap(full, full, few).value), "all labels are no better: there is no gap"
+    single = share_of_gap(few[:, :1], few[:, :1], full[:, :1])
+    assert single.value == 0.0
+    assert math.isnan(single.low)
+
+
+def test_distances_are_measured_in_mm_and_in_voxels(tmp_path: Path) -> None:
+    workspace = open_workspace(tmp_path, STUDY)
+    raw, predictions = workspace.base.raw_dataset, workspace.predictions("nnUNetTrainer", 1)
+    truth = np.zeros((4, 6, 6), np.uint8)
+    truth[1, 1, 1] = 1
+    for folder, voxels in ((raw / "labelsTs", truth), (predictions, np.roll(truth, 1, axis=2))):
+        write_image(folder / "a.nii.gz", voxels, (5.0, 1.0, 2.5))
+    labels = {"background": 0, "spleen": 1, "liver": 2}
+    write_json({"labels": labels, "file_ending": ".nii.gz"}, raw / "dataset.json")
+    write_json({"seconds": 1.0}, workspace.record("nnUNetTrainer", 1))
+    (read,) = results.read_results(workspace)
+    assert read.of_cases("asd_mm", 1) == {"a": 2.5}
+    assert read.of_cases("asd_voxels", 1) == {"a": 1.0}
+    assert read.cases[1]["a"]["liver"]["dice"] is None, "a class that neither has is in no mean"
+    assert read.of_cases("dice", 1) == {"a": 0.0}
+
+
 def test_one_seed_has_no_spread() -> None:
     assert table.mean_and_spread([0.5], 2) == "0.50"
 
@@ -315,6 +413,82 @@ def test_a_wrong_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_table_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["LA", "source", "--output", str(tmp_path), "--table-only"]) == 1
     assert "no run is finished" in capsys.readouterr().err
+
+
+def test_options_of_data_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Study] = []
+    monkeypatch.setattr(command, "_run", lambda study, workspace, options: seen.append(study))
+    monkeypatch.setattr(command, "_write_table", lambda *_: None)
+    output = ["--output", str(tmp_path)]
+    assert command.main(["MACT", "source", *output, "--fold", "1", "--list", "magicnet", "--labelled", "7"]) == 0
+    assert command.main(["nnunet", "Dataset005_X", *output, "--cases-seed", "1"]) == 0
+    assert command.main(["BraTS", "source", *output, "--protocol", "paper", "--iterations", "500"]) == 0
+    mact, nnunet, brats = seen
+    assert (mact.name, mact.spacing) == ("7_labelled_planned_spacing_fold-1_list-magicnet", None)
+    assert (nnunet.source, nnunet.name) == ("Dataset005_X", "4_labelled_planned_spacing_cases1")
+    assert (brats.sam, brats.adaptation, brats.iterations, brats.device) == ("vit_b", "lora", 500, "cuda")
+    assert (brats.planner, brats.iterations_per_epoch) == ("ExperimentPlanner", 250)
+    assert command.main(["LA", "source", *output, "--fold", "1"]) == 1
+    assert "--fold is no option of LA" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["LA"])
+    assert "give DATASET and SOURCE, or --paper DATASET" in capsys.readouterr().err
+
+
+def test_a_study_of_the_left_atrium_benchmark_continues(tmp_path: Path) -> None:
+    """Its folder knows nothing of other data sets."""
+    file = open_workspace(tmp_path, STUDY).folder / "study.json"
+    earlier = {key: value for key, value in json.loads(file.read_text()).items() if key in LA_KEYS}
+    assert len(earlier) == 12
+    write_json(earlier, file)
+    assert open_workspace(tmp_path, STUDY).base.dataset == "Dataset120_LA"
+    with pytest.raises(UserError, match=r"another study \(dataset LA\)"):
+        open_workspace(tmp_path, replace(STUDY, dataset="BTCV"))
+
+
+LA_KEYS = (
+    "source", "labelled", "spacing", "iterations", "iterations_per_epoch", "validation_iterations_per_epoch", "sam",
+    "adaptation", "sam_iterations", "rounds", "planner", "device",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("dataset", paper_datasets())
+def test_the_tables_of_the_paper(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper, "BENCHMARKS", tmp_path)
+    tables = json.loads(paper.TABLES.read_text())["datasets"][dataset]
+    classes = [name for _, name in tables["columns"] if name not in results.METRICS]
+    if classes:
+        labels = import_module(f"nnunet_sfr.conversion.{PUBLIC_DATASETS[dataset].module}").LABELS
+        assert classes == [name for name in labels if name != "background"]
+        for row in tables["rows"]:
+            mean, *organs = row["values"]
+            if None not in organs:
+                assert mean == pytest.approx(sum(organs) / len(organs), abs=0.5), row
+    for row in tables["rows"]:
+        assert len(row["values"]) == len(tables["columns"])
+        assert row["ours"] is None or row["ours"] in KNOWN_TRAINERS
+    lines = paper.paper_table(dataset, tmp_path).splitlines()
+    assert len([line for line in lines if line.startswith("| ")]) == 1 + 2 * len(tables["rows"])
+    ours = [[cell.strip() for cell in line.split("|")[4:-1]] for line in lines if "| ours" in line]
+    assert all(cells == ["ours", *[""] * len(tables["columns"])] for cells in ours), "empty where nothing was run"
+
+
+def test_our_numbers_stand_beside_those_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper, "BENCHMARKS", tmp_path)
+    study = {**STUDY.as_json(), "labelled": 1}
+    metrics = {"dice": {"1": 0.7, "2": 0.8}, "jaccard": {"1": 0.6}, "asd_voxels": {"1": 2.5}}
+    write_json({"study": study, "trainers": {"nnUNetTrainerSFR_MT": metrics}}, tmp_path / "x" / "results.json")
+    lines = paper.paper_table("LA", tmp_path).splitlines()
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "SFR-MT" in line and "SFR+" not in line
+    ]
+    scarce = [row[4:] for row in rows if row[:2] == ["VII", "1/79"]]
+    assert scarce == [["74.40", "61.47", "6.25", "25.90"], ["75.00", "60.00", "2.50", ""]]
+    assert [row[3] for row in rows if row[:2] == ["VII", "1/79"]] == ["paper", "ours: 2.5 mm, 400 iterations"]
+    assert [row[4:] for row in rows if row[0] == "VI" and row[3] == "ours"] == [[""] * 4] * 2, "other patches"
+    assert command.main(["--paper", "LA", "--output", str(tmp_path)]) == 0
 
 
 def test_settings_of_the_plan_are_changed_by_section(tmp_path: Path) -> None:

@@ -263,8 +263,6 @@ def test_acdc_keeps_the_frames_of_a_patient_together(tmp_path: Path) -> None:
 def test_an_nnunet_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = tmp_path / "raw"
     monkeypatch.setenv("nnUNet_raw", str(raw))
-    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    monkeypatch.setenv("nnUNet_results", str(tmp_path))
     regions = {"background": 0, "whole": [1, 2], "core": 2}
     make_raw_dataset(
         raw,
@@ -294,6 +292,10 @@ def test_an_nnunet_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(names(dataset, "imagesTr")) == 8
     original = raw / "Dataset005_X" / "imagesTr" / f"{split.test[0]}_0001.nii.gz"
     assert (dataset / "imagesTs" / original.name).read_bytes() == original.read_bytes()
+    assert PUBLIC_DATASETS["nnunet"].open(Request(Path("5"), 4, seed=1)).split == split
+    for name in ("Dataset006_X", "6"):
+        with pytest.raises(UserError, match=f"has no such data set: {name}; give SOURCE as name, number or folder"):
+            PUBLIC_DATASETS["nnunet"].open(Request(Path(name), 4))
     # the data set of this name is found again, and another seed makes another one
     assert dataset_folder(None, str(source.record["dataset"])) == dataset
     with pytest.raises(UserError, match="exists; add --overwrite"):
