@@ -114,7 +114,7 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any, variables
     Raises:
         UserError: the process had too little memory.
     """
-    # spawn and not fork: a fork starts with the parent's memory and threads, and reads no variable anew
+    # spawn and not fork: a fork starts with the parent's memory and threads, and does not read variables again
     with environment(variables), ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(function, *arguments).result()

@@ -411,7 +411,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         metavar="FOLDER",
-        help="left atria, as benchmarks/la.py takes them: measure sfr_finetune and sfr_pseudolabel from end to end "
+        help="left atria, as benchmarks/study.py takes them: measure sfr_finetune and sfr_pseudolabel from end to end "
         "too; their limits are meant for --threads 2 on two quiet cores",
     )
     report = parser.add_argument_group("what becomes of it")

@@ -32,6 +32,11 @@ _DDP = "two processes with DDP"
 _EVERY_TRAINER = "tests/trainers/test_every_trainer.py"
 
 LONG = (
+    Long(
+        "tests/conversion/test_planned.py",
+        "make test trains on four channels with regions and on cropped CT of eight organs",
+        ("one_channel*", "oblique*", "four_organs*", "thick_slices*"),
+    ),
     Long("tests/pipeline/test_killed_runs.py", "the real sfr_run with the real commands, killed ten times"),
     Long("tests/sam_stage/test_processes.py::test_two_processes_equal_one", "fine-tuning under torchrun"),
     Long("tests/sam_stage/test_processes.py::test_a_batch_that_cannot_be_shared_is_refused", "under torchrun"),

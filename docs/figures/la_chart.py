@@ -1,7 +1,7 @@
 """Draw the bar chart of the left-atrium benchmark: ``python docs/figures/la_chart.py``.
 
 Bars are means over seeds, whiskers their standard deviation, dots the seeds. The numbers are those that
-``benchmarks/la.py --update-readme`` wrote into ``benchmarks/results/``, a file for each number of labelled cases.
+``benchmarks/study.py --update-readme`` wrote into ``benchmarks/results/``, a file for each number of labelled cases.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         files = options.results or sorted(RESULTS.glob("la_*.json"), key=_labelled)
-        figure = draw([read_json(file, "run benchmarks/la.py --update-readme first") for file in files])
+        figure = draw([read_json(file, "run benchmarks/study.py --update-readme first") for file in files])
         with replacing(options.output) as temporary:
             figure.savefig(temporary, dpi=DPI)
     except UserError as error:

@@ -60,7 +60,7 @@ def read_classes(dataset_json: Mapping[str, Any], source: str = "dataset.json") 
         UserError: the key ``labels`` is missing or not nnU-Net's format, or names the background only.
     """
     declared = dataset_json.get("labels")
-    remedy = "mend the key labels, as nnU-Net's data set format asks for"
+    remedy = "correct the key labels, as nnU-Net's data set format asks for"
     if not isinstance(declared, Mapping):
         raise UserError(f"{source}: labels are missing or no JSON object; {remedy}")
     values: dict[str, tuple[int, ...]] = {}

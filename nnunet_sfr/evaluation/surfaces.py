@@ -66,7 +66,7 @@ def surface_distances(
         prediction: (D, H, W) or (H, W).
         truth: the same shape.
         spacing: of the axes, in mm.
-        ignored: voxels of which nobody knows what they are; part of neither mask. That a mask ends at one of them makes
+        ignored: voxels that are not known; part of neither mask. That a mask ends at one of them makes
             no surface: both masks would end there, and so seem to agree.
 
     Returns:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -180,3 +181,19 @@ def test_nnunet_reads_the_plan_of_our_planner(preprocessed: Path) -> None:
     manager = PlansManager(str(preprocessed / f"{PLANS}.json"))
     assert manager.experiment_planner_name == "ExperimentPlannerCPU"
     assert manager.get_configuration("3d_fullres").data_identifier == f"{PLANS}_3d_fullres"
+
+
+def test_patches_of_one_size(preprocessed: Path) -> None:
+    """The paper's uniform variant, whatever the volumes are; the network fits the patch."""
+    main(["-d", "42", "-pl", "ExperimentPlanner96", "--no_pp", "-npfp", "1", "-sam", "vit_tiny"])
+    manager = PlansManager(str(preprocessed / "nnUNetPlans96.json"))
+    configuration = manager.get_configuration("3d_fullres")
+    assert (list(configuration.patch_size), configuration.batch_size) == ([96, 96, 96], 2)
+    architecture = configuration.network_arch_init_kwargs
+    total_stride = np.prod(architecture["strides"], axis=0)
+    assert not np.any(96 % total_stride)
+    lengths = {
+        len(architecture[name]) for name in ("strides", "kernel_sizes", "features_per_stage", "n_conv_per_stage")
+    }
+    assert lengths == {architecture["n_stages"]}
+    assert list(manager.get_configuration("2d").patch_size) != [96, 96]
