@@ -56,7 +56,7 @@ def open_source(request: Request) -> Source:
 
 @dataclass(frozen=True)
 class RawSource:
-    """A data set in nnU-Net's layout, divided into labelled and unlabelled cases: a :class:`nnunet_sfr.conversion.source.Source`."""
+    """A data set in nnU-Net's layout, to be divided: a :class:`nnunet_sfr.conversion.source.Source`."""
 
     raw: RawDataset
     cases: Mapping[str, Case]
