@@ -207,7 +207,7 @@ _RECORDS = (
                 extra="lite-medsam",
             ),
         ),
-        adaptation="decoder",
+        adaptation="few_shot",
         fine_tuning=FEW_STEPS,
         batch_pixels=4 * 256**2,
     ),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_sfr.confidence import confidence_record
+from nnunet_sfr.confidence import confidence_record, decision_probability
 from nnunet_sfr.data.datasets import UnlabelledDataset, image_hash
 from nnunet_sfr.data.preprocessing import check_grid
 from nnunet_sfr.dataset import SFRDataset
@@ -96,10 +96,12 @@ class CaseLabels:
     Args:
         labels: (1, D, H, W) integers, -1 outside the image's non-zero mask.
         record: confidence, and the hash of the image that was labelled; JSON types.
+        voxel_confidence: (D, H, W), the probability of each voxel's label; None where unknown.
     """
 
     labels: np.ndarray
     record: Mapping[str, Any]
+    voxel_confidence: np.ndarray | None = None
 
 
 def label_case(
@@ -138,7 +140,8 @@ def label_case(
     values = labels.numpy()[None]
     # nnU-Net marks background outside the image's non-zero mask by -1; its masked augmentation relies on that
     stored = np.where((case.mask[:] < 0) & (values == 0), -1, values)
-    return CaseLabels(stored, {**confidence, "input": image_hash(case.properties)})
+    certainty = decision_probability(probabilities, regions=labeller.regions).float().numpy()
+    return CaseLabels(stored, {**confidence, "input": image_hash(case.properties)}, certainty)
 
 
 @dataclass(frozen=True)

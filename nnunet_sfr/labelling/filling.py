@@ -214,6 +214,7 @@ def write_case(store: PseudoLabelStore, identifier: str, labels: CaseLabels, dat
         labels.record,
         label_manager=dataset.label_manager,
         patch_size=dataset.configuration_manager.patch_size,
+        voxel_confidence=labels.voxel_confidence,
     )
 
 

