@@ -21,7 +21,7 @@ from nnunet_sfr.sam_models import DEFAULT_MODEL
 
 FEW_VIEWS, MANY_VIEWS = 8, 64
 """Views of each labelled patch, whose number must not show in the memory."""
-SHORT = {"iterations": 10, "warmup_iterations": 1, "validation_every": 10}
+SHORT = {"iterations": 10, "warmup_fraction": 0.1, "validation_every": 10}
 
 
 @dataclass(frozen=True)

@@ -43,12 +43,12 @@ class Options:
     iterations_per_epoch: int = 30
 
     @property
-    def schedules(self) -> dict[str, dict[str, int]]:
+    def schedules(self) -> dict[str, dict[str, float]]:
         """Settings of the SFR plan to change, by section; the planned ones are for hours on a GPU."""
         return {
             "fine_tuning": {
                 "iterations": self.iterations,
-                "warmup_iterations": self.iterations // 10,
+                "warmup_fraction": 0.1,
                 "validation_every": max(1, self.iterations // 3),
             },
             "retraining": {

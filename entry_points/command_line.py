@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION, DEFAULT_PLANS
 from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.interruption import InterruptedRunError, ending_signals_raise
+
+if TYPE_CHECKING:
+    from nnunet_sfr.dataset import SFRDataset
+
+SMALLEST_SPACING, LARGEST_SPACING = 1e-4, 1e3
+"""Millimetres between voxels, from electron microscopy to what no scanner makes."""
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -34,7 +42,12 @@ def argument_parser(command: str, description: str, *, needs_dataset: bool = Tru
     parser.add_argument(
         "-d", dest="dataset", required=needs_dataset, metavar="ID", help="number or name of the data set"
     )
-    parser.add_argument("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="nnU-Net plans identifier")
+    parser.add_argument(
+        "-p",
+        dest="plans",
+        metavar="PLANS",
+        help=f"nnU-Net plans identifier; default: {DEFAULT_PLANS}, or the only plans of the data set",
+    )
     return parser
 
 
@@ -54,7 +67,10 @@ def summaries(table: Mapping[str, Record]) -> str:
 def add_configuration(parser: argparse.ArgumentParser) -> None:
     """nnU-Net's ``-c`` for the commands that work on one configuration."""
     parser.add_argument(
-        "-c", dest="configuration", default="3d_fullres", metavar="CONFIGURATION", help="nnU-Net configuration"
+        "-c",
+        dest="configuration",
+        metavar="CONFIGURATION",
+        help=f"nnU-Net configuration; default: {DEFAULT_CONFIGURATION}, or the only one that was planned",
     )
 
 
@@ -65,7 +81,8 @@ def add_fold(parser: argparse.ArgumentParser) -> None:
         type=fold,
         default="all",
         metavar="FOLD",
-        help="fold of nnU-Net's cross-validation (0 to 4, needs five labelled cases), or all for every labelled case",
+        help="fold of nnU-Net's cross-validation (0 to 4, needs five labelled cases), or of your own "
+        "splits_final.json, or all for every labelled case",
     )
 
 
@@ -112,10 +129,53 @@ def fold(text: str) -> int | str:
     """``"all"`` or a number, as nnU-Net takes it."""
     if text == "all":
         return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be all, or 0, 1, 2, ..., got {text!r}")
+    return int(text)
+
+
+def positive_length(text: str) -> float:
+    """A number above 0 that is finite."""
+    value = _finite(text)
+    if value is None or value <= 0:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
+
+
+def spacing(text: str) -> float:
+    """A distance of voxels in mm."""
+    value = _finite(text)
+    if value is None or not SMALLEST_SPACING <= value <= LARGEST_SPACING:
+        raise argparse.ArgumentTypeError(
+            f"must be a length in mm, from {SMALLEST_SPACING:g} to {LARGEST_SPACING:g}, got {text!r}"
+        )
+    return value
+
+
+def _finite(text: str) -> float | None:
     try:
-        return int(text)
+        value = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor all") from None
+        return None
+    return value if math.isfinite(value) else None
+
+
+def open_named(arguments: argparse.Namespace) -> SFRDataset:
+    """The data set that ``-d``, ``-p`` and ``-c`` name; says which plan and configuration are taken where it chooses.
+
+    Raises:
+        UserError: there is none, or several and none is nnU-Net's default.
+    """
+    from nnunet_sfr.dataset import open_dataset
+
+    dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+    for option, given, default, taken in (
+        ("-p", arguments.plans, DEFAULT_PLANS, dataset.paths.plans_name),
+        ("-c", arguments.configuration, DEFAULT_CONFIGURATION, dataset.paths.configuration),
+    ):
+        if given is None and taken != default:
+            print(f"{option} {taken}, which is the only one of {dataset.paths.dataset_name}")
+    return dataset
 
 
 def typed(command: str, argv: Sequence[str] | None) -> str:

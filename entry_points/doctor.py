@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nnunet_sfr.doctor.findings import Level, Section, count
 
-from .command_line import add_configuration, add_fold, argument_parser, run
+from .command_line import add_configuration, add_device, add_fold, argument_parser, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,17 +17,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         # importing torch takes seconds, which -h should not
-        from nnunet_sfr.doctor.examination import Subject, examine
-        from nnunet_sfr.doctor.printing import as_json, lines, summary
+        from nnunet_sfr.doctor.examination import examine
+        from nnunet_sfr.doctor.next_step import next_step
+        from nnunet_sfr.doctor.printing import as_json, last_lines, lines
+        from nnunet_sfr.doctor.subject import Subject
 
         subject = None
         if arguments.dataset is not None:
-            subject = Subject(arguments.dataset, arguments.configuration, arguments.plans, arguments.fold)
+            subject = Subject(
+                arguments.dataset, arguments.configuration, arguments.plans, arguments.fold, arguments.device
+            )
         for section in examine(subject):
             sections.append(section)
             if not arguments.json:
                 print("\n".join(lines(section)), flush=True)
-        print(as_json(sections) if arguments.json else f"\n{summary(sections)}")
+        action, following = next_step(subject, sections)
+        print(as_json(sections, following) if arguments.json else last_lines(sections, action, following))
 
     return run(command) or int(count(sections, Level.PROBLEM) > 0)
 
@@ -42,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_configuration(parser)
     add_fold(parser)
+    add_device(parser)
     parser.add_argument(
         "--json", action="store_true", help="print the findings as JSON, with every case that they name"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import add_configuration, argument_parser, fold, run
+from .command_line import add_configuration, argument_parser, fold, open_named, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,12 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def command() -> None:
-        from nnunet_sfr.dataset import open_dataset
         from nnunet_sfr.trainers.export import export_model, require_model
         from nnunet_sfr.trainers.model_card import model_card
         from nnunet_sfr.trainers.model_facts import read_model_facts
 
-        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+        dataset = open_named(arguments)
         model_folder = dataset.paths.model(arguments.trainer)
         require_model(model_folder)
         facts = read_model_facts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .command_line import add_configuration, add_device, add_fold, add_round, argument_parser, run
+from .command_line import add_configuration, add_device, add_fold, add_round, argument_parser, open_named, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,11 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def command() -> None:
-        from nnunet_sfr.dataset import open_dataset
         from nnunet_sfr.devices import resolve_device
         from nnunet_sfr.sam_stage.finetuning import fine_tune
 
-        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+        dataset = open_named(arguments)
         device = resolve_device(arguments.device)
         folder = fine_tune(dataset, arguments.fold, device, round_index=arguments.round, overwrite=arguments.overwrite)
         print(f"the fine-tuned SAM is in {folder}")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
-from .command_line import argument_parser, positive_number, run, summaries
+from .command_line import argument_parser, positive_length, positive_number, run, spacing, summaries
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,9 +27,8 @@ def parser() -> argparse.ArgumentParser:
         "-c",
         dest="configurations",
         nargs="+",
-        default=["3d_fullres"],
         metavar="CONFIGURATION",
-        help="nnU-Net configurations to prepare",
+        help="nnU-Net configurations to prepare; default: 3d_fullres, or 2d where images have one slice",
     )
     add(
         "-pl",
@@ -38,12 +37,12 @@ def parser() -> argparse.ArgumentParser:
         help="planner: a class of nnU-Net (nnUNetPlannerResEncM, ...), or ExperimentPlannerCPU, ours for machines "
         "without a GPU (plans name nnUNetPlansCPU)",
     )
-    add("-gpu_memory_target", type=float, metavar="GB", help="for the planner; default: the planner's own")
+    add("-gpu_memory_target", type=positive_length, metavar="GB", help="for the planner; default: the planner's own")
     add(
         "-overwrite_target_spacing",
         dest="target_spacing",
-        type=float,
-        nargs="+",
+        type=spacing,
+        nargs=3,
         metavar="MM",
         help="three numbers, for 3d_fullres, in the order in which nnU-Net reads the axes (NIfTI: z y x); default: the "
         "planner's choice",

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .command_line import add_configuration, add_device, add_fold, add_round, argument_parser, fold, run
+from .command_line import (
+    add_configuration,
+    add_device,
+    add_fold,
+    add_round,
+    argument_parser,
+    fold,
+    open_named,
+    positive_number,
+    round_number,
+    run,
+)
 
 if TYPE_CHECKING:
     from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
@@ -22,10 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         from nnunet_sfr.data.export import export_pseudo_labels
-        from nnunet_sfr.dataset import open_dataset
         from nnunet_sfr.labelling.summary import warn_of_emptiness
 
-        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+        dataset = open_named(arguments)
         store = _label(dataset, arguments)
         if arguments.export is not None:
             export_pseudo_labels(store, dataset, arguments.export)
@@ -89,8 +99,12 @@ def _parser() -> argparse.ArgumentParser:
         help="with --from-model or -tr: load the model although its checkpoint or plan needs more than nnU-Net's own "
         "types. Such files can run any code: only for models whose makers you know",
     )
-    parser.add_argument("-num_parts", type=int, default=1, help="share the cases between this many calls")
-    parser.add_argument("-part_id", type=int, default=0, help="which share this call takes, from 0")
+    parser.add_argument(
+        "-num_parts", type=positive_number, default=1, metavar="N", help="share the cases between this many calls"
+    )
+    parser.add_argument(
+        "-part_id", type=round_number, default=0, metavar="I", help="which share this call takes, from 0"
+    )
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -104,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuse what argparse itself lets pass."""
-    if not 0 <= arguments.part_id < arguments.num_parts:
+    if arguments.part_id >= arguments.num_parts:
         parser.error(f"-part_id must lie between 0 and -num_parts - 1, got {arguments.part_id}")
     _check_options_of_sources(parser, arguments)
     if arguments.trainer is not None and arguments.round == 0:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import add_configuration, add_fold, argument_parser, positive_number, run
+from .command_line import add_configuration, add_fold, argument_parser, open_named, positive_number, run
 
 MOST_PROCESSES = 4
 
@@ -19,11 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         # importing torch takes seconds, which -h should not
-        from nnunet_sfr.dataset import open_dataset
         from nnunet_sfr.report.gathering import ReportOptions
         from nnunet_sfr.report.making import make_report
 
-        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+        dataset = open_named(arguments)
         page, contents = make_report(
             dataset,
             arguments.fold,

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES
 
-from .command_line import add_configuration, add_device, add_fold, argument_parser, positive_number, run, typed
+from .command_line import add_configuration, add_device, add_fold, argument_parser, positive_number, run, spacing, typed
 from .select import PAPER, fraction
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
     planning.add_argument(
         "-overwrite_target_spacing",
         dest="target_spacing",
-        type=float,
+        type=spacing,
         nargs=3,
         metavar="MM",
         help="for 3d_fullres, in the order z y x; default: a plan that fits its images stays as it is, and where one "
@@ -171,8 +172,6 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error("-o must be another folder than -i")
     if arguments.num_gpus > 1 and arguments.device in ("cpu", "mps"):
         parser.error(f"-num_gpus {arguments.num_gpus} does not go with -device {arguments.device}")
-    if arguments.target_spacing is not None and min(arguments.target_spacing) <= 0:
-        parser.error("-overwrite_target_spacing: give three positive numbers in mm")
 
 
 def _check_folders(options: RunOptions) -> None:
@@ -183,15 +182,18 @@ def _check_folders(options: RunOptions) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> RunOptions:
+    from nnunet_sfr.paths import DatasetPaths
     from nnunet_sfr.pipeline.options import RunOptions, plans_name
     from nnunet_sfr.pipeline.project import find_dataset
 
+    name = find_dataset(arguments.dataset)
+    plans = plans_name(arguments.planner, arguments.plans, DatasetPaths(name))
     planning = ("planner", "sam", "adaptation", "checkpoint")
-    same = ("dataset", "configuration", "fold", "method", "epochs", "images", "predictions", "device", *planning)
-    return RunOptions(
-        **{name: getattr(arguments, name) for name in same},
-        dataset_name=find_dataset(arguments.dataset),
-        plans=plans_name(arguments.planner, arguments.plans),
+    same = ("dataset", "fold", "method", "epochs", "images", "predictions", "device", *planning)
+    options = RunOptions(
+        **{option: getattr(arguments, option) for option in same},
+        dataset_name=name,
+        plans=plans,
         rounds=(arguments.rounds or 1) if arguments.plus else 0,
         target_spacing=None if arguments.target_spacing is None else tuple(arguments.target_spacing),
         num_gpus=arguments.num_gpus,
@@ -199,6 +201,18 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         accept_empty_labels=arguments.accept_empty_labels,
         selection=_selection(arguments),
     )
+    return replace(options, configuration=_configuration(arguments.configuration, options))
+
+
+def _configuration(given: str | None, options: RunOptions) -> str:
+    """The one that was asked for or planned, or that nnU-Net will plan."""
+    from nnunet_sfr.pipeline.project import Project
+    from nnunet_sfr.plans import choose_configuration
+
+    project = Project(options)
+    if given is None and not project.paths.sfr_plans_file.is_file() and project.raw_is_here():
+        return "2d" if project.has_one_slice() else options.configuration
+    return choose_configuration(project.paths, options.plans, given)
 
 
 def _selection(arguments: argparse.Namespace) -> tuple[str, ...]:

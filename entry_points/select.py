@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES
 
-from .command_line import add_configuration, add_fold, argument_parser, round_number, run
+from .command_line import add_configuration, add_fold, argument_parser, open_named, round_number, run
 
 PAPER = "paper"
 
@@ -23,11 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
-        from nnunet_sfr.dataset import open_dataset
         from nnunet_sfr.selection import make_rule, read_identifiers, select
         from nnunet_sfr.selection_report import describe, plot, warnings
 
-        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+        dataset = open_named(arguments)
         rule = make_rule(
             dataset,
             confidence=arguments.confidence,

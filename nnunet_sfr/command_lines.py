@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nnunet_sfr.paths import Fold, SFRPaths
 
-DEFAULT_PLANS = "nnUNetPlans"
-"""nnU-Net's."""
+DEFAULT_PLANS, DEFAULT_CONFIGURATION = "nnUNetPlans", "3d_fullres"
+"""nnU-Net's own plans, and the configuration that is meant where none is named."""
 
 AUTO = "auto"
 """The value of ``-device`` that our commands know and nnU-Net's do not."""

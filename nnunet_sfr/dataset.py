@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +14,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.folds import FOLDS, check_fold
 from nnunet_sfr.label_names import class_names
-from nnunet_sfr.paths import DATASET_JSON, SFR_PLANS_ENDING, Fold, SFRPaths, nnunet_root
-from nnunet_sfr.plans import SFRConfiguration, load_configuration
-
-FOLDS = 5
-"""Folds of nnU-Net's cross-validation."""
+from nnunet_sfr.nnunet_json import NO_CASCADE, read_dataset_json, read_plans, read_splits, resolved_configuration
+from nnunet_sfr.paths import DatasetPaths, Fold, SFRPaths, dataset_roots, nnunet_root
+from nnunet_sfr.plans import SFRConfiguration, choose_configuration, choose_plans, load_configuration
 
 
 @dataclass(frozen=True)
@@ -147,53 +144,38 @@ class SFRDataset:
         return identifiers
 
 
-def open_dataset(dataset_name_or_id: str | int, configuration: str, plans_name: str = "nnUNetPlans") -> SFRDataset:
+def open_dataset(
+    dataset_name_or_id: str | int, configuration: str | None = None, plans_name: str | None = None
+) -> SFRDataset:
     """Open a data set that has been planned.
 
     Args:
         dataset_name_or_id: ``Dataset042_Heart`` or 42.
-        configuration: of nnU-Net's plan, such as ``3d_fullres``.
-        plans_name: of nnU-Net's plan.
+        configuration: of nnU-Net's plan, such as ``3d_fullres``; None for that, or the only one that was planned.
+        plans_name: of nnU-Net's plan; None for nnU-Net's default, or the only one with an SFR plan.
 
     Raises:
-        UserError: an nnU-Net variable is not set, or there is no such data set, plan or configuration.
+        UserError: an nnU-Net variable is not set, or there is no such data set, plan or configuration, or one of their
+            files is damaged.
     """
-    name = resolve_dataset_name(dataset_name_or_id)
-    folder = nnunet_root("nnUNet_preprocessed") / name
+    paths = DatasetPaths(resolve_dataset_name(dataset_name_or_id))
+    plans_name = choose_plans(paths, plans_name)
     remedy = f"run sfr_plan_and_preprocess -d {dataset_name_or_id} first"
-    file = folder / f"{plans_name}.json"
-    others = sorted(other.name.removesuffix(SFR_PLANS_ENDING) for other in folder.glob(f"*{SFR_PLANS_ENDING}"))
+    file = paths.preprocessed / f"{plans_name}.json"
+    others = paths.sfr_plans_names()
     if others and not file.is_file():
         raise UserError(f"{file}: not found; this data set has {', '.join(others)}: choose with -p")
-    plans = read_json(file, remedy)
-    dataset_json = read_json(folder / DATASET_JSON, remedy)
-    if configuration not in plans["configurations"]:
-        known = ", ".join(plans["configurations"])
-        raise UserError(f"{folder / plans_name}.json: has no configuration {configuration}; choose -c from {known}")
-    manager = PlansManager(plans)
-    if manager.get_configuration(configuration).previous_stage_name is not None:
-        raise UserError(
-            f"{configuration} is the second stage of a cascade, which SFR does not train; use 3d_lowres or 3d_fullres"
-        )
-    data_identifier = manager.get_configuration(configuration).data_identifier
-    return SFRDataset(SFRPaths(name, plans_name, configuration, data_identifier), manager, dataset_json)
-
-
-def read_splits_file(file: Path) -> list[dict[str, Any]]:
-    """nnU-Net's folds: ``train`` and ``val``, lists of identifiers, and whatever else an entry has.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    try:
-        return [
-            {**split, "train": list(split["train"]), "val": list(split["val"])}
-            for split in json.loads(file.read_text())
-        ]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{file}: is not a list of splits as nnU-Net writes it ({error}); correct or delete it"
-        ) from None
+    plans = read_plans(file, remedy)
+    dataset_json = read_dataset_json(paths.dataset_json, remedy)
+    configuration = choose_configuration(paths, plans_name, configuration)
+    resolved = resolved_configuration(plans, configuration, file)
+    if resolved.get("previous_stage") is not None:
+        raise UserError(f"{configuration} {NO_CASCADE}")
+    return SFRDataset(
+        SFRPaths(paths.dataset_name, plans_name, configuration, resolved["data_identifier"]),
+        PlansManager(plans),
+        dataset_json,
+    )
 
 
 def _make_splits(identifiers: list[str]) -> list[dict[str, list[str]]]:
@@ -203,7 +185,7 @@ def _make_splits(identifiers: list[str]) -> list[dict[str, list[str]]]:
 
 
 def _read_split(file: Path, fold: Fold) -> tuple[list[str], list[str]]:
-    splits = read_splits_file(file)
+    splits = read_splits(file)
     if not isinstance(fold, int) or not 0 <= fold < len(splits):
         raise UserError(f"{file}: has no fold {fold}; use a number from 0 to {len(splits) - 1}, or all")
     return splits[fold]["train"], splits[fold]["val"]
@@ -218,8 +200,7 @@ def resolve_dataset_name(dataset_name_or_id: str | int) -> str:
     text = str(dataset_name_or_id)
     prefix = text if text.startswith("Dataset") else f"Dataset{_number(text):03d}_"
     names = set()
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
-        root = nnunet_root(variable)
+    for root in dataset_roots():
         if root.is_dir():
             names |= {entry.name for entry in root.iterdir() if entry.is_dir() and entry.name.startswith(prefix)}
     if text.startswith("Dataset"):
@@ -231,29 +212,6 @@ def resolve_dataset_name(dataset_name_or_id: str | int) -> str:
             f"the number {text} stands for several data sets ({', '.join(sorted(names))}); rename all but one"
         )
     return names.pop()
-
-
-def check_fold(fold: Fold, num_labelled: int) -> None:
-    """Refuse a fold that cannot exist.
-
-    nnU-Net's five folds need at least five labelled cases.
-
-    Args:
-        fold: a number, or ``all``, which always exists.
-        num_labelled: cases with labels.
-
-    Raises:
-        UserError: saying why not, and what to use instead.
-    """
-    if fold == "all":
-        return
-    if not isinstance(fold, int) or not 0 <= fold < FOLDS:
-        raise UserError(f"fold {fold} does not exist; use a number from 0 to {FOLDS - 1}, or all")
-    if num_labelled < FOLDS:
-        raise UserError(
-            f"fold {fold} cannot exist: {FOLDS}-fold cross-validation needs {FOLDS} labelled cases and there are "
-            f"{num_labelled}; use -f all"
-        )
 
 
 def _number(text: str) -> int:

@@ -7,15 +7,15 @@ rename, when everything has been checked, and goes when everything is done. Noth
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import Shape, read_json
 
 FOLDER, PARTIAL = ".sfr_add_labels", ".sfr_add_labels.partial"
 _FILE = "journal.json"
@@ -92,13 +92,13 @@ def read_journal(raw: Path) -> Journal | None:
     file = raw / FOLDER / _FILE
     if not file.is_file():
         return None
-    try:
-        return Journal(raw=raw, **json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{file}: cannot be read ({error}); look into the folder for the label maps, put them and their images in "
-            "place by hand, delete it and run sfr_plan_and_preprocess"
-        ) from None
+    remedy = (
+        "look into the folder for the label maps, put them and their images in place by hand, delete it and run "
+        "sfr_plan_and_preprocess"
+    )
+    shape: Shape = {"images": {...: [str]}, "file_ending": str, "num_training": int, "stamp": str}
+    content = read_json(file, remedy, shape)
+    return Journal(raw=raw, **{field.name: content[field.name] for field in fields(Journal) if field.name in content})
 
 
 def require_completed(raw: Path) -> None:

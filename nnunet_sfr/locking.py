@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from nnunet_sfr.atomic import process_exists, write_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import DatasetPaths
 
 LOCK_TIMEOUT = 60.0
@@ -86,8 +86,8 @@ def locked(paths: DatasetPaths, command: str) -> Iterator[None]:
 def read_holder(paths: DatasetPaths) -> Holder | None:
     """Who holds the lock, or held it when it was killed; None if its holder is unknown."""
     try:
-        return Holder(**json.loads(paths.lock_holder.read_text()))
-    except (OSError, ValueError, TypeError):
+        return Holder(**read_json(paths.lock_holder, "", {"pid": int, "host": str, "command": str}))
+    except (UserError, TypeError):
         return None
 
 

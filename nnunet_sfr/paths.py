@@ -72,6 +72,15 @@ Fold = int | str
 TRAINER_PREFIX = "nnUNetTrainer"
 
 
+RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
+"""nnU-Net's environment variables."""
+
+
+def is_set(variable: str) -> bool:
+    """Whether an nnU-Net environment variable names a folder."""
+    return bool(os.environ.get(variable))
+
+
 def nnunet_root(variable: str) -> Path:
     """The folder that an nnU-Net environment variable names.
 
@@ -84,9 +93,21 @@ def nnunet_root(variable: str) -> Path:
     return Path(value)
 
 
+def dataset_roots() -> list[Path]:
+    """Where data sets are looked for: the raw and the preprocessed ones.
+
+    The raw data of a model that is trained can be on another machine, and ``nnUNet_raw`` not be set on this one.
+
+    Raises:
+        UserError: neither variable is set.
+    """
+    variables = [name for name in (RAW, PREPROCESSED) if is_set(name)]
+    return [nnunet_root(name) for name in variables or (RAW,)]
+
+
 def portable_name(path: Path) -> str:
     """A path below one of nnU-Net's folders in words that survive a move of them; any other path as it is."""
-    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+    for variable in (PREPROCESSED, RESULTS):
         if path.is_relative_to(nnunet_root(variable)):
             return f"{variable}/{path.relative_to(nnunet_root(variable)).as_posix()}"
     return str(path)
@@ -114,15 +135,19 @@ class DatasetPaths:
 
     @property
     def raw(self) -> Path:
-        return nnunet_root("nnUNet_raw") / self.dataset_name
+        return nnunet_root(RAW) / self.dataset_name
 
     @property
     def preprocessed(self) -> Path:
-        return nnunet_root("nnUNet_preprocessed") / self.dataset_name
+        return nnunet_root(PREPROCESSED) / self.dataset_name
 
     @property
     def results(self) -> Path:
-        return nnunet_root("nnUNet_results") / self.dataset_name
+        return nnunet_root(RESULTS) / self.dataset_name
+
+    def raw_is_here(self) -> bool:
+        """Whether the raw data are on this machine: a trained model does not need them."""
+        return is_set(RAW) and self.raw.is_dir()
 
     @property
     def raw_labelled(self) -> Path:

@@ -16,7 +16,10 @@ from typing import Any
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
+from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION, DEFAULT_PLANS
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
+from nnunet_sfr.paths import SFR_PLANS_ENDING, DatasetPaths
 from nnunet_sfr.settings import (
     FineTuningSettings,
     PseudoLabelSettings,
@@ -74,7 +77,7 @@ class SFRConfiguration:
         if "stitching" not in values:
             raise ValueError("the section stitching is missing")
         sections: dict[str, Any] = {}
-        values = _from_version_0_1(values)
+        values = _of_earlier_versions(values)
         for name, section in _SECTIONS.items():
             try:
                 sections[name] = section_from_dict(section, values.get(name, {}))
@@ -83,7 +86,12 @@ class SFRConfiguration:
         return cls(derived_from=values.get("derived_from", {}), **sections)
 
 
-def _from_version_0_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
+def _of_earlier_versions(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The sections with the settings of today in the place of those that earlier versions had."""
+    return _warmup_of_version_0_1(_rank_of_version_0_1(values))
+
+
+def _rank_of_version_0_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Plans of version 0.1 had the rank of LoRA among the settings of SAM, whatever the adaptation; those of its
     successors before 0.2 named one axis."""
     stitching = values.get("stitching")
@@ -109,13 +117,33 @@ def complete_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
         every setting of these sections by its name of today, in JSON's types.
     """
     complete: dict[str, Any] = {}
-    for name, values in _from_version_0_1(sections).items():
+    for name, values in _of_earlier_versions(sections).items():
         try:
             complete[name] = dataclasses.asdict(section_from_dict(_SECTIONS[name], values))
         except (KeyError, ValueError):
             complete[name] = values
     normalised: dict[str, Any] = json.loads(json.dumps(complete))
     return normalised
+
+
+def _warmup_of_version_0_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Plans of version 0.1 had the length of the warm-up in iterations, which shorter runs had to lower too."""
+    section = values.get("fine_tuning")
+    if not isinstance(section, dict) or "warmup_iterations" not in section:
+        return values
+    kept = {key: value for key, value in section.items() if key != "warmup_iterations"}
+    iterations = kept.get("iterations", FineTuningSettings.iterations)
+    warmup = section["warmup_iterations"]
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in (warmup, iterations)):
+        raise ValueError(f"fine_tuning: warmup_iterations must be of type int, got {warmup!r}; or give warmup_fraction")
+    if "warmup_fraction" in section:
+        raise ValueError("fine_tuning: warmup_iterations and warmup_fraction are one setting; remove warmup_iterations")
+    if not 0 <= warmup < iterations:
+        raise ValueError(
+            f"fine_tuning: warmup_iterations ({warmup}) must be fewer than iterations ({iterations}); lower both, or "
+            "put warmup_fraction, a share of the run, in its place"
+        )
+    return {**values, "fine_tuning": {**kept, "warmup_fraction": warmup / iterations}}
 
 
 def derived_from(nnunet_plans: Mapping[str, Any], nnunet_configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +171,7 @@ def save_configuration(
         configuration: of that plan, such as ``3d_fullres``.
         settings: to write.
     """
-    content = _read(file) if file.is_file() else {"configurations": {}}
+    content = read_sfr_plan(file) if file.is_file() else {"configurations": {}}
     content.update(nnunet_sfr_version=__version__, dataset_name=dataset_name, plans_name=plans_name)
     content["configurations"][configuration] = settings.to_dict()
     write_json(content, file)
@@ -171,7 +199,7 @@ def load_configuration(
     remedy = f"run sfr_plan_and_preprocess with -c {configuration}"
     if not file.is_file():
         raise UserError(f"{file}: there is no SFR plan yet; {remedy}")
-    configurations = _read(file)["configurations"]
+    configurations = read_sfr_plan(file)["configurations"]
     if configuration not in configurations:
         raise UserError(f"{file}: no configuration {configuration} (it has {', '.join(configurations)}); {remedy}")
     try:
@@ -187,11 +215,52 @@ def load_configuration(
     return settings
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error}); correct or delete it") from None
-    if not isinstance(content, dict) or not isinstance(content.get("configurations"), dict):
-        raise UserError(f"{file}: is not an SFR plan (no 'configurations'); delete it and plan again")
-    return content
+def read_sfr_plan(file: Path, remedy: str = "correct it, or delete it and plan again") -> dict[str, Any]:
+    """The SFR plan as it is on disk: ``configurations``, an object for each, whose settings are not checked yet.
+
+    Raises:
+        UserError: it is missing or no SFR plan.
+    """
+    return read_json(file, remedy, {"configurations": {...: {}}})
+
+
+def choose_plans(paths: DatasetPaths, given: str | None) -> str:
+    """The nnU-Net plans to work with: those that were named, nnU-Net's default, or the only ones with an SFR plan.
+
+    Args:
+        paths: of the data set.
+        given: after ``-p``; None where it was left out.
+
+    Raises:
+        UserError: there are several, and none has nnU-Net's default name.
+    """
+    if given is not None:
+        return given
+    names = paths.sfr_plans_names()
+    if not names or DEFAULT_PLANS in names:
+        return DEFAULT_PLANS
+    if len(names) > 1:
+        raise UserError(f"{paths.preprocessed}: has several plans; choose with -p from {', '.join(names)}")
+    return names[0]
+
+
+def choose_configuration(paths: DatasetPaths, plans_name: str, given: str | None) -> str:
+    """The nnU-Net configuration to work with: the one that was named, 3d_fullres, or the only one that was planned.
+
+    Args:
+        paths: of the data set.
+        plans_name: nnU-Net's plans identifier.
+        given: after ``-c``; None where it was left out.
+
+    Raises:
+        UserError: there are several, and none is 3d_fullres, or the SFR plan is damaged.
+    """
+    file = paths.preprocessed / f"{plans_name}{SFR_PLANS_ENDING}"
+    if given is not None or not file.is_file():
+        return given if given is not None else DEFAULT_CONFIGURATION
+    names: list[str] = list(read_sfr_plan(file)["configurations"])
+    if not names or DEFAULT_CONFIGURATION in names:
+        return DEFAULT_CONFIGURATION
+    if len(names) > 1:
+        raise UserError(f"{file}: has several configurations; choose with -c from {', '.join(names)}")
+    return names[0]

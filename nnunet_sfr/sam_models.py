@@ -163,7 +163,6 @@ _VIT_B = ViTSizes(embed_dim=768, depth=12, num_heads=12, global_blocks=(2, 5, 8,
 FEW_STEPS = {
     "iterations": 400,
     "batch_size": 4,
-    "warmup_iterations": 20,
     "weight_decay": 0.05,
     "max_gradient_norm": 1.0,
     "validation_every": 200,

@@ -136,8 +136,9 @@ class FineTuningSettings:
     """Of AdamW."""
     max_gradient_norm: float | None = None
     """Gradients with a larger norm are scaled down to it; null leaves them as they are (SFR code)."""
-    warmup_iterations: int = 250
-    """Linear warm-up over W iterations, fewer than ``iterations``: a factor min((t + 1) / W, 1)."""
+    warmup_fraction: float = 0.05
+    """Linear warm-up over this share W / T of the run: a factor min((t + 1) / W, 1). (Plans of version 0.1 have
+    warmup_iterations, the number W itself, which is still read.)"""
     poly_exponent: float = 0.9
     """Decay over the whole run: a factor (1 - t / T) ** poly_exponent."""
     cross_entropy_weight: float = 0.5
@@ -159,11 +160,7 @@ class FineTuningSettings:
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "views", "validation_every", "max_validation_cases"):
             require_at_least(name, getattr(self, name), 1)
-        require_at_least("warmup_iterations", self.warmup_iterations, 0)
-        require(
-            self.warmup_iterations < self.iterations,
-            f"warmup_iterations ({self.warmup_iterations}) must be fewer than iterations ({self.iterations})",
-        )
+        require(0.0 <= self.warmup_fraction < 1.0, f"warmup_fraction must lie in [0, 1), got {self.warmup_fraction}")
         require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
         for beta in self.betas:
             require(0.0 <= beta < 1.0, f"betas must lie in [0, 1), got {self.betas}")
@@ -178,6 +175,11 @@ class FineTuningSettings:
         require_seed(self.seed)
         require_fraction("shift_fraction", self.shift_fraction)
         require_fraction("bezier_probability", self.bezier_probability)
+
+    @property
+    def warmup_iterations(self) -> int:
+        """W, the iterations over which the learning rate rises."""
+        return round(self.warmup_fraction * self.iterations)
 
 
 @dataclass(frozen=True, kw_only=True)

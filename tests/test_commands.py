@@ -79,14 +79,8 @@ def test_mistakes_in_the_call(command: str, run: Run, project: SFRDataset, tmp_p
     assert_refused(run, tmp_path, "no data set 77", command, "-d", "77", *arguments)
     assert_refused(run, tmp_path, "is neither a data set's number nor its name", command, "-d", "heart", *arguments)
     assert_refused(run, tmp_path, "has no configuration 2d_lowres", command, "-d", "42", "-c", "2d_lowres", *arguments)
-    assert_refused(
-        run,
-        tmp_path,
-        "nnUNetPlans.json: not found; this data set has nnUNetPlansCPU: choose with -p",
-        command,
-        "-d",
-        NAME,
-    )
+    said = "Fine.json: not found; this data set has nnUNetPlansCPU: choose with -p"
+    assert_refused(run, tmp_path, said, command, "-d", NAME, "-p", "Fine")
     if not torch.cuda.is_available():
         assert_refused(
             run,
@@ -222,6 +216,9 @@ def test_every_source_of_pseudo_labels(run: Run, project: SFRDataset, tmp_path: 
         (("--from-images", "a", "--export", "a"), "--export would overwrite the label maps"),
         (("--from-images", "a", "--export", "b/../a"), "--export would overwrite the label maps"),
         (("-num_parts", "2", "-part_id", "2"), "-part_id must lie between 0 and -num_parts - 1, got 2"),
+        (("-num_parts", "-3"), "argument -num_parts: must be a whole number above 0, got '-3'"),
+        (("-part_id", "-1"), "argument -part_id: must be 0, 1, 2, ..., got '-1'"),
+        (("-f", "-1"), "argument -f: must be all, or 0, 1, 2, ..., got '-1'"),
     ],
 )
 def test_options_of_pseudolabel_that_do_not_go_together(

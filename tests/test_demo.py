@@ -313,7 +313,7 @@ def test_whole_walk_runs_the_public_commands_in_order(
         "configurations": {
             "3d_fullres": {
                 "stitching": {"canvas_size": 256},
-                "fine_tuning": {"iterations": 20, "warmup_iterations": 2, "validation_every": 6},
+                "fine_tuning": {"iterations": 20, "warmup_fraction": 0.1, "validation_every": 6},
                 "retraining": {"iterations_per_epoch": 5, "validation_iterations_per_epoch": 1},
             }
         }

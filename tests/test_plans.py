@@ -108,6 +108,8 @@ def test_an_edited_value_is_used(tmp_path: Path) -> None:
         ({"retraining": {"relabel_at": [float("nan")]}}, "relabel_at must be a finite number, got nan"),
         ({"fine_tuning": {"seed": 2**32}}, "fine_tuning: seed must lie between 0 and 4294967295, got 4294967296"),
         ({"retraining": {"seed": -1}}, "retraining: seed must lie between 0 and 4294967295, got -1"),
+        ({"fine_tuning": {"warmup_fraction": 1}}, "fine_tuning: warmup_fraction must lie in [0, 1), got 1.0"),
+        ({"fine_tuning": {"warmup_iterations": 9}}, "are one setting; remove warmup_iterations"),
         ({"colours": {}}, "unknown section colours"),
     ],
 )
@@ -126,6 +128,9 @@ def of_version_0_1(sam: Any) -> Any:
     del values["stitching"]["scale"]
     for name in ("views", "activation_checkpointing", "max_gradient_norm"):
         del values["fine_tuning"][name]
+    values["fine_tuning"]["warmup_iterations"] = round(
+        values["fine_tuning"].pop("warmup_fraction") * values["fine_tuning"]["iterations"]
+    )
     return json.loads(json.dumps({**values, "sam": sam}))
 
 
@@ -138,6 +143,19 @@ def test_a_plan_of_version_0_1_keeps_its_rank() -> None:
     assert before["sam"]["lora_rank"] == 7, "what was read is left as it is"
     again = SFRConfiguration.from_dict(json.loads(json.dumps(read.to_dict())))
     assert again == read
+
+
+@pytest.mark.parametrize(("warmup", "iterations"), [(250, 6000), (20, 400), (7, 13), (0, 1)])
+def test_a_plan_of_version_0_1_keeps_its_warm_up(warmup: int, iterations: int) -> None:
+    before = configuration().to_dict()
+    del before["fine_tuning"]["warmup_fraction"]
+    before["fine_tuning"].update(warmup_iterations=warmup, iterations=iterations)
+    read = SFRConfiguration.from_dict(json.loads(json.dumps(before)))
+    assert read.fine_tuning.warmup_iterations == warmup
+    assert "warmup_iterations" not in read.to_dict()["fine_tuning"]
+    before["fine_tuning"]["iterations"] = warmup
+    with pytest.raises(ValueError, match=rf"warmup_iterations \({warmup}\) must be fewer .* \({warmup}\); lower both"):
+        SFRConfiguration.from_dict(before)
 
 
 def test_the_rank_of_a_plan_of_version_0_1_that_had_no_lora_is_dropped() -> None:
@@ -173,7 +191,7 @@ def test_missing_files_and_configurations_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read as JSON"):
         load(file)
     file.write_text("[]")
-    with pytest.raises(UserError, match="is not an SFR plan"):
+    with pytest.raises(UserError, match="expected an object, got a list"):
         load(file)
 
 

@@ -26,8 +26,8 @@ from nnunet_sfr.trainers import find_trainer
 from tests.tiny_dataset import NAME, make_raw_dataset
 
 PLANS = "nnUNetPlansCPU"
-SHORT = {
-    "fine_tuning": {"iterations": 4, "validation_every": 2, "warmup_iterations": 1},
+SHORT: dict[str, dict[str, Any]] = {
+    "fine_tuning": {"iterations": 4, "validation_every": 2, "warmup_fraction": 0.25},
     "retraining": {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations_per_epoch": 1},
 }
 

@@ -74,7 +74,7 @@ class Steps:
         self._run(base, command)
         sam = self.study.sam_iterations
         if sam is not None:
-            changes = {"iterations": sam, "warmup_iterations": sam // 8, "validation_every": max(1, sam // 2)}
+            changes = {"iterations": sam, "warmup_fraction": 0.125, "validation_every": max(1, sam // 2)}
             change_settings(base.sfr_plan, {"fine_tuning": changes})
 
     def _prepare_all_labels(self, base: Project) -> None:

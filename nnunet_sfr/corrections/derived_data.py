@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_sfr import nnunet_json
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.cases import RawDataset
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess_new_labels
 from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
-from nnunet_sfr.dataset import SFRDataset, read_splits_file
+from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import MANIFEST
 
@@ -68,7 +69,7 @@ def read_splits(file: Path) -> list[dict[str, Any]] | None:
     Raises:
         UserError: the file is damaged.
     """
-    return read_splits_file(file) if file.is_file() else None
+    return nnunet_json.read_splits(file) if file.is_file() else None
 
 
 def remove_pseudo_labels(datasets: Sequence[SFRDataset], cases: Sequence[str]) -> list[Path]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from nnunet_sfr.data.cases import RawDataset
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.paths import SFR_PLANS_ENDING, DatasetPaths
 from nnunet_sfr.planning.fingerprint import stamps
+from nnunet_sfr.plans import read_sfr_plan
 
 
 def planned_configurations(dataset_name: str) -> list[SFRDataset]:
@@ -19,7 +20,7 @@ def planned_configurations(dataset_name: str) -> list[SFRDataset]:
     datasets = []
     for file in DatasetPaths(dataset_name).sfr_plans_files():
         plans = file.name.removesuffix(SFR_PLANS_ENDING)
-        configurations = read_json(file, "mend or delete it").get("configurations", {})
+        configurations = read_sfr_plan(file)["configurations"]
         datasets += [open_dataset(dataset_name, configuration, plans) for configuration in configurations]
     return datasets
 
@@ -35,5 +36,5 @@ def require_planned_from(raw: RawDataset) -> None:
     """
     file = DatasetPaths(raw.folder.name).fingerprint_file
     remedy = "run sfr_plan_and_preprocess first, called as before"
-    if not raw.is_that_of(stamps(read_json(file, remedy))):
+    if not raw.is_that_of(stamps(read_fingerprint(file, remedy))):
         raise UserError(f"{raw.folder}: images, labels or dataset.json have changed since they were planned; {remedy}")

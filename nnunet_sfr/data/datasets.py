@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from nnunet_sfr.data.preprocessing import PROVENANCE
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.pickle_files import read_pickle
 
 
 def image_hash(properties: Mapping[str, Any]) -> str:
@@ -47,8 +47,8 @@ class UnlabelledDataset(nnUNetDatasetBlosc2):
 
     def read_properties(self, identifier: str) -> dict[str, Any]:
         """What nnU-Net's preprocessing recorded of a case, without opening its arrays."""
-        properties: dict[str, Any] = pickle.loads(Path(self.source_folder, f"{identifier}.pkl").read_bytes())
-        return properties
+        file = Path(self.source_folder, f"{identifier}.pkl")
+        return read_pickle(file, "run sfr_plan_and_preprocess again", ("spacing", "shape_before_cropping"))
 
     def confidence(self, identifier: str) -> dict[str, Any] | None:
         """The confidence record of a case's pseudo-label; None where there are images alone."""

@@ -38,6 +38,7 @@ from nnunet_sfr.data.voxel_confidence import write_voxel_confidence
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import OBJECT, read_json
 from nnunet_sfr.paths import MANIFEST
+from nnunet_sfr.pickle_files import read_pickle
 
 FORMAT = 2
 """Of the manifest. Since format 2 every record names what made its labels; format 1 has no number."""
@@ -208,13 +209,7 @@ class PseudoLabelStore:
 
     def read_locations(self, identifier: str) -> dict[str, Any]:
         """``class_locations`` of one case, as nnU-Net's loader reads them from the properties of a labelled case."""
-        file = locations_file(self.folder, identifier)
-        try:
-            locations: dict[str, Any] = dict(pickle.loads(file.read_bytes()))
-        except Exception as error:
-            # a pickle can be damaged in any way
-            raise UserError(f"{file}: cannot be read ({type(error).__name__}); {_REMEDY}") from None
-        return locations
+        return read_pickle(locations_file(self.folder, identifier), _REMEDY, ("class_locations",))
 
     def read_confidence(self, identifier: str) -> dict[str, Any]:
         """The record of one case (:func:`nnunet_sfr.confidence.confidence_record`, and what it was made from)."""

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_sfr.command_lines import CommandLines, shown
 from nnunet_sfr.doctor.findings import Check, Finding, Level, Section, count, note, problem, section
 from nnunet_sfr.doctor.installation import check_imports, check_packages
+from nnunet_sfr.doctor.subject import Subject
 from nnunet_sfr.doctor.variables import check_folders, check_variables
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import LABELLED_IMAGES, DatasetPaths, Fold
+from nnunet_sfr.paths import LABELLED_IMAGES, DatasetPaths
 
 if TYPE_CHECKING:
     from nnunet_sfr.dataset import SFRDataset
     from nnunet_sfr.doctor.cases import RawImages
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What to look at besides the machine.
-
-    Args:
-        dataset: number or name of a data set.
-        configuration: nnU-Net's.
-        plans_name: nnU-Net's plans identifier.
-        fold: whose stages.
-    """
-
-    dataset: str
-    configuration: str
-    plans_name: str
-    fold: Fold
 
 
 def examine(subject: Subject | None) -> Iterator[Section]:
@@ -76,8 +58,7 @@ def _machine() -> Iterator[Section]:
 
 
 def _dataset(subject: Subject, name: str) -> Iterator[Section]:
-    folder = DatasetPaths(name).raw
-    raw, raw_section = _raw_data(subject, folder)
+    raw, raw_section = _raw_data(subject, DatasetPaths(name))
     yield raw_section
     dataset, plan_section = _plan(subject, name, has_raw=raw is not None)
     yield plan_section
@@ -85,22 +66,23 @@ def _dataset(subject: Subject, name: str) -> Iterator[Section]:
         yield from _stages(subject, dataset, raw)
 
 
-def _raw_data(subject: Subject, folder: Path) -> tuple[RawImages | None, Section]:
+def _raw_data(subject: Subject, paths: DatasetPaths) -> tuple[RawImages | None, Section]:
     from nnunet_sfr.doctor.cases import check_names, read_folders
     from nnunet_sfr.doctor.folds import check_folds
     from nnunet_sfr.doctor.same_images import check_same_images
 
-    title = f"Raw data of {folder.name}"
-    if not folder.is_dir():
-        return None, Section(title, (note("cases", f"{folder}: not on this machine, so its images are not compared"),))
+    title = f"Raw data of {paths.dataset_name}"
+    if not paths.raw_is_here():
+        text = f"{paths.dataset_name}: not in nnUNet_raw on this machine, so its images are not compared"
+        return None, Section(title, (note("cases", text),))
     try:
-        raw = read_folders(folder)
+        raw = read_folders(paths.raw)
     except UserError as error:
         return None, Section(title, (problem("cases", str(error)),))
     checks: list[tuple[str, Check]] = [
         ("cases", partial(check_names, raw)),
         ("same image", partial(check_same_images, raw)),
-        ("folds", partial(check_folds, subject.fold, len(raw.sets[LABELLED_IMAGES]))),
+        ("folds", partial(check_folds, paths, subject.fold, len(raw.sets[LABELLED_IMAGES]))),
     ]
     return raw, section(title, checks)
 
@@ -110,12 +92,12 @@ def _plan(subject: Subject, name: str, *, has_raw: bool) -> tuple[SFRDataset | N
     from nnunet_sfr.doctor.folds import check_split
     from nnunet_sfr.doctor.plan import check_freshness, check_plan
 
-    title = f"Plan {subject.plans_name}, {subject.configuration}"
-    # plans of nnU-Net alone are none yet
-    if not DatasetPaths(name).sfr_plans_files():
-        return None, Section(title, (_not_planned(subject),))
+    if not DatasetPaths(name).sfr_plans_files():  # plans of nnU-Net alone are none yet
+        return None, Section("Plan", (_not_planned(subject),))
+    title = f"Plan {subject.plans_name or ''}".strip()
     try:
         dataset = open_dataset(name, subject.configuration, subject.plans_name)
+        title = f"Plan {dataset.paths.plans_name}, {dataset.paths.configuration}"
         stitching = dataset.settings.stitching
     except UserError as error:
         return None, Section(title, (problem("plan", str(error)),))
@@ -134,7 +116,7 @@ def _stages(subject: Subject, dataset: SFRDataset, raw: RawImages | None) -> Ite
     from nnunet_sfr.devices import resolve_device
     from nnunet_sfr.doctor import memory, sam, stages
 
-    device, fold = resolve_device("auto"), subject.fold
+    device, fold = resolve_device(subject.device), subject.fold
     yield section(
         "SAM",
         [
@@ -151,7 +133,7 @@ def _stages(subject: Subject, dataset: SFRDataset, raw: RawImages | None) -> Ite
         ],
     )
     store = dataset.paths.pseudo_labels(fold)
-    label = shown(CommandLines.of(dataset.paths, fold).pseudo_label())
+    label = shown(CommandLines.of(dataset.paths, fold, subject.device).pseudo_label())
     yield section(
         f"Stages of fold {fold}",
         [

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from nnunet_sfr.dataset import FOLDS, SFRDataset, check_fold
+from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok
-from nnunet_sfr.paths import Fold
+from nnunet_sfr.folds import FOLDS, require_fold, splits_of
+from nnunet_sfr.paths import DatasetPaths, Fold
 
 
-def check_folds(fold: Fold, num_labelled: int) -> list[Finding]:
-    """The folds that this many labelled cases allow, by nnU-Net's rule.
+def check_folds(paths: DatasetPaths, fold: Fold, num_labelled: int) -> list[Finding]:
+    """The folds that the data set's own ``splits_final.json`` has, or that nnU-Net's rule allows.
+
+    Args:
+        paths: of the data set.
+        fold: that was asked for.
+        num_labelled: number of labelled cases.
 
     Raises:
-        UserError: the fold that was asked for is none of them.
+        UserError: the fold is none of them, or the file is damaged.
     """
-    check_fold(fold, num_labelled)
+    require_fold(paths, fold, num_labelled)
+    splits = splits_of(paths)
+    if splits is not None:
+        file, folds = splits
+        return [ok("folds", f"{len(folds)} in {file.name}, and all")]
     if num_labelled < FOLDS:
         cases = "case" if num_labelled == 1 else "cases"
         return [

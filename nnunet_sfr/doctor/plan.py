@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_sfr import nnunet_json
 from nnunet_sfr.canvas import UNSCALED, filled_share, scaled_size, shown_size, tiles
 from nnunet_sfr.data.cases import list_cases
 from nnunet_sfr.data.preprocessing import preprocessed_shape
@@ -15,7 +16,6 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.doctor.wording import times
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
 from nnunet_sfr.planning.fingerprint import stamps
 from nnunet_sfr.planning.pipeline import describe
 from nnunet_sfr.settings import StitchingSettings
@@ -83,7 +83,7 @@ def check_freshness(dataset: SFRDataset) -> list[Finding]:
 
 def read_fingerprint(dataset: SFRDataset) -> dict[str, Any]:
     """Spacings and shapes of all images, as planning left them."""
-    return read_json(dataset.paths.fingerprint_file, REMEDY)
+    return nnunet_json.read_fingerprint(dataset.paths.fingerprint_file, REMEDY)
 
 
 def volumes(dataset: SFRDataset, fingerprint: dict[str, Any]) -> list[tuple[int, int, int]]:

@@ -8,6 +8,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
+from nnunet_sfr.command_lines import Command, shown
 from nnunet_sfr.doctor.findings import Finding, Level, Section, count
 
 _MARK = max(len(level.value) for level in Level)
@@ -26,19 +27,31 @@ def lines(section: Section) -> list[str]:
 
 
 def summary(sections: Sequence[Section]) -> str:
-    """The last line."""
+    """How many findings of each kind there are."""
     problems, notes = count(sections, Level.PROBLEM), count(sections, Level.NOTE)
     return f"{_number(problems, 'problem')}, {_number(notes, 'note')}"
 
 
-def as_json(sections: Sequence[Section]) -> str:
-    """Every finding with its section, level and details."""
+def last_lines(sections: Sequence[Section], action: str, command: Command) -> str:
+    """Counts, what comes next, and its command on a line of its own, to be pasted.
+
+    Args:
+        sections: of the report.
+        action: what comes next, in words.
+        command: that does it.
+    """
+    return f"\n{summary(sections)}; next: {action}\n{shown(command)}"
+
+
+def as_json(sections: Sequence[Section], command: Command) -> str:
+    """Every finding with its section, level and details, and the command that comes next."""
     findings = [
         {"section": section.title, **dataclasses.asdict(finding), "level": finding.level.value}
         for section in sections
         for finding in section.findings
     ]
-    return json.dumps({"problems": count(sections, Level.PROBLEM), "findings": findings}, indent=2)
+    report = {"problems": count(sections, Level.PROBLEM), "findings": findings, "next": shown(command)}
+    return json.dumps(report, indent=2)
 
 
 def _lines_of(finding: Finding) -> list[str]:

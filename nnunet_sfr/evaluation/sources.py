@@ -13,7 +13,8 @@ from nnunet_sfr.dataset import resolve_dataset_name
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.classes import file_ending, read_classes
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, nnunet_root
+from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, DatasetPaths
+from nnunet_sfr.plans import choose_plans
 
 """What nnU-Net's prediction puts beside its label maps."""
 
@@ -35,7 +36,7 @@ def find_source(
     prediction: Path,
     *,
     dataset: str | None = None,
-    plans_name: str = "nnUNetPlans",
+    plans_name: str | None = None,
     dataset_json_file: Path | None = None,
     plans_file: Path | None = None,
 ) -> Source:
@@ -46,7 +47,7 @@ def find_source(
     Args:
         prediction: folder with predictions.
         dataset: number or name.
-        plans_name: of the data set.
+        plans_name: of the data set; None for nnU-Net's default, or the only one with an SFR plan.
         dataset_json_file: named by the user.
         plans_file: named by the user.
 
@@ -68,12 +69,12 @@ def find_source(
     return Source(content, _reader(plans_file or found_plans))
 
 
-def _of_dataset(dataset: str, plans_name: str) -> tuple[Path, Path]:
+def _of_dataset(dataset: str, plans_name: str | None) -> tuple[Path, Path]:
     """The files of a data set, of which the raw one may be on another machine."""
-    name = resolve_dataset_name(dataset)
-    preprocessed = nnunet_root("nnUNet_preprocessed") / name
-    raw = nnunet_root("nnUNet_raw") / name / DATASET_JSON
-    return raw if raw.is_file() else preprocessed / DATASET_JSON, preprocessed / f"{plans_name}.json"
+    paths = DatasetPaths(resolve_dataset_name(dataset))
+    plans = paths.preprocessed / f"{choose_plans(paths, plans_name)}.json"
+    has_raw = paths.raw_is_here() and paths.raw_dataset_json.is_file()
+    return paths.raw_dataset_json if has_raw else paths.dataset_json, plans
 
 
 def _reader(plans_file: Path) -> type[BaseReaderWriter]:

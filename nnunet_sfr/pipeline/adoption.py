@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
+from nnunet_sfr.nnunet_json import read_plans
 from nnunet_sfr.paths import PLANS_JSON, TRAINING_SETTINGS
 from nnunet_sfr.pipeline.digests import Files, Parts
 from nnunet_sfr.pipeline.parts import settings_name
@@ -42,14 +44,17 @@ def require_own_training(training: Path, project: Project, trainer: str, inputs:
 
 
 def _difference(training: Path, project: Project, trainer: str, inputs: Parts) -> str | None:
-    settings, plans = _read(training / TRAINING_SETTINGS), _read(training.parent / PLANS_JSON)
+    settings, plans_file = _read(training / TRAINING_SETTINGS), training.parent / PLANS_JSON
     if settings.get("trainer") != trainer:
         return f"its {TRAINING_SETTINGS} does not say that it is one of {trainer}"
     today = json.loads(json.dumps(SFRConfiguration.from_dict(project.sfr_plan()).to_dict()))
     for section, values in today.items():
         if settings_name(section) in inputs and settings.get(section) != values:
             return f"{section} in its {TRAINING_SETTINGS} is not {section} in the SFR plan of today"
-    if project.network_plan_of(plans) != project.network_plan():
+    if (
+        project.network_plan_of(read_plans(plans_file, "move or delete the folder"), plans_file)
+        != project.network_plan()
+    ):
         return f"its {PLANS_JSON} is not the plan of today"
     return None
 
@@ -67,7 +72,6 @@ def _changed_since(training: Path, inputs: Parts) -> str | None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError):
+        return read_json(file, "")
+    except UserError:
         return {}
-    return content

@@ -12,7 +12,8 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.label_names import class_names
 from nnunet_sfr.labelling.emptiness import find_emptiness
-from nnunet_sfr.pipeline.project import PLAN_FIRST, Project
+from nnunet_sfr.nnunet_json import read_dataset_json
+from nnunet_sfr.pipeline.project import Project
 
 ACCEPT_EMPTY_LABELS = "--accept-empty-labels"
 """The option of ``sfr_run`` that trains all the same."""
@@ -37,7 +38,7 @@ def require_labels(project: Project, store: Path, cases: Sequence[str]) -> None:
     records = {case: read_json(record_file(store, case), "run sfr_pseudolabel --overwrite", _SHAPE) for case in cases}
     # another tool may have filled the store without counting
     counted = {case: record["class_voxels"] for case, record in records.items() if "class_voxels" in record}
-    names = class_names(read_json(project.paths.dataset_json, PLAN_FIRST))
+    names = class_names(read_dataset_json(project.paths.dataset_json))
     found = find_emptiness(counted, names)
     if project.options.accept_empty_labels or not found.is_suspicious:
         return

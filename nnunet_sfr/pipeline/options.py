@@ -7,7 +7,8 @@ from pathlib import Path
 
 from nnunet_sfr.command_lines import AUTO, DEFAULT_PLANS, CommandLines
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import TRAINER_PREFIX, Fold, RunPaths
+from nnunet_sfr.paths import TRAINER_PREFIX, DatasetPaths, Fold, RunPaths
+from nnunet_sfr.plans import choose_plans
 from nnunet_sfr.trainers import ROUND_TRAINERS
 
 DEFAULT_PLANNER = "ExperimentPlanner"
@@ -81,12 +82,19 @@ class RunOptions:
         return RunPaths(self.dataset_name, self.plans, self.configuration, self.fold, first)
 
 
-def plans_name(planner: str | None, plans: str | None) -> str:
-    """The name of the plans, as given or the planner's own.
+def plans_name(planner: str | None, plans: str | None, paths: DatasetPaths | None = None) -> str:
+    """The name of the plans, as given or the planner's own, or that of the only plans that there are.
+
+    Args:
+        planner: after ``-pl``; None where it was left out.
+        plans: after ``-p``; None where it was left out.
+        paths: of the data set; None for one without plans.
 
     Raises:
-        UserError: a planner whose plans' name we do not know.
+        UserError: a planner whose plans' name we do not know, or several plans to choose from.
     """
+    if planner is None and plans is None and paths is not None:
+        return choose_plans(paths, None)
     planner = planner or DEFAULT_PLANNER
     if plans is None and planner not in PLANS_OF_PLANNERS:
         raise UserError(f"-pl {planner}: name its plans with -p, too; known: {', '.join(PLANS_OF_PLANNERS)}")

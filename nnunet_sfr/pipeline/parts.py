@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.nnunet_json import read_dataset_json
 from nnunet_sfr.pipeline.digests import Files
-from nnunet_sfr.pipeline.project import PLAN_FIRST, Project
+from nnunet_sfr.pipeline.project import Project
 
 _LABELS = ("labels", "regions_class_order", "channel_names", "file_ending")
 """What of dataset.json matters once the cases are preprocessed."""
@@ -26,7 +26,7 @@ def settings_parts(project: Project, *sections: str) -> dict[str, Any]:
 
 def meaning_part(project: Project) -> dict[str, Any]:
     """What label values and channels mean."""
-    content = read_json(project.paths.dataset_json, PLAN_FIRST)
+    content = read_dataset_json(project.paths.dataset_json)
     return {"dataset.json": {key: content.get(key) for key in _LABELS}}
 
 

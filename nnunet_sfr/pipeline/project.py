@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +11,17 @@ from typing import Any
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER, MANIFEST, SFRPaths, nnunet_root
+from nnunet_sfr.folds import require_fold
+from nnunet_sfr.nnunet_json import (
+    check_configuration,
+    read_dataset_json,
+    read_plans,
+    read_splits,
+    resolved_configuration,
+)
+from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER, MANIFEST, SFRPaths, dataset_roots
 from nnunet_sfr.pipeline.options import RunOptions
-from nnunet_sfr.plans import SFRConfiguration
-
-PLAN_FIRST = "run sfr_plan_and_preprocess"
-"""The remedy where a file of the plan is missing."""
+from nnunet_sfr.plans import SFRConfiguration, read_sfr_plan
 
 
 class Project:
@@ -56,8 +60,33 @@ class Project:
             cases.append(([*images, *sidecars(images, ending)], [label, *sidecars([label], ending, is_label=True)]))
         return cases
 
+    def raw_is_here(self) -> bool:
+        """Whether the raw images are on this machine: once they are preprocessed, nothing here needs them."""
+        if not self.paths.raw_is_here():
+            return False
+        folders = (self.paths.raw_labelled, self.paths.raw_unlabelled)
+        if any(visible_files(folder) for folder in folders):
+            return True
+        return self.paths.raw_dataset_json.is_file() and any(image.exists() for image in self.raw_images())
+
+    def has_one_slice(self) -> bool:
+        """Whether the raw images have no depth, which nnU-Net plans in 2D alone; by the header of one of them."""
+        import SimpleITK
+
+        for image in [*self.raw_images(), *self.raw_unlabelled()][:1]:
+            reader = SimpleITK.ImageFileReader()
+            reader.SetFileName(str(image))
+            with contextlib.suppress(RuntimeError):  # planning says what is wrong with it
+                reader.ReadImageInformation()
+                return all(length == 1 for length in reader.GetSize()[2:3])
+        return False
+
+    def num_labelled(self) -> int:
+        """Number of labelled cases, raw or preprocessed."""
+        return len(self.raw_labels()) if self.raw_is_here() else len(self.properties(unlabelled=False))
+
     def raw_dataset_json(self) -> dict[str, Any]:
-        return read_json(self.paths.raw_dataset_json, "write it as nnU-Net's data set format asks for")
+        return read_dataset_json(self.paths.raw_dataset_json, "write it as nnU-Net's data set format asks for")
 
     # --- planned ---
 
@@ -68,37 +97,40 @@ class Project:
 
     def network_plan(self) -> dict[str, Any]:
         """nnU-Net's plan without its other configurations, what ours inherits filled in."""
-        return self.network_plan_of(read_json(self.paths.plans_file, PLAN_FIRST))
+        return self.network_plan_of(read_plans(self.paths.plans_file))
 
-    def network_plan_of(self, plans: dict[str, Any]) -> dict[str, Any]:
+    def network_plan_of(self, plans: dict[str, Any], file: Path | None = None) -> dict[str, Any]:
         """The same of any ``plans.json``.
+
+        Args:
+            plans: its content.
+            file: where it is from; None for the plan of the project.
 
         Raises:
             UserError: it does not have our configuration.
         """
-        configurations = plans.get("configurations", {})
-        resolved: dict[str, Any] = {}
-        name: str | None = self.options.configuration
-        while name is not None:
-            if name not in configurations:
-                raise UserError(f"{self.paths.plans_file}: has no configuration {name}; choose another -c")
-            resolved = {**configurations[name], **resolved}
-            name = configurations[name].get("inherits_from")
+        resolved = resolved_configuration(plans, self.options.configuration, file or self.paths.plans_file)
         others = ("configurations", "continue_training")  # the latter is how nnUNetv2_train was called
         return {**{key: value for key, value in plans.items() if key not in others}, "configuration": resolved}
 
     def sfr_plan(self) -> dict[str, Any]:
         """The sections of our configuration in the SFR plan."""
-        content = read_json(self.paths.sfr_plans_file, PLAN_FIRST)
-        sections: dict[str, Any] = content.get("configurations", {}).get(self.options.configuration, {})
+        content = read_sfr_plan(self.paths.sfr_plans_file)
+        sections: dict[str, Any] = content["configurations"].get(self.options.configuration, {})
         return sections
 
-    def check_settings(self) -> None:
-        """Check the SFR plan, if there is one, before a step does it after minutes.
+    def check(self) -> None:
+        """Check what a step would refuse after minutes: configuration, fold and, if there is one, the SFR plan.
 
         Raises:
-            UserError: a setting does not pass.
+            UserError: one of them does not pass.
         """
+        plan_is_whole = self._plan_is_whole()
+        check_configuration(self.options.configuration, self.paths.plans_file if plan_is_whole else None)
+        if self.raw_is_here() or plan_is_whole:
+            require_fold(self.paths, self.options.fold, self.num_labelled())
+        else:
+            self.raw_dataset_json()
         if not self.paths.sfr_plans_file.is_file() or not self.sfr_plan():
             return
         try:
@@ -115,8 +147,18 @@ class Project:
             UserError: one of them is damaged.
         """
         files = (self.paths.plans_file, self.paths.sfr_plans_file)
-        plans = [read_json(file, "mend or delete it") for file in files if file.is_file()]
-        return len(plans) == 2 and all(self.options.configuration in plan.get("configurations", {}) for plan in plans)
+        if not all(file.is_file() for file in files):
+            return False
+        plans = (read_plans(files[0]), read_sfr_plan(files[1]))
+        return all(self.options.configuration in plan["configurations"] for plan in plans)
+
+    def _plan_is_whole(self) -> bool:
+        """Whether nnU-Net's plan can be read; the step that made it removes one that was cut short by a kill."""
+        try:
+            read_plans(self.paths.plans_file)
+        except UserError:
+            return False
+        return True
 
     def properties(self, *, unlabelled: bool) -> list[Path]:
         """The ``.pkl`` of every preprocessed case, which says what the case was made from."""
@@ -127,7 +169,10 @@ class Project:
         fold = self.options.fold
         if not isinstance(fold, int):
             return None
-        return json.loads(self.paths.splits_file.read_text())[fold]
+        splits = read_splits(self.paths.splits_file)
+        if not 0 <= fold < len(splits):
+            raise UserError(f"{self.paths.splits_file}: has no fold {fold}; use 0 to {len(splits) - 1}, or all")
+        return splits[fold]
 
     # --- results ---
 
@@ -172,7 +217,7 @@ class Project:
         return [self.options.predictions / f"{case}{ending}" for case in sorted(cases)]
 
     def _file_ending(self) -> str:
-        ending: str = read_json(self.paths.dataset_json, PLAN_FIRST)["file_ending"]
+        ending: str = read_dataset_json(self.paths.dataset_json)["file_ending"]
         return ending
 
 
@@ -182,7 +227,7 @@ def find_dataset(number_or_name: str) -> str:
     Raises:
         UserError: there is none, or more than one.
     """
-    roots = [nnunet_root(variable) for variable in ("nnUNet_raw", "nnUNet_preprocessed")]
+    roots = dataset_roots()
     number = f"{int(number_or_name):03d}_*" if number_or_name.isdecimal() else number_or_name.removeprefix("Dataset")
     names = {folder.name for root in roots for folder in root.glob(f"Dataset{number}") if folder.is_dir()}
     if len(names) == 1:

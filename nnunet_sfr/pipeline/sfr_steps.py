@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_sfr.command_lines import Command
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.paths import FINAL_CHECKPOINT, MANIFEST, PLANS_JSON
 from nnunet_sfr.pipeline.digests import Files, Parts
 from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS
@@ -27,6 +28,9 @@ from nnunet_sfr.replacement import set_aside
 
 if TYPE_CHECKING:  # it comes with nnU-Net, which takes ten seconds to import
     from nnunet_sfr.data.cases import RawDataset
+
+
+_RAW_PARTS = ("raw dataset.json", "images of labelled cases", "labels", "images of unlabelled cases")
 
 
 def ensure_split(project: Project) -> None:
@@ -104,11 +108,13 @@ class Plan(Step):
 
     def _raw_parts(self) -> Parts:
         project = self.project
+        if project.is_planned() and not project.raw_is_here():
+            return dict.fromkeys(_RAW_PARTS)
         return {
-            "raw dataset.json": project.raw_dataset_json(),
-            "images of labelled cases": Files(tuple(project.raw_images())),
-            "labels": Files(tuple(project.raw_labels())),
-            "images of unlabelled cases": Files(tuple(project.raw_unlabelled())),
+            _RAW_PARTS[0]: project.raw_dataset_json(),
+            _RAW_PARTS[1]: Files(tuple(project.raw_images())),
+            _RAW_PARTS[2]: Files(tuple(project.raw_labels())),
+            _RAW_PARTS[3]: Files(tuple(project.raw_unlabelled())),
         }
 
     def outputs(self) -> dict[str, Files]:
@@ -137,11 +143,13 @@ class Plan(Step):
             return False
         if not self.project.is_planned() or options.planner not in (None, self._planner_used):
             return False
+        if not self.project.raw_is_here():
+            return all(self.project.properties(unlabelled=unlabelled) for unlabelled in (False, True))
         from nnunet_sfr.data.cases import list_cases
         from nnunet_sfr.planning.fingerprint import stamps
 
         raw = list_cases(self.project.paths.raw)
-        fingerprint = read_json(self.project.paths.fingerprint_file, "delete it")
+        fingerprint = read_fingerprint(self.project.paths.fingerprint_file, "delete it")
         return raw.is_that_of(stamps(fingerprint)) and self._has_cases(raw)
 
     def has_taken_in(self, changed: Sequence[str]) -> bool:
@@ -149,7 +157,7 @@ class Plan(Step):
 
         It keeps the plan, which would be another one with more labelled cases, and preprocesses the new ones by it.
         """
-        if not self.project.is_planned() or not set(changed) <= self._raw_parts().keys():
+        if not self.project.is_planned() or not set(changed) <= set(_RAW_PARTS):
             return False
         from nnunet_sfr.data.cases import list_cases
         from nnunet_sfr.planning.fingerprint import knows_added_labels

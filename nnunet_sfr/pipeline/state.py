@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import Shape, read_json
 from nnunet_sfr.paths import RunPaths
 from nnunet_sfr.pipeline.digests import Digests
 
 RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"
+
+_REMEDY = "delete it, and sfr_run looks at the results themselves"
+
+_RECORD: Shape = {
+    "result": str,
+    "command": str,
+    "status": str,
+    "inputs": {...: str},
+    "started": str,
+    "outputs?": dict | None,
+    "seconds?": float,
+    "attempts?": int,
+    "exit_code?": int | None,
+    "log?": str | None,
+}
 
 
 @dataclass(frozen=True)
@@ -76,13 +90,13 @@ class RunState:
         """
         if not file.is_file():
             return cls(file)
+        steps = read_json(file, _REMEDY, {"steps": {...: _RECORD}})["steps"]
         try:
-            steps: Mapping[str, Any] = json.loads(file.read_text())["steps"]
+            for record in steps.values():
+                datetime.fromisoformat(record["started"])
             return cls(file, {name: Record(**record) for name, record in steps.items()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{file}: is not the state of a run ({error}); delete it, and sfr_run looks at the results themselves"
-            ) from None
+        except (ValueError, TypeError) as error:  # a time that is none, or a key that is not known
+            raise UserError(f"{file}: is not the state of a run ({error}); {_REMEDY}") from None
 
     def save(self) -> None:
         steps = {name: asdict(record) for name, record in self.records.items()}

@@ -59,9 +59,10 @@ def walk(options: RunOptions, typed: str, run: Runner = run_command) -> None:
         InterruptedRunError: a signal ended it; the state says where it was.
     """
     folder = options.paths
+    Project(options).check()
     with ending_signals_raise(), locked(folder, typed):
-        require_completed(folder.raw)
-        Project(options).check_settings()
+        if folder.raw_is_here():
+            require_completed(folder.raw)
         history = History.read(folder)
         history.end_what_was_killed()
         for place in (folder.lock.parent, folder.all_runs, folder.folder):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.cases import RawDataset
 from nnunet_sfr.data.checks import CaseFacts, check_cases
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.nnunet_json import read_fingerprint
 
 OWN_KEY = "nnunet_sfr"
 _LABELS_ADDED = "labels_added"
@@ -49,7 +49,7 @@ def update_fingerprint(file: Path, raw: RawDataset, *, processes: int, clean: bo
         UserError: an image that does not pass the checks of :func:`nnunet_sfr.data.checks.check_cases`.
     """
     if file.is_file() and not clean:
-        fingerprint = read_json(file, "delete it and run the same command again")
+        fingerprint = read_fingerprint(file, "delete it and run the same command again")
         if raw.is_that_of([fingerprint.get(OWN_KEY, {}).get("stamp", "")]):
             print("Fingerprint: no image changed since the last one, which is kept")
             raw.hashes.save()
@@ -79,7 +79,7 @@ def knows_added_labels(file: Path, raw: RawDataset) -> bool:
         file: with the fingerprint.
         raw: the listed data set.
     """
-    own = read_json(file, "run sfr_plan_and_preprocess").get(OWN_KEY, {})
+    own = read_fingerprint(file).get(OWN_KEY, {})
     return raw.is_that_of([own.get(_LABELS_ADDED, {}).get("stamp", "")])
 
 
@@ -91,7 +91,7 @@ def record_added_labels(file: Path, cases: Iterable[str], stamp: str) -> None:
         cases: their identifiers.
         stamp: of the raw data with them.
     """
-    fingerprint = read_json(file, "run sfr_plan_and_preprocess")
+    fingerprint = read_fingerprint(file)
     own = fingerprint.setdefault(OWN_KEY, {})
     before = own.get(_LABELS_ADDED, {}).get("cases", [])
     own[_LABELS_ADDED] = {"cases": sorted({*before, *cases}), "stamp": stamp}

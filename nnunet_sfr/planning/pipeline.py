@@ -10,20 +10,34 @@ from typing import Any
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION
 from nnunet_sfr.ct_windows import choose_window
 from nnunet_sfr.data.cases import RawDataset, list_cases
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
 from nnunet_sfr.dataset import open_dataset, resolve_dataset_name
 from nnunet_sfr.errors import UserError, file_errors_explained
-from nnunet_sfr.json_files import read_json
 from nnunet_sfr.label_journal import require_completed
+from nnunet_sfr.nnunet_json import check_configuration, read_plans
 from nnunet_sfr.paths import DatasetPaths, SFRPaths
 from nnunet_sfr.planning.fingerprint import OWN_KEY, update_fingerprint
 from nnunet_sfr.planning.mosaic import choose_slice_axes, choose_stitching, data_extent
-from nnunet_sfr.planning.planners import check_target_spacing, default_plans_name, find_planner, plan
+from nnunet_sfr.planning.planners import (
+    check_target_grid,
+    check_target_spacing,
+    default_plans_name,
+    find_planner,
+    plan,
+)
 from nnunet_sfr.planning.schedule import choose_fine_tuning
 from nnunet_sfr.planning.wanted_sam import NOTHING_WANTED, WantedSAM
-from nnunet_sfr.plans import SFRConfiguration, derived_from, load_configuration, save_configuration
+from nnunet_sfr.plans import (
+    SFRConfiguration,
+    choose_configuration,
+    derived_from,
+    load_configuration,
+    read_sfr_plan,
+    save_configuration,
+)
 from nnunet_sfr.sam_models import DEFAULT_MODEL, find_model
 from nnunet_sfr.sam_stage.adaptations import find_adaptation
 from nnunet_sfr.sam_stage.weights import require_weights
@@ -33,7 +47,7 @@ from nnunet_sfr.settings import SAMSettings
 def plan_and_preprocess(
     dataset_name_or_id: str | int,
     *,
-    configurations: Sequence[str] = ("3d_fullres",),
+    configurations: Sequence[str] | None = None,
     planner: str = "ExperimentPlanner",
     plans_name: str | None = None,
     gpu_memory_target: float | None = None,
@@ -55,7 +69,8 @@ def plan_and_preprocess(
 
     Args:
         dataset_name_or_id: nnU-Net's name or number.
-        configurations: nnU-Net configurations to make an SFR plan for and to preprocess.
+        configurations: nnU-Net configurations to make an SFR plan for and to preprocess; None for 3d_fullres, or 2d
+            where nnU-Net plans no other.
         planner: name of a planner class.
         plans_name: nnU-Net's plans identifier; None for the planner's own.
         gpu_memory_target: in GB, for the planner; None for its own.
@@ -85,8 +100,10 @@ def plan_and_preprocess(
         raw = list_cases(DatasetPaths(name).raw)
         print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
         wanted = WantedSAM(sam, adaptation, checkpoint and str(Path(checkpoint).expanduser().resolve()))
-        for configuration in configurations:
-            paths = SFRPaths(name, plans_name or default_plans_name(planner_class), configuration, data_identifier="")
+        paths = SFRPaths(name, plans_name or default_plans_name(planner_class), "", data_identifier="")
+        for configuration in configurations or ():
+            check_configuration(configuration, paths.plans_file)
+        for configuration in configurations or (choose_configuration(paths, paths.plans_name, None),):
             check_sam(paths.sfr_plans_file, configuration, wanted, overwrite=overwrite_sfr_plan)
         if verify:
             _verify(raw, fingerprint_processes)
@@ -96,6 +113,7 @@ def plan_and_preprocess(
             processes=fingerprint_processes,
             clean=clean,
         )
+        check_target_grid(target_spacing, fingerprint)
         plans_identifier = plan(
             name,
             planner_class,
@@ -105,7 +123,8 @@ def plan_and_preprocess(
             verbose=verbose,
         )
         # open_dataset refuses configurations that the plan has not, or that SFR does not train
-        datasets = [open_dataset(name, configuration, plans_identifier) for configuration in configurations]
+        chosen = configurations or _default_configurations(paths.plans_file)
+        datasets = [open_dataset(name, configuration, plans_identifier) for configuration in chosen]
         for dataset in datasets:
             print(describe(dataset.plans_manager, dataset.paths.configuration))
             update_sfr_plan(
@@ -118,6 +137,11 @@ def plan_and_preprocess(
         if not skip_preprocessing:
             _preprocess_all(raw, [dataset.paths for dataset in datasets], datasets[0].plans_manager, processes)
     return plans_identifier
+
+
+def _default_configurations(plans_file: Path) -> list[str]:
+    planned = read_plans(plans_file)["configurations"]
+    return [DEFAULT_CONFIGURATION if DEFAULT_CONFIGURATION in planned else next(iter(planned))]
 
 
 def check_sam(file: Path, configuration: str, wanted: WantedSAM, *, overwrite: bool) -> None:
@@ -265,13 +289,7 @@ def describe(plans_manager: PlansManager, configuration: str) -> str:
 def _present_entry(file: Path, configuration: str) -> dict[str, Any] | None:
     if not file.is_file():
         return None
-    remedy = "correct or delete it"
-    configurations = read_json(file, remedy).get("configurations")
-    if not isinstance(configurations, dict):
-        raise UserError(f"{file}: is not an SFR plan (no 'configurations'); {remedy}")
-    entry = configurations.get(configuration)
-    if entry is not None and not isinstance(entry, dict):
-        raise UserError(f"{file}: configuration {configuration}: expected an object; {remedy}")
+    entry: dict[str, Any] | None = read_sfr_plan(file)["configurations"].get(configuration)
     return entry
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import io
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nnunetv2
+import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
@@ -134,15 +137,46 @@ def default_plans_name(planner_class: type[ExperimentPlanner]) -> str:
     raise AssertionError("nnU-Net's own planner has plans_name")
 
 
+MOST_VOXELS = 10**10
+"""Of a case on the target grid: 40 GB of one channel."""
+
+
 def check_target_spacing(target_spacing: Sequence[float] | None) -> None:
     """Refuse an ``-overwrite_target_spacing`` that is not three positive numbers.
 
     Raises:
         UserError: it is not.
     """
-    if target_spacing is not None and (len(target_spacing) != 3 or min(target_spacing) <= 0):
-        numbers = " ".join(f"{value:g}" for value in target_spacing)
-        raise UserError(f"-overwrite_target_spacing {numbers}: give three positive numbers in mm")
+    if target_spacing is None:
+        return
+    if len(target_spacing) != 3 or not all(0 < value < math.inf for value in target_spacing):
+        raise UserError(f"-overwrite_target_spacing {_millimetres(target_spacing)}: give three positive numbers in mm")
+
+
+def check_target_grid(target_spacing: Sequence[float] | None, fingerprint: Mapping[str, Any]) -> None:
+    """Refuse a target spacing at which the images have no voxels, or more than memory will hold.
+
+    Args:
+        target_spacing: in mm, axes as the reader returns them; None for the planner's choice.
+        fingerprint: of all images: shapes in voxels, spacings in mm.
+
+    Raises:
+        UserError: with the extent of the median case.
+    """
+    if target_spacing is None:
+        return
+    extents = np.array(fingerprint["shapes_after_crop"]) * np.array(fingerprint["spacings"])
+    extent = np.median(extents, axis=0)
+    voxels = extent / np.array(target_spacing)
+    where = f"-overwrite_target_spacing {_millimetres(target_spacing)}: the median image is {_millimetres(extent)} mm"
+    if voxels.min() < 1:
+        raise UserError(f"{where}, less than one voxel of this spacing; give a finer one")
+    if voxels.prod() > MOST_VOXELS:
+        raise UserError(f"{where}, {voxels.prod():.0e} voxels of this spacing; give a coarser one")
+
+
+def _millimetres(lengths: Iterable[float]) -> str:
+    return " ".join(f"{length:g}" for length in lengths)
 
 
 def plan(
@@ -182,9 +216,29 @@ def plan(
             # for readers that it tries in vain it prints tracebacks
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         planner = planner_class(dataset_name, **options)
-        planner.plan_experiment()
+        planner.save_plans = functools.partial(_save_sound_plans, planner.save_plans, gpu_memory_target)
+        try:
+            planner.plan_experiment()
+        except (ArithmeticError, AssertionError, IndexError, ValueError) as error:
+            target = "" if gpu_memory_target is None else f"-gpu_memory_target {gpu_memory_target:g}: "
+            raise UserError(
+                f"{target}{dataset_name}: nnU-Net's planner fails on these images ({type(error).__name__}: {error}); "
+                "check their shapes and spacings, and the options of the planner"
+            ) from error
     identifier: str = planner.plans_identifier
     return identifier
+
+
+def _save_sound_plans(
+    save_plans: Callable[[dict[str, Any]], None], gpu_memory_target: float | None, plans: dict[str, Any]
+) -> None:
+    """Let nnU-Net write a plan over the one that is there, unless it has patches without voxels."""
+    for name, configuration in plans["configurations"].items():
+        patch = configuration.get("patch_size", [1])
+        if min(patch) < 1:
+            target = "" if gpu_memory_target is None else f"-gpu_memory_target {gpu_memory_target:g}: "
+            raise UserError(f"{target}no patch of {name} fits into this memory; give more, or leave the option out")
+    save_plans(plans)
 
 
 @contextlib.contextmanager

@@ -439,6 +439,9 @@ def _recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> str:
     """Everything that a resumed or finished run must share with the present call, as text."""
     settings = dataset.settings.to_dict()
     relevant = {key: settings[key] for key in ("stitching", "sam", "fine_tuning")}
+    # as version 0.1 wrote it, whose runs can be continued
+    relevant["fine_tuning"]["warmup_iterations"] = dataset.settings.fine_tuning.warmup_iterations
+    del relevant["fine_tuning"]["warmup_fraction"]
     cases = {"cases": dataset.split(fold)}
     return json.dumps({**relevant, **describe(dataset), **cases, **this_round.recipe}, sort_keys=True)
 

@@ -128,7 +128,6 @@ def round_settings(settings: FineTuningSettings, fraction: float, round_index: i
     return replace(
         settings,
         iterations=iterations,
-        warmup_iterations=min(round(fraction * settings.warmup_iterations), iterations - 1),
         seed=settings.seed + round_index,
     )
 

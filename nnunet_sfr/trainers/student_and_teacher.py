@@ -11,8 +11,9 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_sfr.dataset import SFRDataset, check_fold
+from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import exit_on_user_error
+from nnunet_sfr.folds import check_fold
 from nnunet_sfr.paths import SPLITS, SFRPaths
 from nnunet_sfr.plans import SFRConfiguration
 from nnunet_sfr.random_state import seed_everything

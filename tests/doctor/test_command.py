@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,15 @@ from typing import Any
 import pytest
 import torch
 
+from nnunet_sfr.command_lines import shown
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor import examination, trainers
-from nnunet_sfr.doctor.findings import problem
+from nnunet_sfr.doctor.findings import Section, problem
+from nnunet_sfr.doctor.next_step import next_step
+from nnunet_sfr.doctor.subject import Subject
 from nnunet_sfr.entry_points import doctor
 from nnunet_sfr.environment import PLUGIN_FOLDER, VARIABLE
+from nnunet_sfr.paths import FINAL_ADAPTER
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS
 
@@ -65,7 +70,10 @@ def test_a_sound_project(run: Run, project: SFRDataset, monkeypatch: pytest.Monk
     assert code == 0
     lines = report.splitlines()
     assert 30 < len(lines) <= 60, "one screen"
-    assert lines[-1].startswith("no problems, ")
+    assert lines[-2].startswith("no problems, ")
+    assert lines[-2].endswith("; next: train")
+    device = "" if torch.cuda.is_available() else " -device cpu"
+    assert lines[-1] == f"nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p {PLANS}{device}"
     titles = [line for before, line in itertools.pairwise(lines) if before == ""]
     assert titles[:-1] == [
         "Installation",
@@ -119,10 +127,55 @@ def test_before_planning(run: Run, project: SFRDataset) -> None:
 
 
 def test_another_plan_than_there_is(run: Run, project: SFRDataset) -> None:
-    code, report, _ = run("-d", "42", "--json")
+    code, report, _ = run("-d", "42", "-p", "Fine", "--json")
     assert code == 1
     (plan,) = found(report, "problem")
     assert plan["text"].endswith(f"this data set has {PLANS}: choose with -p")
+    assert json.loads(report)["next"] == "sfr_doctor -d 42 -p Fine"
+
+
+def test_the_only_plan_needs_no_name(run: Run, project: SFRDataset) -> None:
+    code, report, _ = run("-d", "42", "-device", "cpu", "--json")
+    assert code == 0
+    assert f"Plan {PLANS}, 3d_fullres" in report
+
+
+def next_of(subject: Subject) -> str:
+    return shown(next_step(subject, [])[1])
+
+
+def test_every_stage_has_its_command(project: SFRDataset) -> None:
+    """As a user walks the path, the last line is the next command, with the options that were given."""
+    subject = Subject("42", None, None, "all", "cpu")
+    case = f"-d 42 -c 3d_fullres -f all -p {PLANS}"
+    assert next_of(subject) == f"nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p {PLANS} -device cpu"
+    training = project.paths.training("nnUNetTrainerSFR_ACMT", "all")
+    training.mkdir(parents=True)
+    (training / "checkpoint_latest.pth").touch()
+    assert next_of(subject) == (
+        f"nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_ACMT -p {PLANS} -device cpu --c"
+    )
+    (training / "checkpoint_final.pth").touch()
+    assert next_of(subject) == f"sfr_report {case}"
+    shutil.rmtree(training)
+    shutil.rmtree(project.paths.pseudo_labels("all"))
+    assert next_of(subject) == f"sfr_finetune {case} -device cpu"
+    adapter = project.paths.sam_stage("all") / FINAL_ADAPTER
+    adapter.parent.mkdir(parents=True)
+    adapter.touch()
+    assert next_of(subject) == f"sfr_pseudolabel {case} -device cpu"
+    shutil.rmtree(project.paths.unlabelled)
+    assert next_of(subject) == "sfr_plan_and_preprocess -d 42 -c 3d_fullres -pl ExperimentPlannerCPU"
+    shutil.rmtree(project.paths.preprocessed)
+    assert next_of(subject) == "sfr_plan_and_preprocess -d 42 -pl ExperimentPlannerCPU"
+    assert next_of(replace(subject, plans_name="Fine", configuration="2d", fold=0)) == (
+        "sfr_plan_and_preprocess -d 42 -c 2d -p Fine"
+    )
+    assert shown(next_step(None, [])[1]) == f"sfr_doctor -d {NAME}"
+    shutil.rmtree(project.paths.raw)
+    assert shown(next_step(None, [])[1]) == "sfr_convert -h"
+    broken = Section("Folders", (problem("folders", "is a file"),))
+    assert shown(next_step(replace(subject, fold=3), [broken])[1]) == "sfr_doctor -d 42 -f 3 -device cpu"
 
 
 def test_a_mistake_in_the_sfr_plan_is_said_once(run: Run, project: SFRDataset) -> None:
@@ -145,7 +198,7 @@ def test_no_raw_data_on_this_machine(run: Run, project: SFRDataset) -> None:
     code, report, _ = run(*ON_PROJECT, "--json")
     assert code == 0
     (cases,) = [finding for finding in found(report, "note") if finding["subject"] == "cases"]
-    assert "not on this machine" in cases["text"]
+    assert "not in nnUNet_raw on this machine" in cases["text"]
 
 
 def test_raw_data_without_a_description(run: Run, project: SFRDataset) -> None:

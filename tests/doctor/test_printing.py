@@ -41,7 +41,7 @@ def test_summary_counts_problems_and_notes() -> None:
 
 
 def test_json_has_the_details() -> None:
-    content = json.loads(as_json(SECTIONS))
+    content = json.loads(as_json(SECTIONS, ("sfr_doctor",)))
     assert content["problems"] == 1
     assert content["findings"][2] == {
         "section": "Data",

@@ -21,10 +21,12 @@ from nnunet_sfr.entry_points.run import main
 from nnunet_sfr.interruption import InterruptedRunError
 from nnunet_sfr.pipeline import walk
 from nnunet_sfr.pipeline.options import METHODS, PLANS_OF_PLANNERS, RunOptions
+from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.planning.planners import find_planner
 from nnunet_sfr.trainers import find_trainer
 from tests.pipeline.fake_commands import FakeCommands, run_options
-from tests.tiny_project import PLANS
+from tests.tiny_dataset import make_raw_dataset
+from tests.tiny_project import PLANS, nnunet_folders
 
 Call = Callable[..., tuple[int, str, str]]
 CASE = ("-d", "42", "-p", PLANS)
@@ -76,7 +78,7 @@ def table(output: str) -> dict[str, list[str]]:
         (["-i", "images"], "-i and -o go together"),
         (["-i", "images", "-o", "images/../images"], "-o must be another folder than -i"),
         (["-num_gpus", "2", "-device", "cpu"], "-num_gpus 2 does not go with -device cpu"),
-        (["-overwrite_target_spacing", "1", "1", "0"], "give three positive numbers"),
+        (["-overwrite_target_spacing", "1", "1", "0"], "must be a length in mm"),
         (["--status", "--print"], "not allowed with"),
     ],
 )
@@ -89,18 +91,87 @@ def test_mistakes_in_the_call(
     assert said in capsys.readouterr().err
 
 
-def test_mistakes_that_only_a_look_at_the_data_shows(sfr_run: Call, fake: FakeCommands) -> None:
+def test_mistakes_that_only_a_look_at_the_data_shows(sfr_run: Call, fake: FakeCommands, tmp_path: Path) -> None:
     for arguments, said in (
         (["-d", "77"], "error: no data set 77"),
         (["-d", "heart"], "'heart' is neither a data set's number nor its name"),
         ([*CASE, "-i", "nowhere", "-o", "predictions"], "-i nowhere: no such folder"),
         (["-d", "42", "-pl", "SomePlanner"], "-pl SomePlanner: name its plans with -p, too"),
+        ([*CASE, "-c", "3d_nope"], "-c 3d_nope: no such configuration; choose from 2d, 3d_fullres, 3d_lowres"),
+        ([*CASE, "-c", "3d_cascade_fullres"], "-c 3d_cascade_fullres: is the second stage of a cascade"),
+        ([*CASE, "-f", "9"], "fold 9 does not exist; use a number from 0 to 4, or all"),
+        ([*CASE, "-f", "1"], "fold 1 cannot exist: 5-fold cross-validation needs 5 labelled cases and there are 3"),
+        (["-d", "42", "-p", "New", "-c", "Fine"], "-c Fine: no such configuration"),
     ):
+        before = sorted(tmp_path.rglob("*"))
         code, _, error = sfr_run(*arguments)
         assert code == 1
         assert said in error
         assert error.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before, "no folder for nonsense"
     assert fake.lines == []
+
+
+def test_folds_of_the_users_own(sfr_run: Call, fake: FakeCommands) -> None:
+    """Any number, of any number of labelled cases."""
+    splits = [{"train": ["train_00"], "val": ["train_01"]}] * 7
+    fake.dataset.paths.splits_file.write_text(json.dumps(splits))
+    fake.project = Project(run_options(fold=6))
+    code, _, error = sfr_run(*CASE, "-device", "cpu", "-f", "6")
+    assert (code, error) == (0, "")
+    code, _, error = sfr_run(*CASE, "-f", "7")
+    assert code == 1
+    assert "splits_final.json: has no fold 7; use 0 to 6, or all" in error
+
+
+def test_the_only_plan_and_configuration_need_no_name(sfr_run: Call, fake: FakeCommands) -> None:
+    code, output, _ = sfr_run("-d", "42", "--print")
+    assert code == 0
+    assert "sfr_finetune -d 42 -c 3d_fullres -f all -p nnUNetPlansCPU" in output
+    file = fake.dataset.paths.sfr_plans_file
+    content = json.loads(file.read_text())
+    content["configurations"] = {"2d": content["configurations"]["3d_fullres"]}
+    file.write_text(json.dumps(content))
+    assert "sfr_finetune -d 42 -c 2d -f all -p nnUNetPlansCPU" in sfr_run("-d", "42", "--print")[1]
+    shutil.copy(file, file.with_name("Other_SFRPlans.json"))
+    code, _, error = sfr_run("-d", "42", "--print")
+    assert code == 1
+    assert "has several plans; choose with -p from Other, nnUNetPlansCPU" in error
+
+
+@pytest.mark.parametrize(("slices", "configuration"), [(1, "2d"), (9, "3d_fullres")])
+def test_images_of_one_slice_are_planned_in_2d(
+    slices: int, configuration: str, sfr_run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nnunet_folders(tmp_path):
+        make_raw_dataset(tmp_path / "nnUNet_raw", shape=(slices, 20, 20), labelled=1, unlabelled=1, test=0)
+        code, output, _ = sfr_run("-d", "42", "--print")
+    assert code == 0
+    assert f"sfr_plan_and_preprocess -d 42 -c {configuration}\n" in output
+
+
+def test_raw_data_that_are_gone_when_all_is_done(sfr_run: Call, fake: FakeCommands, tmp_path: Path) -> None:
+    """Status, prediction and a later call need none; without a plan they are asked for."""
+    assert sfr_run(*CASE, "-device", "cpu")[0] == 0
+    fake.taken()
+    shutil.move(fake.dataset.paths.raw, tmp_path / "elsewhere")
+    code, output, _ = sfr_run(*CASE, "--status")
+    assert code == 0
+    assert "everything is done" in output
+    images = tmp_path / "elsewhere" / "imagesTs"
+    fake.project = Project(run_options(images=images, predictions=tmp_path / "predictions"))
+    assert sfr_run(*CASE, "-device", "cpu", "-i", images, "-o", tmp_path / "predictions")[0] == 0
+    assert fake.taken() == ["nnUNetv2_predict"]
+    fake.dataset.paths.raw.mkdir()
+    assert sfr_run(*CASE, "-device", "cpu")[0] == 0
+    assert fake.taken() == [], "nor is an empty folder a change"
+    shutil.rmtree(fake.dataset.paths.results)
+    assert sfr_run(*CASE, "-device", "cpu", "--status")[0] == 0
+    assert sfr_run(*CASE, "-device", "cpu")[0] == 0
+    assert "sfr_plan_and_preprocess" not in fake.taken(), "what is preprocessed is taken as it is"
+    code, _, error = sfr_run("-d", "42", "-pl", "ExperimentPlanner")
+    assert code == 1
+    assert "dataset.json: not found" in error
 
 
 def test_print_shows_the_whole_run_and_runs_nothing(sfr_run: Call, fake: FakeCommands, tmp_path: Path) -> None:
@@ -201,7 +272,7 @@ def test_a_damaged_state_is_named(sfr_run: Call, fake: FakeCommands) -> None:
     file.write_text('{"steps": []}')
     code, _, error = sfr_run(*CASE, "-device", "cpu")
     assert code == 1
-    assert f"{file}: is not the state of a run" in error
+    assert f"{file}: steps: expected an object, got a list; delete it, and sfr_run looks" in error
 
 
 def test_automatic_device_is_told_to_nnunet_in_its_own_words(sfr_run: Call, fake: FakeCommands) -> None:

@@ -65,9 +65,10 @@ def test_a_run_takes_every_step_once(planned: SFRDataset) -> None:
 
 
 def test_a_setting_that_does_not_pass_is_found_before_any_step(planned: SFRDataset) -> None:
-    change_settings(planned, {"fine_tuning": {"iterations": 60, "warmup_iterations": 250}})
+    change_settings(planned, {"fine_tuning": {"warmup_fraction": 1.5}})
     fake = FakeCommands(planned, run_options())
-    with pytest.raises(UserError, match=r"SFRPlans\.json: configuration 3d_fullres: .*warmup_iterations \(250\)"):
+    said = r"SFRPlans\.json: configuration 3d_fullres: fine_tuning: warmup_fraction must lie in \[0, 1\)"
+    with pytest.raises(UserError, match=said):
         go(fake)
     assert fake.taken() == []
 
@@ -248,7 +249,7 @@ def test_a_plan_that_was_cut_short_is_made_again(planned: SFRDataset) -> None:
     fake.taken()
     assert go(fake)[0] == "sfr_plan_and_preprocess"
     planned.paths.plans_file.write_text(whole[:100])
-    with pytest.raises(UserError, match=r"nnUNetPlansCPU\.json: cannot be read .*mend or delete it"):
+    with pytest.raises(UserError, match=r"nnUNetPlansCPU\.json: cannot be read as JSON .*run sfr_plan_and_preprocess"):
         go(fake)
     assert planned.paths.plans_file.exists(), "a slip of the user's editor is not ours to delete"
 

@@ -130,7 +130,8 @@ def test_an_invalid_edit_is_an_error_and_not_overwritten(
     [
         (["-pl", "NoPlanner"], "-pl NoPlanner: no such planner"),
         (["-pl", "DatasetFingerprintExtractor"], "no such planner"),
-        (["-overwrite_target_spacing", "2", "2"], "-overwrite_target_spacing 2 2: give three positive numbers in mm"),
+        (["-c", "3d_cascade_fullres"], "-c 3d_cascade_fullres: is the second stage of a cascade"),
+        (["-c", "2d", "3d_nope"], "-c 3d_nope: no such configuration; choose from 2d, 3d_fullres, 3d_lowres"),
         (["-d", "7"], "no data set 7"),
     ],
 )
@@ -142,7 +143,18 @@ def test_mistakes_in_the_call_change_nothing(
     assert not preprocessed.exists()
 
 
-@pytest.mark.parametrize("configuration", ["3d_lowres", "3d_cascade_fullres"])
+@pytest.mark.parametrize("options", [["-overwrite_target_spacing", "500", "1", "1"], ["-gpu_memory_target", "1e-9"]])
+def test_options_that_leave_no_voxels_change_no_plan(
+    preprocessed: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    """nnU-Net would write a plan with patches of 0 voxels, or divide by them."""
+    assert main([*PLAN_ONLY, *options]) == 1
+    error = capsys.readouterr().err
+    assert "less than one voxel" in error or "error: -gpu_memory_target 1e-09: " in error
+    assert not list(preprocessed.glob("*Plans*.json"))
+
+
+@pytest.mark.parametrize("configuration", ["3d_lowres"])
 def test_a_configuration_that_the_plan_has_not(
     preprocessed: Path, capsys: pytest.CaptureFixture[str], configuration: str
 ) -> None:

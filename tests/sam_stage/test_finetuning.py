@@ -37,14 +37,14 @@ CPU = torch.device("cpu")
 
 def test_learning_rate_equals_the_authors(golden: Callable[[str], Golden]) -> None:
     losses = golden("losses")
-    settings = FineTuningSettings(iterations=6000, warmup_iterations=0)
+    settings = FineTuningSettings(iterations=6000, warmup_fraction=0.0)
     # step i, counted from 0, uses (1 - i / T) ** 0.9
     ours = [learning_rate(int(step), settings) for step in losses["lr.sfr_sam_finetune_iter"]]
     np.testing.assert_allclose(ours, losses["lr.sfr_sam_finetune"], rtol=0, atol=1e-12)
 
 
 def test_warm_up_is_linear_and_the_last_step_is_not_zero() -> None:
-    settings = FineTuningSettings(iterations=1000, warmup_iterations=10, learning_rate=1.0, poly_exponent=1.0)
+    settings = FineTuningSettings(iterations=1000, warmup_fraction=0.01, learning_rate=1.0, poly_exponent=1.0)
     assert learning_rate(0, settings) == pytest.approx(0.1)
     assert learning_rate(4, settings) == pytest.approx(0.5 * (1 - 4 / 1000))
     assert learning_rate(9, settings) == pytest.approx(1 - 9 / 1000)

@@ -43,10 +43,10 @@ def second_round(project: SFRDataset) -> SFRDataset:
 
 
 def test_a_round_is_shorter_and_draws_other_patches() -> None:
-    settings = FineTuningSettings(iterations=1000, warmup_iterations=100, seed=5)
+    settings = FineTuningSettings(iterations=1000, warmup_fraction=0.1, seed=5)
     later = round_settings(settings, 0.25, 2)
     assert (later.iterations, later.warmup_iterations, later.seed) == (250, 25, 7)
-    assert round_settings(FineTuningSettings(iterations=1, warmup_iterations=0), 0.1, 1).iterations == 1
+    assert round_settings(FineTuningSettings(iterations=1, warmup_fraction=0.0), 0.1, 1).iterations == 1
 
 
 def test_labelled_cases_have_their_share_of_the_patches() -> None:

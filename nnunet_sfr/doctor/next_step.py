@@ -1,0 +1,98 @@
+"""The command that comes next, to be pasted: the last line of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nnunet_sfr.command_lines import AUTO, Command, CommandLines
+from nnunet_sfr.doctor.findings import Level, Section, count
+from nnunet_sfr.doctor.subject import Subject
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import CHECKPOINTS, FINAL_ADAPTER, FINAL_CHECKPOINT, UNLABELLED_IMAGES, nnunet_root
+from nnunet_sfr.pipeline.options import RunOptions
+from nnunet_sfr.pipeline.project import Project
+from nnunet_sfr.pipeline.sfr_steps import Plan
+
+DEFAULT_TRAINER = "nnUNetTrainerSFR_MT"
+
+
+def next_step(subject: Subject | None, sections: Sequence[Section]) -> tuple[str, Command]:
+    """What to do after this report, in words, and its command.
+
+    Args:
+        subject: that was examined; None for the machine alone.
+        sections: of the report.
+    """
+    if count(sections, Level.PROBLEM):
+        return "put the problems right, then look again", _again(subject)
+    if subject is None:
+        return "look at a data set", _first_data_set()
+    if not subject.is_planned():
+        return "plan and preprocess", _plan(subject)
+    return _stage(subject)
+
+
+def _again(subject: Subject | None) -> Command:
+    if subject is None:
+        return ("sfr_doctor",)
+    return ("sfr_doctor", "-d", subject.dataset, *subject.options())
+
+
+def _first_data_set() -> Command:
+    """sfr_doctor for the first data set with unlabelled images; its help where there is none."""
+    try:
+        folders = nnunet_root("nnUNet_raw").glob(f"Dataset*_*/{UNLABELLED_IMAGES}")
+        names = sorted(folder.parent.name for folder in folders)
+    except (UserError, OSError):
+        names = []
+    return ("sfr_doctor", "-d", names[0]) if names else ("sfr_convert", "-h")
+
+
+def _plan(subject: Subject) -> Command:
+    from nnunet_sfr.devices import resolve_device
+
+    planner = ("-pl", "ExperimentPlannerCPU") if resolve_device(subject.device).type == "cpu" else ()
+    # -f and -device are no options of planning
+    names = replace(subject, fold="all", device=AUTO).options()
+    return ("sfr_plan_and_preprocess", "-d", subject.dataset, *(() if "-p" in names else planner), *names)
+
+
+def _stage(subject: Subject) -> tuple[str, Command]:
+    """The first stage of SFR that is not complete."""
+    from nnunet_sfr.data.datasets import UnlabelledDataset
+    from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+    from nnunet_sfr.dataset import open_dataset
+    from nnunet_sfr.devices import device_for_nnunet
+
+    fold = subject.fold
+    dataset = open_dataset(subject.dataset, subject.configuration, subject.plans_name)
+    paths = dataset.paths
+    lines = CommandLines.of(paths, fold, subject.device)
+    if paths.trainers(fold, (FINAL_CHECKPOINT,)):
+        return "see the result", lines.report()
+    try:
+        wanted = set(UnlabelledDataset(paths.unlabelled).identifiers)
+        dataset.split(fold)
+    except UserError:  # planned with --no_pp, or preprocessed cases were removed
+        options = RunOptions(
+            dataset=lines.dataset,
+            dataset_name=paths.dataset_name,
+            configuration=paths.configuration,
+            plans=paths.plans_name,
+        )
+        return "preprocess", Plan(Project(options)).command
+    store = paths.pseudo_labels(fold)
+    try:
+        labelled = set(PseudoLabelStore.open(store, grid=dataset.grid).identifiers())
+    except UserError:
+        labelled = set()
+    if not wanted <= labelled:
+        if not (paths.sam_stage(fold) / FINAL_ADAPTER).is_file():
+            return "fine-tune SAM", lines.fine_tune()
+        return "label the unlabelled cases", lines.pseudo_label()
+    nnunet = lines if subject.device != AUTO else replace(lines, device=device_for_nnunet())
+    begun = paths.trainers(fold, CHECKPOINTS)
+    if begun:
+        return "complete the training", (*nnunet.train(begun[0]), "--c")
+    return "train", nnunet.train(DEFAULT_TRAINER)

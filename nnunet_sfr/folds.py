@@ -1,0 +1,73 @@
+"""Which folds there can be: nnU-Net's five, or those of a ``splits_final.json``; without nnU-Net."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.nnunet_json import read_splits
+from nnunet_sfr.paths import SPLITS, DatasetPaths, Fold
+
+FOLDS = 5
+"""Folds of nnU-Net's cross-validation."""
+
+
+def splits_of(paths: DatasetPaths) -> tuple[Path, list[dict[str, Any]]] | None:
+    """The file with the folds of a data set and its content; None where nnU-Net will make them.
+
+    nnU-Net's planner copies a user's own from the raw data to the preprocessed ones.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    raw = [paths.raw / SPLITS] if paths.raw_is_here() else []
+    for file in (paths.splits_file, *raw):
+        if file.is_file():
+            return file, read_splits(file)
+    return None
+
+
+def check_fold(fold: Fold, num_labelled: int) -> None:
+    """Refuse a fold that nnU-Net's rule cannot make: its five folds need at least five labelled cases.
+
+    Args:
+        fold: a number or ``all``.
+        num_labelled: number of labelled cases.
+
+    Raises:
+        UserError: saying why not, and what to use instead.
+    """
+    if fold == "all":
+        return
+    if not isinstance(fold, int) or not 0 <= fold < FOLDS:
+        raise UserError(f"fold {fold} does not exist; use a number from 0 to {FOLDS - 1}, or all")
+    if num_labelled < FOLDS:
+        raise UserError(
+            f"fold {fold} cannot exist: {FOLDS}-fold cross-validation needs {FOLDS} labelled cases and there are "
+            f"{num_labelled}; use -f all"
+        )
+
+
+def require_fold(paths: DatasetPaths, fold: Fold, num_labelled: int) -> None:
+    """Refuse a fold that a data set cannot have.
+
+    Args:
+        paths: of the data set.
+        fold: a number or ``all``.
+        num_labelled: number of labelled cases.
+
+    Raises:
+        UserError: neither its ``splits_final.json`` nor, where there is none, nnU-Net's rule has such a fold.
+    """
+    splits = splits_of(paths)
+    if splits is None or fold == "all":
+        check_fold(fold, num_labelled)
+        return
+    file, folds = splits
+    if not isinstance(fold, int) or not 0 <= fold < len(folds):
+        raise UserError(f"{file}: has no fold {fold}; use {_numbers(len(folds))}")
+
+
+def _numbers(count: int) -> str:
+    return "0 or all" if count == 1 else f"0 to {count - 1}, or all" if count else "all"
