@@ -125,6 +125,13 @@ def positive_number(text: str) -> int:
     return int(text)
 
 
+def port_number(text: str) -> int:
+    """1 to 65535."""
+    if not text.isdecimal() or not 1 <= int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {2**16 - 1}, got {text!r}")
+    return int(text)
+
+
 def fold(text: str) -> int | str:
     """``"all"`` or a number, as nnU-Net takes it."""
     if text == "all":

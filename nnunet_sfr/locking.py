@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -43,6 +44,14 @@ class Holder:
         """``sfr_run`` or ``sfr_add_labels``."""
         return self.command.partition(" ")[0]
 
+    @classmethod
+    def read(cls, file: Path) -> Holder | None:
+        """Who wrote a file; None if that is unknown."""
+        try:
+            return cls(**read_json(file, "", {"pid": int, "host": str, "command": str}))
+        except (UserError, TypeError):
+            return None
+
     def __str__(self) -> str:
         return f"{self.user} on {self.host}, process {self.pid}, since {self.since}: {self.command}"
 
@@ -69,8 +78,7 @@ def locked(paths: DatasetPaths, command: str) -> Iterator[None]:
             f"({holder or 'just started'}); wait for it, or end it"
         ) from None
     try:
-        since = datetime.now().astimezone().isoformat(timespec="seconds")
-        write_json(asdict(Holder(_user(), socket.gethostname(), os.getpid(), since, command)), paths.lock_holder)
+        write_json(asdict(this_process(command)), paths.lock_holder)
         try:
             # of an sfr_run that was killed: its step is killed too, which takes a moment
             step_lock.acquire(timeout=LOCK_TIMEOUT)
@@ -85,10 +93,17 @@ def locked(paths: DatasetPaths, command: str) -> Iterator[None]:
 
 def read_holder(paths: DatasetPaths) -> Holder | None:
     """Who holds the lock, or held it when it was killed; None if its holder is unknown."""
-    try:
-        return Holder(**read_json(paths.lock_holder, "", {"pid": int, "host": str, "command": str}))
-    except (UserError, TypeError):
-        return None
+    return Holder.read(paths.lock_holder)
+
+
+def this_process(command: str) -> Holder:
+    """This process, since now.
+
+    Args:
+        command: as the user typed it.
+    """
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    return Holder(_user(), socket.gethostname(), os.getpid(), since, command)
 
 
 def _user() -> str:

@@ -20,6 +20,7 @@ environment when they are used. Below them::
     nnUNet_results/Dataset042_Name/
         SFR_SAM__nnUNetPlans__3d_fullres/fold_all/round_0/     the fine-tuned SAM (SFR+: and round_1, ...)
         SFR_report__nnUNetPlans__3d_fullres/fold_all/          the page of sfr_report, with its pictures
+        SFR_review/                                            sfr_review: progress, label maps that were saved
         nnUNetTrainerSFR_MT__nnUNetPlans__3d_fullres/fold_all/ nnU-Net's own
         SFR_run__nnUNetPlans__3d_fullres/
             hashes.json                                        of files that have not changed since
@@ -185,6 +186,11 @@ class DatasetPaths:
     def sfr_plans_names(self) -> list[str]:
         """The nnU-Net plans that have an SFR plan, sorted."""
         return [file.name.removesuffix(SFR_PLANS_ENDING) for file in self.sfr_plans_files()]
+
+    @property
+    def review(self) -> Path:
+        """Folder of ``sfr_review``; its label maps lie on the raw grid, so that all plans share it."""
+        return self.results / "SFR_review"
 
     @property
     def lock(self) -> Path:

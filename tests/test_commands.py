@@ -27,6 +27,7 @@ COMMANDS = (
     "run",
     "doctor",
     "report",
+    "review",
     "export",
     "evaluate",
     "convert",

@@ -139,6 +139,7 @@ def test_half_removed_package_leaves_python_starting_in_silence(
 def test_wheel_holds_every_module(distributions: dict[str, Path], checkout: Path) -> None:
     package = checkout / "nnunet_sfr"
     data = [*package.glob("report/assets/*"), *package.glob("conversion/lists/*.json")]
+    data += [file for file in package.glob("review/assets/**/*") if file.is_file()]
     assert len(data) > 2
     expected = {str(file.relative_to(checkout)) for file in [*package.rglob("*.py"), *data]}
     expected |= {f"nnunet_sfr/{file.relative_to(checkout)}" for file in (checkout / "entry_points").rglob("*.py")}

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
 
 DEFAULT_FUNCTION = "resample_data_or_seg_to_shape"
-_CHUNK = 2**20
-"""Points whose indicators are held in memory at a time."""
+_CHUNK = 2**15
+"""Points that are computed at a time: as many as fit into a processor's cache."""
 _TIE = 1e-9
 """Indicators that are closer are equal: their sums of products are rounded."""
 
@@ -122,20 +122,36 @@ def _largest_indicator(
         points: index of every point along each axis, (N,).
         nearest: the nearest label of every point, (N,).
     """
-    found = np.empty((8, nearest.size), dtype=labels.dtype)
-    weights = np.empty((8, nearest.size))
-    for corner, upper in enumerate(product((False, True), repeat=3)):
-        index, weight = [], np.ones(nearest.size)
-        for axis, is_upper, point in zip(axes, upper, points, strict=True):
-            index.append((axis.high if is_upper else axis.low)[point])
-            weight *= axis.weight[point] if is_upper else 1 - axis.weight[point]
-        found[corner], weights[corner] = labels[tuple(index)], weight
-    indicators = np.zeros_like(weights)
-    for corner in range(8):
-        for other in range(8):
-            indicators[corner] += weights[other] * (found[other] == found[corner])
-    best = indicators.max(axis=0)
-    ties = indicators >= best - _TIE
+    found, weights = _neighbours(labels, axes, points)
+    of_nearest = np.zeros(nearest.size)
+    for label, weight in zip(found, weights, strict=True):
+        of_nearest += weight * (label == nearest)
+    result = nearest.copy()
+    # indicators sum to 1: with a half of it no other label can have more
+    rest = np.flatnonzero(of_nearest < 0.5 - _TIE)
+    found, weights, nearest = found[:, rest], weights[:, rest], nearest[rest]
+    indicators = weights.copy()
+    for one, other in combinations(range(len(found)), 2):
+        equal = found[one] == found[other]
+        indicators[one] += weights[other] * equal
+        indicators[other] += weights[one] * equal
+    ties = indicators >= indicators.max(axis=0) - _TIE
     winner = np.where(ties, found, np.iinfo(found.dtype).max).min(axis=0)
     nearest_wins = (ties & (found == nearest)).any(axis=0)
-    return np.where(nearest_wins, nearest, winner)
+    result[rest] = np.where(nearest_wins, nearest, winner)
+    return result
+
+
+def _neighbours(
+    labels: np.ndarray, axes: Sequence[_Axis], points: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the eight voxels around every point, and their weights; both (8, N)."""
+    count = points[0].size
+    found, weights = np.empty((8, count), dtype=labels.dtype), np.empty((8, count))
+    sides = [
+        ((axis.low[point], 1 - axis.weight[point]), (axis.high[point], axis.weight[point]))
+        for axis, point in zip(axes, points, strict=True)
+    ]
+    for corner, ((z, z_weight), (y, y_weight), (x, x_weight)) in enumerate(product(*sides)):
+        found[corner], weights[corner] = labels[z, y, x], z_weight * y_weight * x_weight
+    return found, weights

@@ -40,6 +40,11 @@ class Orientation:
         )
         return turned
 
+    def turn_back(self, volume: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`turn`."""
+        back: np.ndarray = volume.transpose(self.axes)[tuple(slice(None, None, sign) for sign in self.signs)]
+        return back
+
     def turn_spacing(self, spacing: Sequence[float]) -> tuple[float, float, float]:
         """Spacing in mm along the turned axes."""
         z, y, x = (spacing[self.axes.index(axis)] for axis in range(3))

@@ -1,0 +1,1 @@
+"""Looking at pseudo-labels and correcting them in the browser, for ``sfr_review``."""

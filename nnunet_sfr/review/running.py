@@ -1,0 +1,97 @@
+"""From the command to the page: the server first, then the session, then the browser."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import webbrowser
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import Fold
+from nnunet_sfr.review.application import make_application
+from nnunet_sfr.review.serving import LOOPBACK, bind, serving
+from nnunet_sfr.review.waiting import Waiting
+
+if TYPE_CHECKING:
+    from nnunet_sfr.review.session import Session
+
+_TOKEN_BYTES = 32
+_READERS = 2
+"""Volumes that are read at a time: the image and its labels."""
+
+
+def review(
+    dataset_name_or_id: str,
+    configuration: str,
+    plans: str,
+    fold: Fold,
+    *,
+    typed: str,
+    port: int | None = None,
+    open_browser: bool = True,
+    stop: threading.Event | None = None,
+) -> None:
+    """Show the cases of a data set until Ctrl-C.
+
+    Args:
+        dataset_name_or_id: nnU-Net's name or number.
+        configuration: whose pseudo-labels.
+        plans: whose.
+        fold: whose.
+        typed: the command as the user gave it, for others who find the review open.
+        port: None for any that is free.
+        open_browser: whether the page is opened, too.
+        stop: ends it, as Ctrl-C does.
+
+    Raises:
+        UserError: the port is taken, there is nothing to review, or somebody reviews it already.
+    """
+    stop = stop or threading.Event()
+    token, waiting = secrets.token_urlsafe(_TOKEN_BYTES), Waiting()
+    listening = bind(port)
+    port = listening.getsockname()[1]
+    address = f"http://{LOOPBACK}:{port}/{token}/"
+    with serving(make_application(waiting, token), listening), ThreadPoolExecutor(_READERS) as executor:
+        print(f"the page is {address}", flush=True)
+        print(f"from another machine: ssh -C -N -L {port}:{LOOPBACK}:{port} <this machine>, and the same address")
+        try:
+            # torch and nnU-Net take seconds to import, in which the page is there already
+            from nnunet_sfr.dataset import open_dataset
+            from nnunet_sfr.review.lock import only_review
+            from nnunet_sfr.review.session import Session
+
+            dataset = open_dataset(dataset_name_or_id, configuration, plans)
+            with only_review(dataset.paths.review, typed):
+                session = Session(dataset, fold, executor)
+                waiting.came(session)
+                _read_first(session)
+                for problem in session.problems:
+                    print(f"not shown: {problem}")
+                print(f"{len(session.describe()['cases'])} cases; end with Ctrl-C, nothing is lost", flush=True)
+                if open_browser and not webbrowser.open(address):
+                    print("no browser was found: open the address yourself", flush=True)
+                _wait(stop)
+                decided = len(session.decided)
+        except BaseException as error:
+            waiting.failed(str(error) if isinstance(error, UserError) else "sfr_review has ended; see its terminal")
+            raise
+    print(f"{decided} {'case is' if decided == 1 else 'cases are'} decided; the same command continues")
+
+
+def _read_first(session: Session) -> None:
+    """Begin with the case that the page will ask for first; what is wrong with it the page will say."""
+    first = session.next_open()
+    if first is not None:
+        with contextlib.suppress(UserError):
+            session.prepare(first)
+
+
+def _wait(stop: threading.Event) -> None:
+    # Ctrl-C is the usual way to end it, and no interruption
+    try:
+        stop.wait()
+    except KeyboardInterrupt:
+        print()

@@ -1,0 +1,331 @@
+"""A data set under review: what the page asks for, and what it decides."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nnunet_sfr.ct_windows import CT_SCHEME, CT_WINDOWS, Window, choose_window
+from nnunet_sfr.data.cases import Case, list_unlabelled
+from nnunet_sfr.data.dataset_json import channel_names
+from nnunet_sfr.data.export import to_original_grid
+from nnunet_sfr.data.file_identity import are_recorded, raw_file_hashes
+from nnunet_sfr.data.preprocessing import PROVENANCE
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import Fold
+from nnunet_sfr.report.sources import MODEL, LabelSource
+from nnunet_sfr.review.classes import ReviewClass, review_classes
+from nnunet_sfr.review.images import image_file
+from nnunet_sfr.review.label_maps import largest_upload, pack, read_label_map, unpack, write_label_map
+from nnunet_sfr.review.listing import ListedCase, Listing, list_for_review
+from nnunet_sfr.review.progress import ACCEPTED, CORRECTED, OPEN, SKIPPED, Progress
+from nnunet_sfr.review.recent import Recent
+from nnunet_sfr.review.viewer_grid import ViewerGrid
+
+_IMAGES_KEPT, _LABELS_KEPT = 2, 8
+"""The image that is shown and the next one; label maps are small when compressed."""
+CURRENT = "current"
+"""In the place of a source: what was drawn or saved last."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What there is of one case, all that :class:`Session` needs to know of it."""
+
+    listed: ListedCase
+    raw: Case
+    properties: Mapping[str, Any]
+    grid: ViewerGrid
+
+
+def _short(source: LabelSource) -> str:
+    """For a button."""
+    if source.made_by.is_sam:
+        return "SAM"
+    return "Network" if source.kind == MODEL else source.made_by.label
+
+
+@contextlib.contextmanager
+def _told_which_folder(progress: Progress) -> Iterator[None]:
+    """A folder that cannot be written to becomes one line."""
+    try:
+        yield
+    except OSError as error:
+        folder = progress.corrected.parent
+        raise UserError(f"{folder}: cannot be written to ({error}); ask its owner for the permission") from None
+
+
+class Session:
+    """The cases of a data set, from its stores to its label maps.
+
+    Args:
+        dataset: planned, preprocessed, and with pseudo-labels.
+        fold: whose labels.
+        executor: reads volumes.
+
+    Raises:
+        UserError: there is nothing to review, or the raw images are missing.
+    """
+
+    def __init__(self, dataset: SFRDataset, fold: Fold, executor: Executor) -> None:
+        self._dataset = dataset
+        self._fold = fold
+        self._executor = executor
+        # one at a time: who reads a label map keeps the reader's remarks from the terminal, for the whole process
+        self._label_files = threading.Lock()
+        self.progress = Progress(dataset.paths.review, dataset.dataset_json["file_ending"])
+        self._classes: Sequence[ReviewClass] = review_classes(dataset)
+        self.reload()
+
+    def reload(self) -> None:
+        """List the cases again, after some became labelled ones."""
+        listing = list_for_review(self._dataset, self._fold)
+        raw = {case.identifier: case for case in list_unlabelled(self._dataset.paths.raw, self._dataset.dataset_json)}
+        missing = [case.name for case in listing.cases if case.name not in raw]
+        if missing:
+            raise UserError(
+                f"{self._dataset.paths.raw_unlabelled}: the image of case {missing[0]} is missing; put it back, or run "
+                "sfr_plan_and_preprocess"
+            )
+        self._listing: Listing = listing
+        self._raw = raw
+        self._hashes = raw_file_hashes(self.dataset_name)
+        self._by_name = {case.name: case for case in listing.cases}
+        self._sources: Mapping[str, LabelSource] = {source.key: source for source in listing.sources}
+        self._images: Recent[memoryview] = Recent(_IMAGES_KEPT, self._executor)
+        self._labels: Recent[bytes] = Recent(_LABELS_KEPT, self._executor)
+
+    @property
+    def dataset_name(self) -> str:
+        return self._dataset.paths.dataset_name
+
+    @property
+    def num_channels(self) -> int:
+        return len(self._channels)
+
+    @property
+    def decided(self) -> list[str]:
+        """Cases whose label maps are ready for sfr_add_labels."""
+        return [name for name in self._by_name if self.progress.standing(name).state in (CORRECTED, ACCEPTED)]
+
+    def next_open(self) -> str | None:
+        """The first case without a decision."""
+        return next((name for name in self._by_name if self.progress.standing(name).state == OPEN), None)
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What of the stores cannot be shown."""
+        return self._listing.problems
+
+    def describe(self) -> dict[str, Any]:
+        """Everything but the volumes, JSON types."""
+        return {
+            "dataset": self.dataset_name,
+            "channels": [{"name": name, "is_ct": self._is_ct(channel)} for channel, name in enumerate(self._channels)],
+            "windows": [{"name": name, "low": low, "high": high} for name, (low, high) in self._ct_windows()],
+            "classes": [asdict(one) for one in self._classes],
+            "sources": [
+                {"key": source.key, "name": source.name, "short": _short(source)} for source in self._listing.sources
+            ],
+            "cases": [{**asdict(case), **asdict(self.progress.standing(case.name))} for case in self._listing.cases],
+            "folder": str(self.progress.corrected),
+        }
+
+    def standing(self, name: str) -> dict[str, Any]:
+        """How a case stands now, JSON types."""
+        return asdict(self.progress.standing(name))
+
+    def has(self, name: str) -> bool:
+        return name in self._by_name
+
+    def describe_case(self, name: str) -> dict[str, Any]:
+        """Size of a case, and which label map it opens with; JSON types.
+
+        Raises:
+            UserError: its image was changed since it was preprocessed, or a saved label map was deleted.
+        """
+        opened = self._open(name)
+        standing = self.progress.standing(name)
+        note = ""
+        if standing.is_deleted:
+            note = (
+                f"{self.progress.label_file(name)}: the label map that was saved of case {name} has been deleted; the "
+                "case is open again"
+            )
+        depth, height, width = opened.grid.shape
+        return {
+            **asdict(standing),
+            "shape": [width, height, depth],
+            "spacing": list(reversed(opened.grid.spacing)),
+            "start": CURRENT if self._has_current(name) else next(iter(opened.listed.sources), ""),
+            "note": note,
+        }
+
+    def image(self, name: str, channel: int) -> memoryview:
+        """A channel of its image as NIfTI in the viewer's axes.
+
+        Raises:
+            UserError: the image cannot be read.
+        """
+        opened = self._open(name)
+        return self._images.get((name, channel), lambda: self._read_image(opened, channel))
+
+    def labels(self, name: str, source: str) -> bytes:
+        """A label map, packed for the page.
+
+        Args:
+            name: of the case.
+            source: key of a source, or ``current`` for what was drawn or saved last.
+
+        Raises:
+            UserError: there is no such label map, or it is damaged.
+        """
+        opened = self._open(name)
+        if source == CURRENT:
+            with self._label_files:
+                return pack(self._current(opened), opened.grid)
+        if source not in opened.listed.sources:
+            raise UserError(f"case {name} has no labels of {source}; run sfr_pseudolabel, or draw them")
+        return self._labels.get((name, source), lambda: pack(self._from_store(opened, source), opened.grid))
+
+    def prepare(self, name: str) -> None:
+        """Read a case that will be asked for next."""
+        opened = self._open(name)
+        self._images.prepare((name, 0), lambda: self._read_image(opened, 0))
+        if opened.listed.sources:
+            first = opened.listed.sources[0]
+            self._labels.prepare((name, first), lambda: pack(self._from_store(opened, first), opened.grid))
+
+    def largest_upload(self, name: str) -> int:
+        """Bytes that a label map of this case can have."""
+        return largest_upload(self._open(name).grid)
+
+    def save_draft(self, name: str, body: bytes) -> None:
+        """Keep what was drawn, as long as it is not saved.
+
+        Raises:
+            UserError: it is no label map of this case, or cannot be written.
+        """
+        opened = self._open(name)
+        labels = self._unpack(opened, body)
+        with self._label_files, _told_which_folder(self.progress):
+            self.progress.write_draft(name, labels)
+
+    def save(self, name: str, body: bytes) -> None:
+        """Write a corrected label map where sfr_add_labels takes it from.
+
+        Raises:
+            UserError: it is no label map of this case, or cannot be written; an older one stays.
+        """
+        opened = self._open(name)
+        labels = self._unpack(opened, body)
+        source = next(iter(opened.listed.sources), "")
+        before = self._from_page(opened, source) if source else np.zeros_like(labels)
+        self._write(opened, labels, CORRECTED, source, int(np.count_nonzero(labels != before)))
+
+    def accept(self, name: str, source: str) -> None:
+        """Take the labels of a source as they are.
+
+        Raises:
+            UserError: there are none, or they cannot be written.
+        """
+        opened = self._open(name)
+        if source not in opened.listed.sources:
+            raise UserError(f"case {name} has no pseudo-label to accept; draw its labels and save them, or skip it")
+        self._write(opened, self._from_page(opened, source), ACCEPTED, source, 0)
+
+    def skip(self, name: str) -> None:
+        """Leave a case; what was drawn is kept as a draft, and a label map that was saved is taken back."""
+        opened = self._open(name)
+        with self._label_files, _told_which_folder(self.progress):
+            if self.progress.label_file(name).is_file():
+                if not self.progress.standing(name).has_draft:
+                    self.progress.write_draft(name, self._current(opened))
+                self.progress.remove_label(name)
+            self.progress.decide(name, SKIPPED)
+
+    def _write(self, opened: Opened, labels: np.ndarray, state: str, source: str, changed: int) -> None:
+        name = opened.raw.identifier
+        file = self.progress.label_file(name)
+        with self._label_files, _told_which_folder(self.progress):
+            write_label_map(labels, file, opened.raw, opened.properties, self._reader)
+            self.progress.decide(name, state, source, changed)
+            self.progress.remove_draft(name)
+
+    def _open(self, name: str) -> Opened:
+        """Raises UserError for a case whose image is not that which was preprocessed."""
+        raw, properties = self._raw[name], self._listing.properties[name]
+        recorded = properties.get(PROVENANCE, {}).get("inputs")
+        try:
+            is_same = recorded is None or are_recorded(recorded, raw.files, self._hashes)
+        except FileNotFoundError:
+            raise UserError(
+                f"{raw.images[0].parent}: the image of case {name} is not there; put it back, or start sfr_review "
+                "again if the case was labelled meanwhile"
+            ) from None
+        if not is_same:
+            raise UserError(
+                f"{raw.images[0]}: changed since case {name} was preprocessed; run sfr_plan_and_preprocess and "
+                "sfr_pseudolabel again"
+            )
+        grid = ViewerGrid.of(properties, self._dataset.plans_manager.transpose_backward)
+        return Opened(self._by_name[name], raw, properties, grid)
+
+    def _has_current(self, name: str) -> bool:
+        return self.progress.standing(name).has_draft or self.progress.label_file(name).is_file()
+
+    def _current(self, opened: Opened) -> np.ndarray:
+        """What was drawn last, or else saved, or else nothing; (slices, height, width) on the raw grid."""
+        name = opened.raw.identifier
+        draft = self.progress.read_draft(name)
+        if draft is not None:
+            if draft.shape != opened.grid.raw_shape:
+                raise UserError(f"case {name}: its draft is of an image of another size; skip the case, or delete it")
+            return draft
+        file = self.progress.label_file(name)
+        if file.is_file():
+            return read_label_map(self._reader, file, opened.raw, opened.grid, self._largest)
+        return np.zeros(opened.grid.raw_shape, np.uint8)
+
+    def _from_store(self, opened: Opened, source: str) -> np.ndarray:
+        store = self._sources[source].store
+        return to_original_grid(store.read_labels(opened.raw.identifier), dict(opened.properties), self._dataset)
+
+    def _from_page(self, opened: Opened, source: str) -> np.ndarray:
+        """The labels of a source exactly as the page got them."""
+        return self._unpack(opened, self.labels(opened.raw.identifier, source))
+
+    def _unpack(self, opened: Opened, body: bytes) -> np.ndarray:
+        return unpack(body, opened.grid, opened.raw.identifier, self._largest)
+
+    def _read_image(self, opened: Opened, channel: int) -> memoryview:
+        window = self._ct_windows()[0][1] if self._is_ct(channel) else None
+        return image_file(opened.raw, channel, opened.grid, self._reader, window)
+
+    @property
+    def _channels(self) -> list[str]:
+        return channel_names(self._dataset.dataset_json)
+
+    def _is_ct(self, channel: int) -> bool:
+        scheme: str = self._dataset.configuration_manager.normalization_schemes[channel]
+        return scheme == CT_SCHEME
+
+    def _ct_windows(self) -> list[tuple[str, Window]]:
+        """Names and Hounsfield units, the one that fits the labelled foreground first."""
+        first = choose_window(self._dataset.plans_manager, self._dataset.configuration_manager)
+        return sorted(CT_WINDOWS.items(), key=lambda window: window[1] != first)
+
+    @property
+    def _largest(self) -> int:
+        return max(one.value for one in self._classes)
+
+    @property
+    def _reader(self) -> Any:
+        return self._dataset.plans_manager.image_reader_writer_class

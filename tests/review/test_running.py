@@ -1,0 +1,122 @@
+"""The command: from the address to the last line, and the mistakes that end it."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.entry_points import review as command
+from nnunet_sfr.review import running
+from nnunet_sfr.review.lock import only_review
+
+OPTIONS: dict[str, Any] = {
+    "configuration": "3d_fullres",
+    "plans": "nnUNetPlansCPU",
+    "fold": "all",
+    "typed": "sfr_review",
+}
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["sfr_review", "-d", "42", "-p", "nnUNetPlansCPU", *arguments])
+    code: int = command.main()
+    return code
+
+
+def test_a_review_from_begin_to_end(
+    project: SFRDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    addresses: list[str] = []
+
+    def look(address: str) -> bool:
+        addresses.append(address)
+        with urllib.request.urlopen(f"{address}session") as answer:
+            assert answer.status == 200
+        stop.set()
+        return False
+
+    stop = threading.Event()
+    monkeypatch.setattr("webbrowser.open", look)
+    running.review("42", **OPTIONS, stop=stop)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"the page is {addresses[0]}"
+    assert lines[1].startswith("from another machine: ssh -C -N -L ")
+    assert lines[2:] == [
+        "2 cases; end with Ctrl-C, nothing is lost",
+        "no browser was found: open the address yourself",
+        "0 cases are decided; the same command continues",
+    ]
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(addresses[0])
+    running.review("42", **OPTIONS, stop=stop, open_browser=False)  # the lock is free again
+    assert len(addresses) == 1
+    assert addresses[0] not in capsys.readouterr().out  # every review has a token of its own
+
+
+def test_ctrl_c_is_the_usual_end(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    stop = threading.Event()
+    monkeypatch.setattr(stop, "wait", interrupt)
+    running.review("42", **OPTIONS, stop=stop, open_browser=False)
+
+
+@pytest.mark.parametrize("what", ["port", "lock", "stores", "images", "folder"])
+def test_mistakes_are_one_line(
+    what: str, project: SFRDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = {
+        "port": "port {port}: cannot be used (Address already in use); choose another with --port",
+        "lock": "another sfr_review is open on this data set",
+        "stores": "there are no pseudo-labels",
+        "images": "the image of case unlabelled_00 is missing; put it back",
+        "folder": "SFR_review: cannot be written to",
+    }[what]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        if what == "stores":
+            (project.paths.pseudo_labels("all") / "manifest.json").unlink()
+        if what == "images":
+            (project.paths.raw_unlabelled / "unlabelled_00_0000.nii.gz").unlink()
+        if what == "folder":
+            project.paths.results.mkdir(parents=True, exist_ok=True)
+            project.paths.review.write_text("a file in the place of the folder")
+        if what == "lock":
+            with only_review(project.paths.review, "sfr_review -d 42"):
+                code = call(monkeypatch, "--no-browser")
+        else:
+            code = call(monkeypatch, "--no-browser", *(["--port", str(port)] if what == "port" else []))
+    error = capsys.readouterr().err.splitlines()
+    assert (code, len(error)) == (1, 1)
+    assert wanted.format(port=port) in error[0]
+    assert error[0].startswith("error: ")
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
+def test_ports_that_there_are_not(
+    port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        call(monkeypatch, f"--port={port}")
+    assert f"must be a number from 1 to 65535, got {port!r}" in capsys.readouterr().err
+
+
+def test_importing_the_other_commands_needs_no_server(tmp_path: Path) -> None:
+    folder = Path(command.__file__).parent
+    users = [file.name for file in folder.glob("*.py") if "nnunet_sfr.review" in file.read_text()]
+    assert users == ["review.py"]
+    package = folder.parent / "nnunet_sfr"
+    libraries = ("import uvicorn", "from starlette")
+    files = [file for file in package.rglob("*.py") if any(library in file.read_text() for library in libraries)]
+    assert {file.parent.name for file in files} == {"review"}
