@@ -73,14 +73,17 @@ class RawSource:
     @property
     def origin(self) -> dict[str, Any]:
         drawn = "in the order of their names" if self.seed is None else f"drawn with seed {self.seed}"
-        return {"dataset": self.record["dataset"], "source": self.raw.folder.name, "list": drawn}
+        return {"dataset": self._name, "source": self.raw.folder.name, "list": drawn}
+
+    @property
+    def _name(self) -> str:
+        return re.sub(r"^Dataset\d{3}_", "", self.raw.folder.name)
 
     @property
     def record(self) -> dict[str, Any]:
-        name = re.sub(r"^Dataset\d{3}_", "", self.raw.folder.name)
         seed = "" if self.seed is None else f"_seed{self.seed}"
         return {
-            "dataset": f"{name}_{len(self.split.labelled)}labelled{seed}",
+            "dataset": f"{self._name}_{len(self.split.labelled)}labelled{seed}",
             "source": str(self.raw.folder.resolve()),
             "seed": self.seed,
         }

@@ -19,6 +19,7 @@ from nnunet_sfr.conversion.lists import CaseLists, choose_labelled, read_lists
 from nnunet_sfr.conversion.mact import fold_lists
 from nnunet_sfr.conversion.raw_dataset import convert_source, dataset_folder
 from nnunet_sfr.conversion.source import Request, Split
+from nnunet_sfr.entry_points.convert import main
 from nnunet_sfr.errors import UserError
 from tests.conversion import trees
 from tests.tiny_dataset import make_raw_dataset
@@ -318,6 +319,39 @@ def test_test_cases_with_a_truth_stay(tmp_path: Path) -> None:
     (folder / "labelsTs" / "test_00.nii.gz").rename(folder / "labelsTs" / "train_00.nii.gz")
     with pytest.raises(UserError, match="train_00: in two of imagesTr, imagesUl and imagesTs"):
         convert("nnunet", folder, tmp_path / "refused")
+
+
+def test_the_command_on_an_nnunet_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the issue types it: without a number, by name, with nnUNet_raw alone."""
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(variable, raising=False)
+    make_raw_dataset(tmp_path, labelled=7, unlabelled=0, test=0, shape=(4, 5, 6), name="Dataset005_X")
+    assert main(["nnunet", "Dataset005_X", "--labelled", "4", "--seed", "1"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == [
+        f"{tmp_path / 'Dataset500_X_4labelled_seed1'}: 4 labelled, 2 unlabelled, 1 test",
+        "continue with: sfr_plan_and_preprocess -d 500",
+    ]
+    assert main(["nnunet", "5", "--labelled", "4", "--seed", "1"]) == 1
+    assert "Dataset500_X_4labelled_seed1: exists; add --overwrite" in capsys.readouterr().err
+    assert main(["nnunet", "5", "--labelled", "4", "--seed", "1", "--overwrite"]) == 0
+    with pytest.raises(SystemExit):
+        main(["nnunet", "5", "--fold", "0"])
+    assert "--fold is no option of nnunet" in capsys.readouterr().err
+
+
+def test_the_help_says_where_the_data_are_had(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["-h"])
+    text = capsys.readouterr().out
+    for name, known in PUBLIC_DATASETS.items():
+        part = " ".join(text[text.index(f"\n{name}: ") :].split("\n\n")[0].split())
+        for said in (known.title, known.layout, known.cases, known.obtained, known.disk):
+            assert " ".join(said.split()) in part, name
+        assert f"(--labelled {known.labelled})" in part
 
 
 # --- bad input ---
