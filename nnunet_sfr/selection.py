@@ -47,6 +47,10 @@ class Selection:
     overruled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
 
+    def is_of(self, store: PseudoLabelStore) -> bool:
+        """Whether a store still has the labels that the cases were chosen by: what made them is the same."""
+        return dict(self.model) == store.made_by.to_json()
+
     def save(self, file: Path) -> None:
         write_json({**asdict(self), "nnunet_sfr_version": __version__}, file)
 

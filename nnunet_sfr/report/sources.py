@@ -176,7 +176,7 @@ def _read_selections(
             missing = f"round {round_index} has no choice of high and low cases; run {again}"
             problems.append(str(problem) if file.is_file() else missing)
             continue
-        if selection.model != store.made_by.to_json():
+        if not selection.is_of(store):
             problems.append(f"{file}: the model's labels were made again since; run {again}")
             continue
         found[round_index] = selection

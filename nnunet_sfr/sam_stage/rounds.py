@@ -85,7 +85,7 @@ def _later_round(dataset: SFRDataset, fold: Fold, round_index: int, labelled: Ca
     pool = UnlabelledDataset(paths.unlabelled).identifiers
     selection = read_selection(paths.selection(fold, round_index), pool)
     store = PseudoLabelStore.open(paths.model_pseudo_labels(fold, round_index), grid=dataset.grid)
-    if store.made_by.to_json() != selection.model:
+    if not selection.is_of(store):
         raise UserError(
             f"{paths.selection(fold, round_index)}: the model's labels in {store.folder} were made anew since; run "
             f"sfr_select --round {round_index} again"

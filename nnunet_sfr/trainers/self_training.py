@@ -162,7 +162,7 @@ class nnUNetTrainerSFRPlus_ST(LaterRound):
             "sfr_pseudolabel -tr <trainer of the previous round>",
         )
         selection = self.selection()
-        if store.made_by.to_json() != selection.model:
+        if not selection.is_of(store):
             raise UserError(
                 f"{store.folder}: was filled again since the cases were chosen; run sfr_select --round "
                 f"{self.round_index}, and what comes after it, again"
