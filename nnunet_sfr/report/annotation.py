@@ -1,7 +1,7 @@
-"""Which cases are most worth annotating next: unsure and disputed ones, no two of them alike.
+"""Which cases are most worth annotating next: those of low confidence or in dispute, no two alike.
 
 A case's *worth* is the mean of its ranks (0 to 1, ties share theirs) by low confidence, by the disagreement between SAM
-and the re-trained model, and by whether a volume is an outlier; what nobody knows of a pool is left out. Cases are then
+and the re-trained model, and by whether a volume is an outlier; what is not known of a pool is left out. Cases are then
 taken one after the other: the next is that with the highest worth x (1 - l^2), l being the likeness to the most alike
 case taken before; the square lets twins wait and hardly touches the others.
 
@@ -26,8 +26,8 @@ RULE = (
     "other, leaving out what is like a case already taken"
 )
 QUARTER = 0.75
-"""A rank from here on is worth saying: the case is among the worst quarter."""
-OTHERS = (10, 90)
+"""A rank from here on is given as a reason: the case is among the worst quarter."""
+USUAL_PERCENTILES = (10, 90)
 """Percentiles of the other cases' volumes that a reason names."""
 
 
@@ -177,7 +177,7 @@ def _outlier(
     candidates: Sequence[Candidate], index: int, label: str, class_names: Mapping[str, str], whose: str
 ) -> str:
     others = [one.volumes_ml.get(label, 0.0) for position, one in enumerate(candidates) if position != index]
-    low, high = np.percentile(others, OTHERS)
+    low, high = np.percentile(others, USUAL_PERCENTILES)
     volume = candidates[index].volumes_ml.get(label, 0.0)
     name = class_names.get(label, label)
     if not volume:

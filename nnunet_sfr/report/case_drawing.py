@@ -147,7 +147,13 @@ def _draw_planes(task: CaseTask, image: np.ndarray, labels: Mapping[str, np.ndar
 
 
 def disagreement(labels: np.ndarray, others: np.ndarray, num_classes: int) -> float:
-    """1 - Dice of two label maps (D, H, W), mean over the classes that either has; 0 if neither found anything."""
+    """1 - Dice of two label maps, mean over the classes that either has; 0 if neither has any foreground.
+
+    Args:
+        labels: (D, H, W).
+        others: the same shape.
+        num_classes: background included.
+    """
     foreground = (labels > 0) | (others > 0)
     if not foreground.any():
         return 0.0

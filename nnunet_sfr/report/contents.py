@@ -179,6 +179,7 @@ class Contents:
         trainings: curves.
         rounds: rounds of SFR+ side by side, one column a round.
         settings: every section of the SFR plan, with name, value and what planning gives.
+        settings_mark: what is said of a setting that is not as planned.
         versions: what made the pseudo-labels, and what made this page.
         missing: what could not be shown and which command would make it, one sentence each.
         windows: of the grey pictures, the default first.
@@ -197,6 +198,7 @@ class Contents:
     trainings: Sequence[Training] = ()
     rounds: Table | None = None
     settings: Sequence[Table] = ()
+    settings_mark: str = "edited"
     versions: Table | None = None
     missing: Sequence[str] = ()
     windows: Sequence[Window] = ()

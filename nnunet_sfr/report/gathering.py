@@ -26,7 +26,7 @@ from nnunet_sfr.report.curves import read_trainings
 from nnunet_sfr.report.orientation import find_orientation
 from nnunet_sfr.report.picture_cache import CasePictures, CaseToDraw, PictureCache, PictureRequest
 from nnunet_sfr.report.sources import LabelSource, Pool, read_pool
-from nnunet_sfr.report.tables import rounds_table, settings_tables, versions_table
+from nnunet_sfr.report.tables import rounds_table, settings_mark, settings_tables, versions_table
 from nnunet_sfr.report.windows import GreyWindow, choose_windows
 
 SLICE_THICKNESS = 1.0
@@ -118,6 +118,7 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         trainings=trainings,
         rounds=rounds_table(pool, views, classes),
         settings=settings_tables(dataset),
+        settings_mark=settings_mark(dataset),
         versions=versions_table(pool.sources, created),
         missing=[*pool.problems, *missing_curves, *_missing(dataset, fold, pool, trainings)],
         windows=[Window(window.key, window.name) for window in windows],
@@ -130,6 +131,10 @@ def grid_spacing(dataset: SFRDataset, properties: Mapping[str, Any]) -> tuple[fl
     """Spacing (D, H, W) of a preprocessed case in mm.
 
     A 2D configuration keeps the distance of the slices of every case as it is.
+
+    Args:
+        dataset: planned.
+        properties: of the case, as nnU-Net's preprocessing recorded them.
     """
     spacing = [float(step) for step in dataset.configuration_manager.spacing]
     if len(spacing) == 2:

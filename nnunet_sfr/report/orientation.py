@@ -51,7 +51,15 @@ class Orientation:
         return z, y, x
 
     def turn_voxel(self, voxel: Sequence[int], shape: Sequence[int]) -> tuple[int, int, int]:
-        """Where a voxel of an array of this shape lies after :meth:`turn`."""
+        """Where a voxel lies after :meth:`turn`.
+
+        Args:
+            voxel: indices along the axes of the array.
+            shape: of the array.
+
+        Returns:
+            (z, y, x).
+        """
         moved = [
             index if sign > 0 else length - 1 - index
             for index, sign, length in zip(voxel, self.signs, shape, strict=True)

@@ -48,7 +48,12 @@ class Plane:
     box: tuple[int, int, int, int]
 
     def cut(self, volume: np.ndarray, centre: Voxel) -> np.ndarray:
-        """The plane through ``centre``: rows from anterior to posterior (axial), or from superior to inferior."""
+        """The plane through a voxel: rows from anterior to posterior (axial), or from superior to inferior.
+
+        Args:
+            volume: (z, y, x).
+            centre: (z, y, x) in voxels.
+        """
         plane: np.ndarray = np.take(volume, centre[self.axis], axis=self.axis)
         return plane if self.axis == 0 else plane[::-1]
 
@@ -69,7 +74,15 @@ class Layout:
 
 
 def to_grey(image: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
-    """An image of any shape in grey levels from 0 to 255 (uint8)."""
+    """Grey levels from 0 to 255.
+
+    Args:
+        image: of any shape.
+        levels: values that are black and white.
+
+    Returns:
+        the same shape, uint8.
+    """
     low, high = levels
     width = high - low if high > low else 1.0
     grey: np.ndarray = np.round(255 * np.clip((image.astype(np.float32) - low) / width, 0, 1)).astype(np.uint8)
@@ -195,7 +208,17 @@ def draw_image(
 
 
 def draw_labels(labels: np.ndarray, layout: Layout, centre: Voxel, colours: Colours) -> np.ndarray:
-    """The labels of the planes of :func:`draw_image`, (H, W, 4), uint8; nearest: drawn is where the voxels are."""
+    """The labels of the planes of :func:`draw_image`; nearest neighbours, so that what is drawn is where voxels are.
+
+    Args:
+        labels: (z, y, x).
+        layout: of the planes.
+        centre: (z, y, x) in voxels.
+        colours: of the labels.
+
+    Returns:
+        (H, W, 4), uint8: red, green, blue, opacity.
+    """
     width, height = layout.size
     shown = np.zeros((height, width), dtype=np.int32)
     outlined = np.zeros((height, width, 4), dtype=np.uint8)
@@ -214,12 +237,22 @@ def _paste(picture: np.ndarray, plane: Plane, content: np.ndarray, resampling: I
 
 
 def save_image(picture: np.ndarray, file: Path) -> None:
-    """Write a grey picture (H, W), uint8, as WebP."""
+    """Write a grey picture as WebP; the file appears whole or not at all.
+
+    Args:
+        picture: (H, W), uint8.
+        file: to write.
+    """
     with replacing(file) as temporary:
         Image.fromarray(picture).save(temporary, format="WEBP", quality=QUALITY, method=COMPRESSION)
 
 
 def save_labels(picture: np.ndarray, file: Path) -> None:
-    """Write a transparent picture (H, W, 4), uint8, as WebP without loss."""
+    """Write a transparent picture as WebP without loss; the file appears whole or not at all.
+
+    Args:
+        picture: (H, W, 4), uint8.
+        file: to write.
+    """
     with replacing(file) as temporary:
         Image.fromarray(picture).save(temporary, format="WEBP", lossless=True, method=COMPRESSION)

@@ -233,6 +233,10 @@ def best_measure(records: Sequence[Mapping[str, Any]], wanted: str) -> str:
 
     SAM's first labels have no ``agreement``, as there are no others to compare them with; imported label maps have
     nothing at all, and keep the name of what is wanted.
+
+    Args:
+        records: confidence records of the cases.
+        wanted: a name in :data:`nnunet_sfr.confidence.MEASURES`.
     """
     for name in (wanted, *MEASURES):
         if any(MEASURES[name].value(record) is not None for record in records):

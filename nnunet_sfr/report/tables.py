@@ -15,6 +15,7 @@ from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.plan import read_fingerprint
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import read_json
 from nnunet_sfr.planning.pipeline import make_sfr_plan
 from nnunet_sfr.planning.wanted_sam import WantedSAM
 from nnunet_sfr.report.contents import LabelClass, SourceView, Table
@@ -33,7 +34,13 @@ Views = Mapping[str, Mapping[str, SourceView]]
 
 
 def rounds_table(pool: Pool, views: Views, classes: Sequence[LabelClass]) -> Table | None:
-    """One column a round; None where there is only what the trainers read in round 0."""
+    """One column a round; None where there is only what the trainers read in round 0.
+
+    Args:
+        pool: sources and selections.
+        views: what every source found.
+        classes: whose volumes are compared.
+    """
     by_round: dict[int, dict[str, LabelSource]] = {}
     for source in pool.sources:
         if source.kind in (MODEL, MAIN):
@@ -112,6 +119,14 @@ def settings_tables(dataset: SFRDataset) -> list[Table]:
     return tables
 
 
+def settings_mark(dataset: SFRDataset) -> str:
+    """What is said of a setting that is not as planned: another version may have planned by other rules."""
+    content = read_json(dataset.paths.sfr_plans_file, "run sfr_plan_and_preprocess")
+    if content.get("nnunet_sfr_version") == __version__:
+        return "edited"
+    return f"edited, or planned by nnunet_sfr {content.get('nnunet_sfr_version', UNKNOWN)}"
+
+
 def _setting_rows(values: Any, planned: Mapping[str, Any] | None, prefix: str = "") -> list[list[str]]:
     """Name, value and planned value of every setting; those of a subsection have its name in front."""
     rows: list[list[str]] = []
@@ -147,7 +162,12 @@ def _json(value: object) -> str:
 
 
 def versions_table(sources: Sequence[LabelSource], created: str) -> Table:
-    """Who made each store, by version and hashes, and what made the page."""
+    """Who made each store, by version and hashes, and what made the page.
+
+    Args:
+        sources: that the page shows.
+        created: date and time of the page.
+    """
     rows = []
     for source in sources:
         rows.append([source.name, f"nnunet_sfr {source.store.version or NOTHING}; {_hashes(source.made_by)}"])

@@ -75,7 +75,12 @@ class TensorBoardLogger:
             self._writer.flush()
 
     def log_summary(self, key: str, value: Any) -> None:
-        """One number of the whole training."""
+        """One number of the whole training.
+
+        Args:
+            key: nnU-Net's name of it.
+            value: whatever is no number is left out.
+        """
         if self._writer is not None and isinstance(value, (int, float)):
             self._writer.add_scalar(key, value, self._step)
             self._writer.flush()

@@ -1,4 +1,4 @@
-"""What the report says of a project with a round of SFR+, worked out by hand, and of projects where much is missing."""
+"""What the report shows of a project with a round of SFR+, worked out by hand, and where much is missing."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_round_in_numbers(with_round: SFRDataset) -> None:
     assert first.views["round_1_model"].volumes_ml == pytest.approx({"1": 120 * voxel / 1000})
     assert first.disagreement == pytest.approx(1 / 3)
     assert second.disagreement == 0
-    # ranks: the first is surer (0) but disputed (1), the second the reverse; of equals the first
+    # ranks: the first has the higher confidence (0) but is disputed (1), the second the reverse; of equals the first
     assert [case.annotation_rank for case in contents.cases] == [1, 2]
     assert first.annotation_reasons == ["SAM and the model disagree: 0.33"]
     assert second.annotation_reasons == ["low confidence 0.30 (re-trained model)"]
@@ -278,6 +278,13 @@ def test_settings_stand_beside_those_of_planning(with_round: SFRDataset) -> None
     assert tables["sam"]["adaptation"] == ('"full"', '"full"')
     assert tables["fine_tuning"]["iterations"][0] == "4"  # the project's own, for tests
     assert tables["fine_tuning"]["batch_size"][0] == tables["fine_tuning"]["batch_size"][1]
+
+
+def test_another_version_may_have_planned_otherwise(with_round: SFRDataset) -> None:
+    assert contents_of(with_round).settings_mark == "edited"
+    file = with_round.paths.sfr_plans_file
+    file.write_text(json.dumps({**json.loads(file.read_text()), "nnunet_sfr_version": "0.0.9"}))
+    assert contents_of(with_round).settings_mark == "edited, or planned by nnunet_sfr 0.0.9"
 
 
 def test_settings_of_another_adaptation_have_its_defaults(with_round: SFRDataset) -> None:

@@ -186,7 +186,7 @@ def test_address_keeps_what_was_chosen(visit: Open, file: Path) -> None:
     assert shown(again) == ["case_1", "case_10"]
     assert again.input_value("input[name=text]") == "case_1"
     assert again.input_value("#source") == SAM
-    again.evaluate("location.hash = 'sort=name&order=descending&page=7&source=nobody&size=3'")
+    again.evaluate("location.hash = 'sort=name&order=descending&page=7&source=unknown&size=3'")
     again.wait_for_function("document.querySelector('#cards h3').textContent === 'case_10'")
     assert shown(again) == ["case_10", "case_3", "case_2", "case_1", HOSTILE]
     assert again.input_value("#source") == MODEL
@@ -344,6 +344,8 @@ def test_settings_that_were_edited_are_marked(visit: Open, file: Path) -> None:
     assert page.locator("#settings summary").all_text_contents() == ["rounds1 edited", "Versions"]
     page.locator("#settings summary").first.click()
     assert page.locator("#settings tr.edited th").all_inner_texts() == ["tau"]
+    cell = page.locator("#settings tr.edited td").first
+    assert cell.evaluate("node => getComputedStyle(node, '::after').content") == '" (edited)"'
 
 
 def test_sections_without_contents_are_left_out(

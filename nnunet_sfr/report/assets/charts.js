@@ -26,13 +26,13 @@ function buildConfidence(section) {
 
 function confidenceChart(source) {
   const values = confidencesOf(source);
-  const unsure = CONTENTS.cases.filter((item) => item.views[source.key]?.confidence === null).length;
+  const withoutConfidence = CONTENTS.cases.filter((item) => item.views[source.key]?.confidence === null).length;
   const facts = [humanMeasure(source)];
   if (source.threshold !== null) {
     const high = values.filter((value) => value >= source.threshold).length;
     facts.push(`threshold ${brief(source.threshold)}: ${high} at or above, ${values.length - high} below`);
   }
-  if (unsure) facts.push(`${counted(unsure, "case")} without confidence (nothing found)`);
+  if (withoutConfidence) facts.push(`${counted(withoutConfidence, "case")} without confidence (nothing found)`);
   return chart([source.name], 230, (width, height) => histogram(source, values, width, height), element("p", {}, facts.join(" \u00b7 ")));
 }
 
@@ -214,7 +214,7 @@ function scatterChart() {
     svg.append(dots(points));
     hoveredCases(svg, points);
     return svg;
-  }, element("p", {}, `Confidence of ${source.name}. Cases at the top right are sure and yet disputed: look at them first.`));
+  }, element("p", {}, `Confidence of ${source.name}. Cases at the top right have a high confidence and are disputed all the same: look at them first.`));
 }
 
 function buildTrainings(section) {

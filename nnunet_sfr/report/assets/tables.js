@@ -5,7 +5,7 @@ const UNKNOWN = "unknown"; // what planning gives, where the page could not comp
 function tableOf(table, rowClass = () => null) {
   const head = element("tr", {}, ...table.columns.map((name) => element("th", { scope: "col" }, name)));
   const rows = table.rows.map((row) => element("tr", { class: rowClass(row) },
-    ...row.map((cell, index) => (index ? element("td", {}, cell) : element("th", { scope: "row" }, cell)))));
+    ...row.map((cell, index) => (index ? element("td", { "data-mark": CONTENTS.settings_mark }, cell) : element("th", { scope: "row" }, cell)))));
   return scrolling(table.title, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
 }
 
@@ -21,7 +21,7 @@ function isEdited([, value, planned]) {
 function editsOf(table) {
   if (table.rows.every(([, , planned]) => planned === UNKNOWN)) return "not compared: what planning gives is unknown";
   const edited = table.rows.filter(isEdited).length;
-  return edited ? `${edited} edited` : "as planned";
+  return edited ? `${edited} ${CONTENTS.settings_mark}` : "as planned";
 }
 
 function buildSettings(section) {
