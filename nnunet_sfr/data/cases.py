@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from nnunet_sfr.data.dataset_json import channel_names, read_dataset_json
 from nnunet_sfr.data.file_identity import FileStamp, file_stamps, identify, raw_file_hashes
+from nnunet_sfr.data.image_names import channel_problem, group_channels, image_name
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import FileHashes
@@ -215,7 +215,7 @@ def _list_labelled(folder: Path, dataset_json: dict[str, Any], problems: list[st
         files = [file for file in _files(images, ending, problems) if file.name.endswith(ending)]
         found = [
             (identifier, channels, folder / LABELS / f"{identifier}{ending}")
-            for identifier, channels in _group_channels(files, ending, problems).items()
+            for identifier, channels in group_channels(files, ending, problems).items()
         ]
     if not found and not problems:
         raise UserError(f"{images}: no labelled images{_other_ending(images, ending)}")
@@ -242,13 +242,13 @@ def _list_unlabelled(images: Path, dataset_json: dict[str, Any], problems: list[
             f"{images}: {state}; put the unlabelled images there, named like <case>_0000{ending}, one file per channel"
         )
     # what belongs to an image is found from its name; everything else has to be an image
-    named = [file for file in files if _pattern(ending).fullmatch(file.name)]
+    named = [file for file in files if image_name(ending).fullmatch(file.name)]
     cases = [
         Case(identifier, channels, sidecars=sidecars(channels, ending))
-        for identifier, channels in _group_channels(named, ending, problems).items()
+        for identifier, channels in group_channels(named, ending, problems).items()
     ]
     belonging = {sidecar for case in cases for sidecar in case.sidecars}
-    _group_channels([file for file in files if file not in {*named, *belonging}], ending, problems)
+    group_channels([file for file in files if file not in {*named, *belonging}], ending, problems)
     return cases
 
 
@@ -265,55 +265,15 @@ def _files(folder: Path, ending: str, problems: list[str]) -> list[Path]:
     return files
 
 
-def _pattern(ending: str) -> re.Pattern[str]:
-    """The name of an image; a leading dot hides a file."""
-    return re.compile(r"(?P<identifier>[^.].*)_\d{4}" + re.escape(ending))
-
-
-def _group_channels(files: Sequence[Path], ending: str, problems: list[str]) -> dict[str, tuple[Path, ...]]:
-    """Files by identifier, in the order of identifiers and channels; names that do not match go to ``problems``."""
-    groups: dict[str, list[Path]] = {}
-    for file in sorted(files):
-        match = _pattern(ending).fullmatch(file.name)
-        if match is not None:
-            groups.setdefault(match["identifier"], []).append(file)
-        elif file.name.endswith(ending) and not file.name.startswith("."):
-            new = f"{file.name.removesuffix(ending)}_0000{ending}"
-            problems.append(f"{file}: the name has no channel; rename the file to {new}, one file per channel")
-        else:
-            problems.append(f"{file}: the name is not of the form <case>_0000{ending}; rename or remove the file")
-    return {identifier: tuple(groups[identifier]) for identifier in sorted(groups)}
-
-
 def _name_problem(case: Case, num_channels: int, ending: str) -> str | None:
-    """A channel file that is missing or too many, or a number in the name of a case that was taken for a channel.
-
-    A single file may hold all channels (an RGB picture, a 4D volume): then only reading it can tell.
-    """
+    """A channel file that is missing or too many, or a number in the name of a case that was taken for a channel."""
     whole_names = _labelled_by_whole_name(case, ending)
-    if whole_names is not None:
-        image, label = whole_names
-        return (
-            f"{image}: its label is {label.name}, so the name has no channel; rename the image to "
-            f"{image.name.removesuffix(ending)}_0000{ending}"
-        )
-    expected = [f"{case.identifier}_{channel:04d}{ending}" for channel in range(num_channels)]
-    present = [file.name for file in case.images]
-    if present in (expected, expected[:1]):
-        return None
-    hint = f"if the number belongs to the name of the case, add _0000 before {ending}"
-    if present and not set(present) & set(expected):
-        return (
-            f"{case.images[0]}: the number behind the last _ is that of a channel, and no file of case "
-            f"{case.identifier} is of channel 0; {hint}"
-        )
-    wrong = min(set(expected).symmetric_difference(present))
-    place = case.images[0].parent / wrong
-    if wrong in expected:
-        return f"{place}: this channel of case {case.identifier} is missing; every case needs one file per channel"
+    if whole_names is None:
+        return channel_problem(case.identifier, case.images, num_channels, ending)
+    image, label = whole_names
     return (
-        f"{place}: this channel of case {case.identifier} is more than the {num_channels} that dataset.json names; "
-        f"remove it, or {hint}"
+        f"{image}: its label is {label.name}, so the name has no channel; rename the image to "
+        f"{image.name.removesuffix(ending)}_0000{ending}"
     )
 
 

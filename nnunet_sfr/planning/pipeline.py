@@ -19,6 +19,7 @@ from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.label_journal import require_completed
 from nnunet_sfr.nnunet_json import check_configuration, read_plans
 from nnunet_sfr.paths import DatasetPaths, SFRPaths
+from nnunet_sfr.planning.feasibility import require_trainable
 from nnunet_sfr.planning.fingerprint import OWN_KEY, update_fingerprint
 from nnunet_sfr.planning.mosaic import choose_slice_axes, choose_stitching, data_extent
 from nnunet_sfr.planning.planners import (
@@ -120,6 +121,7 @@ def plan_and_preprocess(
             plans_name=plans_name,
             gpu_memory_target=gpu_memory_target,
             target_spacing=target_spacing,
+            check=lambda plans: require_trainable(plans, configurations, raw, fingerprint),
             verbose=verbose,
         )
         # open_dataset refuses configurations that the plan has not, or that SFR does not train

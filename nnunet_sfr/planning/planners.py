@@ -186,6 +186,7 @@ def plan(
     plans_name: str | None = None,
     gpu_memory_target: float | None = None,
     target_spacing: Sequence[float] | None = None,
+    check: Callable[[dict[str, Any]], None] | None = None,
     verbose: bool = False,
 ) -> str:
     """Run a planner, as ``nnUNetv2_plan_experiment`` does; it writes the plan.
@@ -197,6 +198,7 @@ def plan(
         gpu_memory_target: in GB; None for the planner's own.
         target_spacing: three numbers in mm for 3d_fullres, axes as the reader returns them; None for the planner's
             choice.
+        check: is given the plan before it is written, and raises where it shall not be.
         verbose: let the planner print.
 
     Returns:
@@ -216,7 +218,7 @@ def plan(
             # for readers that it tries in vain it prints tracebacks
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         planner = planner_class(dataset_name, **options)
-        planner.save_plans = functools.partial(_save_sound_plans, planner.save_plans, gpu_memory_target)
+        planner.save_plans = functools.partial(_save_sound_plans, planner.save_plans, gpu_memory_target, check)
         try:
             planner.plan_experiment()
         except (ArithmeticError, AssertionError, IndexError, ValueError) as error:
@@ -230,14 +232,19 @@ def plan(
 
 
 def _save_sound_plans(
-    save_plans: Callable[[dict[str, Any]], None], gpu_memory_target: float | None, plans: dict[str, Any]
+    save_plans: Callable[[dict[str, Any]], None],
+    gpu_memory_target: float | None,
+    check: Callable[[dict[str, Any]], None] | None,
+    plans: dict[str, Any],
 ) -> None:
-    """Let nnU-Net write a plan over the one that is there, unless it has patches without voxels."""
+    """Let nnU-Net write a plan over the one that is there, unless it has patches without voxels or does not pass."""
     for name, configuration in plans["configurations"].items():
         patch = configuration.get("patch_size", [1])
         if min(patch) < 1:
             target = "" if gpu_memory_target is None else f"-gpu_memory_target {gpu_memory_target:g}: "
             raise UserError(f"{target}no patch of {name} fits into this memory; give more, or leave the option out")
+    if check is not None:
+        check(plans)
     save_plans(plans)
 
 

@@ -56,7 +56,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dataset = make_project(root, labelled=2, unlabelled=3, test=0, channels=2)
         patch.setattr(fingerprint, "FOREGROUND_SAMPLES", 6000)
         options: dict[str, Any] = {"fingerprint_processes": 1, "processes": 1, "sam": "vit_tiny"}
-        spacing = (2.0, 2.0, 2.0)
+        spacing = (1.25, 1.25, 1.25)
         plan_and_preprocess(NAME, planner="ExperimentPlannerCPU", plans_name=COARSE, target_spacing=spacing, **options)
         fill_store(dataset)
         fill_model_store(dataset, {FIRST: 0.9, REST: 0.8, LAST: 0.1})

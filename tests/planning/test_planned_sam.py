@@ -19,6 +19,9 @@ from nnunet_sfr.settings import FineTuningSettings, SAMSettings
 
 PLANS = "nnUNetPlansCPU"
 
+COARSER = ("1.25", "1.25", "1.25")
+"""In mm; on a grid that is much coarser the tiny volumes are too small for any network."""
+
 
 def plan(*options: str) -> int:
     code: int = main(["-d", "42", "-pl", "ExperimentPlannerCPU", "--no_pp", "-npfp", "1", *options])
@@ -141,7 +144,7 @@ def test_planning_again_without_options_keeps_all_three(preprocessed: Path, weig
     before = sam()
     assert plan() == 0
     assert plan("--overwrite_sfr_plan") == 0
-    assert plan("-overwrite_target_spacing", "2", "2", "2") == 0
+    assert plan("-overwrite_target_spacing", *COARSER) == 0
     assert sam() == before
 
 
@@ -150,11 +153,11 @@ def test_options_that_repeat_the_plan_keep_its_edits_on_another_grid(
 ) -> None:
     assert plan("-sam", "vit_b") == 0
     edit(preprocessed, "fine_tuning", iterations=777)
-    coarser = ("-overwrite_target_spacing", "2", "2", "2")
+    coarser = ("-overwrite_target_spacing", *COARSER)
     assert plan("-sam", "vit_b", "-adaptation", "lora", *coarser) == 0
     assert "stitching made again because the nnU-Net plan changed (spacing" in capsys.readouterr().out
     assert fine_tuning().iterations == 777
-    assert plan("-sam", "vit_tiny", "-overwrite_target_spacing", "3", "3", "3") == 0
+    assert plan("-sam", "vit_tiny", "-overwrite_target_spacing", "1.2", "1.2", "1.2") == 0
     assert "made again for -sam vit_tiny (it had vit_b) in" in capsys.readouterr().out
     assert fine_tuning().iterations == 2000
 
@@ -173,7 +176,7 @@ def test_a_plan_of_version_0_1_keeps_its_rank(preprocessed: Path, capsys: pytest
     assert plan() == 0
     assert "kept from" in capsys.readouterr().out
     assert (sam().adaptation, sam().adaptation_settings) == ("lora", {"rank": 16})
-    assert plan("-overwrite_target_spacing", "2", "2", "2") == 0
+    assert plan("-overwrite_target_spacing", *COARSER) == 0
     assert sam().adaptation_settings == {"rank": 16}
 
 

@@ -97,12 +97,12 @@ def test_an_edited_sfr_plan_is_kept_while_it_fits(preprocessed: Path, capsys: py
 
     edit(file, "fine_tuning", iterations=777)
     capsys.readouterr()
-    assert main([*PLAN_ONLY, "-overwrite_target_spacing", "2", "2", "2"]) == 0
+    assert main([*PLAN_ONLY, "-overwrite_target_spacing", "1.25", "1.25", "1.25"]) == 0
     assert kept(), "what does not depend on the grid is carried over"
     printed = capsys.readouterr().out
-    assert "the nnU-Net plan changed (spacing [1.0, 1.0, 1.0] is now [2.0, 2.0, 2.0])" in printed
-    # numpy rounds half to even, as nnU-Net's compute_new_shape does with 9.5, 11.5 and 10.5
-    assert open_dataset(42, "3d_fullres", PLANS).settings.stitching.patch_size == (10, 12, 10)
+    assert "the nnU-Net plan changed (spacing [1.0, 1.0, 1.0] is now [1.25, 1.25, 1.25])" in printed
+    # 19 x 23 x 21 voxels of 1 mm
+    assert open_dataset(42, "3d_fullres", PLANS).settings.stitching.patch_size == (15, 18, 17)
 
 
 def test_two_plans_of_one_data_set_live_side_by_side(preprocessed: Path) -> None:

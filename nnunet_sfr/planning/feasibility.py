@@ -1,0 +1,77 @@
+"""What nnU-Net plans without a word and cannot train: networks of too few stages, and cases of no or endless voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunet_sfr.data.cases import RawDataset
+from nnunet_sfr.data.preprocessing import preprocessed_shape
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.planning.planners import MOST_VOXELS
+
+FEWEST_STAGES = 3
+"""nnU-Net's deep supervision leaves out the outputs of the two coarsest stages; with none left its loss is not a number
+(two stages), or its trainer fails (one)."""
+
+
+def require_trainable(
+    plans: Mapping[str, Any], configurations: Sequence[str], raw: RawDataset, fingerprint: Mapping[str, Any]
+) -> None:
+    """Check the plans of the configurations that are asked for, before they are written.
+
+    Args:
+        plans: nnU-Net's, as its planner makes them.
+        configurations: of which those that the plans do not have are passed over.
+        raw: the listed data set.
+        fingerprint: of all its images.
+
+    Raises:
+        UserError: a network that nnU-Net cannot train, or a case that the target spacing leaves no voxels or too many.
+    """
+    manager = PlansManager(dict(plans))
+    for name in configurations:
+        if name in plans["configurations"]:
+            configuration = manager.get_configuration(name)
+            _require_stages(raw, name, configuration)
+            _require_sizes(raw, name, configuration, manager.transpose_forward, fingerprint)
+
+
+def _require_stages(raw: RawDataset, name: str, configuration: ConfigurationManager) -> None:
+    stages = len(configuration.pool_op_kernel_sizes)
+    if stages >= FEWEST_STAGES:
+        return
+    size = _times(round(length) for length in configuration.median_image_size_in_voxels)
+    raise UserError(
+        f"{raw.folder}: the volumes are too small for {name}: at {_times(configuration.spacing)} mm they have {size} "
+        f"voxels (median), for which nnU-Net plans a network of {stages} stages, and it trains none of fewer than "
+        f"{FEWEST_STAGES}; take larger images, or a finer grid with -overwrite_target_spacing"
+    )
+
+
+def _require_sizes(
+    raw: RawDataset,
+    name: str,
+    configuration: ConfigurationManager,
+    axes: Sequence[int],
+    fingerprint: Mapping[str, Any],
+) -> None:
+    cases = zip(raw.cases, fingerprint["shapes_after_crop"], fingerprint["spacings"], strict=True)
+    for case, shape, spacing in cases:
+        found = preprocessed_shape(
+            [shape[axis] for axis in axes], [spacing[axis] for axis in axes], configuration.spacing
+        )
+        if min(found) >= 1 and np.prod(found, dtype=float) <= MOST_VOXELS:
+            continue
+        raise UserError(
+            f"{case.images[0]}: case {case.identifier}, of {_times(shape)} voxels of {_times(spacing)} mm, would have "
+            f"{_times(found)} voxels in {name}, at {_times(configuration.spacing)} mm; correct its spacing if it is "
+            "wrong, or set -overwrite_target_spacing"
+        )
+
+
+def _times(lengths: Any) -> str:
+    return " x ".join(f"{length:g}" for length in lengths)
