@@ -177,8 +177,12 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 def _check_folders(options: RunOptions) -> None:
     if os.name == "nt":
         raise UserError("sfr_run needs Linux or macOS; --print shows the commands, which run here one by one")
-    if options.images is not None and not options.images.is_dir():
-        raise UserError(f"-i {options.images}: no such folder")
+    if options.images is not None:
+        if not options.images.is_dir():
+            raise UserError(f"-i {options.images}: no such folder")
+        from nnunet_sfr.pipeline.project import Project
+
+        Project(options).check_input_images()
 
 
 def _options(arguments: argparse.Namespace) -> RunOptions:

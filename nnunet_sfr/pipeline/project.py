@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_sfr.data.image_names import check_images_to_predict
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.errors import UserError
@@ -206,6 +207,23 @@ class Project:
         assert self.options.images is not None
         images = visible_files(self.options.images, self._file_ending())
         return [*images, *sidecars(images, self._file_ending())]
+
+    def check_input_images(self) -> None:
+        """Check the names of the images to predict before hours of training.
+
+        Raises:
+            UserError: nnU-Net would pass over one, or cut its name.
+        """
+        assert self.options.images is not None
+        file = self.paths.raw_dataset_json
+        # the raw data may have been moved away since
+        content = read_json(
+            file if file.is_file() else self.paths.dataset_json,
+            PLAN_FIRST,
+            {"file_ending": str, "channel_names?": {...: object}, "modality?": {...: object}},
+        )
+        channels = content.get("channel_names", content.get("modality", {}))
+        check_images_to_predict(self.options.images, len(channels), content["file_ending"])
 
     def predicted_files(self) -> list[Path]:
         """One for every case among the input images."""

@@ -174,6 +174,25 @@ def test_raw_data_that_are_gone_when_all_is_done(sfr_run: Call, fake: FakeComman
     assert "dataset.json: not found" in error
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("patient.nii.gz", "patient.nii.gz: the name has no channel; rename the file to patient_0000.nii.gz"),
+        ("patient_0007.nii.gz", "no file of case patient is of channel 0; if the number belongs to the name"),
+        ("patient_0000.mha", "no file ends in .nii.gz; put the images there"),
+    ],
+)
+def test_images_to_predict_that_nnunet_would_not_find(
+    name: str, said: str, sfr_run: Call, fake: FakeCommands, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / name).write_text("")
+    code, _, error = sfr_run(*CASE, "-i", tmp_path / "new", "-o", tmp_path / "predictions")
+    assert code == 1
+    assert said in error
+    assert fake.lines == []
+
+
 def test_print_shows_the_whole_run_and_runs_nothing(sfr_run: Call, fake: FakeCommands, tmp_path: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
     code, output, _ = sfr_run(
