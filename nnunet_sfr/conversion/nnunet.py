@@ -21,7 +21,7 @@ from nnunet_sfr.conversion.lists import choose_labelled, some
 from nnunet_sfr.conversion.source import CaseCheck, Request, Source, Split
 from nnunet_sfr.data.cases import Case, RawDataset, list_labelled, list_unlabelled
 from nnunet_sfr.data.checks import case_problem, label_values
-from nnunet_sfr.data.dataset_json import read_dataset_json
+from nnunet_sfr.data.dataset_json import read_raw_dataset_json
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
@@ -38,7 +38,7 @@ def open_source(request: Request) -> Source:
         UserError: there is no such data set, it is not in nnU-Net's layout, or it has too few labelled cases.
     """
     folder = _folder(request.source)
-    dataset_json = read_dataset_json(folder / DATASET_JSON)
+    dataset_json = read_raw_dataset_json(folder / DATASET_JSON)
     labelled = list_labelled(folder, dataset_json)
     pool = list_unlabelled(folder, dataset_json) if (folder / UNLABELLED_IMAGES).is_dir() else ()
     test = _test_cases(folder, dataset_json) if "test" not in request.options else ()

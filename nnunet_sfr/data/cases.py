@@ -19,7 +19,7 @@ from typing import Any
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
-from nnunet_sfr.data.dataset_json import channel_names, read_dataset_json
+from nnunet_sfr.data.dataset_json import channel_names, read_raw_dataset_json
 from nnunet_sfr.data.file_identity import FileStamp, file_stamps, identify, raw_file_hashes
 from nnunet_sfr.data.image_names import channel_problem, group_channels, image_name
 from nnunet_sfr.data.sidecars import sidecars
@@ -121,7 +121,7 @@ def list_cases(folder: Path) -> RawDataset:
             follow nnU-Net's scheme, a link to nothing or a folder in the place of an image, a missing channel or label,
             an identifier that is both labelled and unlabelled, another number of labelled cases than ``numTraining``.
     """
-    dataset_json = read_dataset_json(folder / DATASET_JSON)
+    dataset_json = read_raw_dataset_json(folder / DATASET_JSON)
     problems: list[str] = []
     labelled = _list_labelled(folder, dataset_json, problems)
     unlabelled = _list_unlabelled(folder / UNLABELLED_IMAGES, dataset_json, problems)

@@ -11,7 +11,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 
 
-def read_dataset_json(file: Path) -> dict[str, Any]:
+def read_raw_dataset_json(file: Path) -> dict[str, Any]:
     """Read the ``dataset.json`` of a raw data set.
 
     Raises:

@@ -217,11 +217,7 @@ class Project:
         assert self.options.images is not None
         file = self.paths.raw_dataset_json
         # the raw data may have been moved away since
-        content = read_json(
-            file if file.is_file() else self.paths.dataset_json,
-            PLAN_FIRST,
-            {"file_ending": str, "channel_names?": {...: object}, "modality?": {...: object}},
-        )
+        content = read_dataset_json(file if file.is_file() else self.paths.dataset_json)
         channels = content.get("channel_names", content.get("modality", {}))
         check_images_to_predict(self.options.images, len(channels), content["file_ending"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,11 +121,13 @@ def plan_and_preprocess(
             plans_name=plans_name,
             gpu_memory_target=gpu_memory_target,
             target_spacing=target_spacing,
-            check=lambda plans: require_trainable(plans, configurations, raw, fingerprint),
+            check=lambda plans: require_trainable(
+                plans, configurations or _default_configurations(plans["configurations"]), raw, fingerprint
+            ),
             verbose=verbose,
         )
         # open_dataset refuses configurations that the plan has not, or that SFR does not train
-        chosen = configurations or _default_configurations(paths.plans_file)
+        chosen = configurations or _default_configurations(read_plans(paths.plans_file)["configurations"])
         datasets = [open_dataset(name, configuration, plans_identifier) for configuration in chosen]
         for dataset in datasets:
             print(describe(dataset.plans_manager, dataset.paths.configuration))
@@ -141,8 +143,7 @@ def plan_and_preprocess(
     return plans_identifier
 
 
-def _default_configurations(plans_file: Path) -> list[str]:
-    planned = read_plans(plans_file)["configurations"]
+def _default_configurations(planned: Mapping[str, Any]) -> list[str]:
     return [DEFAULT_CONFIGURATION if DEFAULT_CONFIGURATION in planned else next(iter(planned))]
 
 
