@@ -90,16 +90,18 @@ def _adaptations() -> str:
 
 def _settings(section: type) -> list[Row]:
     """(name, default, meaning) of every field of a dataclass."""
-    meanings = _meanings(section)
-    return [(f"`{field.name}`", _default(field), meanings[field.name]) for field in dataclasses.fields(section)]
+    meanings, subsections = _meanings(section), _subsections(section)
+    return [
+        (f"`{field.name}`", _default(field), meanings[field.name])
+        for field in dataclasses.fields(section)
+        if field.name not in subsections
+    ]
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         return f"`{json.dumps(field.default)}`"
     if field.default_factory is not dataclasses.MISSING:
-        if dataclasses.is_dataclass(field.default_factory):
-            return "see below"
         return f"`{json.dumps(field.default_factory())}`"
     return "derived from the plan"
 

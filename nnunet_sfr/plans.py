@@ -86,9 +86,47 @@ class SFRConfiguration:
         return cls(derived_from=values.get("derived_from", {}), **sections)
 
 
+_MOVED_TO_METHODS = {
+    "acmt_threshold_start": ("acmt", "threshold_start"),
+    "acmt_threshold_rise": ("acmt", "threshold_rise"),
+    "magicnet_cubes_per_axis": ("magicnet", "cubes_per_axis"),
+    "magicnet_position_weight": ("magicnet", "position_weight"),
+    "magicnet_blending_start": ("magicnet", "blending_start"),
+    "magicnet_statistics_window": ("magicnet", "statistics_window"),
+    "magicnet_class_temperature": ("magicnet", "class_temperature"),
+    "ict_alpha": ("ict", "alpha"),
+    "relabel_at": ("st", "relabel_at"),
+}
+"""Where the settings of a method are that plans of version 0.1 had among those of all methods."""
+
+
 def _of_earlier_versions(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The sections with the settings of today in the place of those that earlier versions had."""
-    return _warmup_of_version_0_1(_rank_of_version_0_1(values))
+    values = _warmup_of_version_0_1(_rank_of_version_0_1(values))
+    if isinstance(values.get("retraining"), dict):
+        values = {**values, "retraining": retraining_of_today(values["retraining"])}
+    return values
+
+
+def retraining_of_today(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The section ``retraining`` as earlier versions wrote it, with every setting of a method in the method's section.
+
+    Args:
+        values: the section, of any version.
+
+    Raises:
+        ValueError: a setting stands in both places.
+    """
+    kept = {name: value for name, value in values.items() if name not in _MOVED_TO_METHODS}
+    for name in values.keys() & _MOVED_TO_METHODS.keys():
+        section, setting = _MOVED_TO_METHODS[name]
+        there = kept.get(section, {})
+        if not isinstance(there, dict):
+            continue  # the check of the section says what is wrong
+        if setting in there:
+            raise ValueError(f"retraining: {name} is {section}.{setting} now, which is there too; remove {name}")
+        kept[section] = {**there, setting: values[name]}
+    return kept
 
 
 def _rank_of_version_0_1(values: Mapping[str, Any]) -> Mapping[str, Any]:

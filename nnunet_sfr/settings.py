@@ -7,7 +7,6 @@ is validated whenever it is read. "SFR code" and "paper" name the two sources; w
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import types
 import typing
@@ -19,6 +18,7 @@ from nnunet_sfr.canvas import check_canvas
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, find_model
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS, find_adaptation
 from nnunet_sfr.setting_checks import require, require_at_least, require_fraction, require_positive, require_seed
+from nnunet_sfr.trainers.methods import MethodSections
 
 CONFIDENCE_MEASURES = (
     "agreement",
@@ -259,7 +259,7 @@ class PseudoWeightingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainingSettings:
+class RetrainingSettings(MethodSections):
     """Semi-supervised training of nnU-Net's network (paper, section III-B3; SFR code)."""
 
     epochs: int = 1000
@@ -282,60 +282,15 @@ class RetrainingSettings:
     """Standard deviation of the Gaussian noise on the teacher's input, in standard deviations of the data."""
     teacher_noise_clip: float = 0.2
     """The noise is clamped to plus and minus this value."""
-    acmt_threshold_start: float = 0.75
-    """ACMT takes voxels of normalised entropy >= start + rise * exp(-5 * (1 - t / T) ** 2) (AC-MT code)."""
-    acmt_threshold_rise: float = 0.2
-    """By how much that threshold rises over the run (AC-MT code)."""
-    magicnet_cubes_per_axis: int = 3
-    """MagicNet cuts an axis into this many cubes, or as near to it as the network's strides allow (paper: 3)."""
-    magicnet_position_weight: float = 0.1
-    """Weight of naming each cube's position (MagicNet code)."""
-    magicnet_blending_start: int = 100
-    """Iterations before MagicNet's pseudo-label listens to the cubes and not to the teacher alone (MagicNet code)."""
-    magicnet_statistics_window: int = 20
-    """Iterations over which MagicNet counts how often each class is predicted (MagicNet code)."""
-    magicnet_class_temperature: float = 1.0
-    """T of MagicNet's class weights, counts ** (1 / T); above 1 rare classes listen more to the cubes (MagicNet
-    code)."""
-    ict_alpha: float = 1.0
-    """ICT mixes two patches with lambda ~ Beta(alpha, alpha), which is uniform at 1; near 0 hardly anything is mixed
-    (ICT: 1.0 for CIFAR-10, 0.1 for SVHN)."""
-    relabel_at: tuple[float, ...] = (0.3, 0.6)
-    """Self-training labels the pool again after these shares of the run (each whole epochs)."""
     seed: int = 42
     """Seeds Python, NumPy and torch when a training starts (worker processes draw their own)."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "epochs",
-            "iterations_per_epoch",
-            "validation_iterations_per_epoch",
-            "magicnet_cubes_per_axis",
-            "magicnet_statistics_window",
-        ):
+        for name in ("epochs", "iterations_per_epoch", "validation_iterations_per_epoch"):
             require_at_least(name, getattr(self, name), 1)
-        for name in (
-            "pseudo_label_weight",
-            "consistency_weight",
-            "teacher_noise_std",
-            "teacher_noise_clip",
-            "acmt_threshold_rise",
-            "magicnet_position_weight",
-            "magicnet_blending_start",
-        ):
+        for name in ("pseudo_label_weight", "consistency_weight", "teacher_noise_std", "teacher_noise_clip"):
             require_at_least(name, getattr(self, name), 0)
-        require_fraction("acmt_threshold_start", self.acmt_threshold_start)
-        require(
-            self.magicnet_class_temperature > 0,
-            f"magicnet_class_temperature must be positive, got {self.magicnet_class_temperature}",
-        )
         require_seed(self.seed)
-        require(self.ict_alpha > 0, f"ict_alpha must be positive, got {self.ict_alpha}")
-        require(
-            all(0.0 < share < 1.0 for share in self.relabel_at)
-            and all(early < late for early, late in itertools.pairwise(self.relabel_at)),
-            f"relabel_at must be rising shares of the run between 0 and 1, got {self.relabel_at}",
-        )
         require_fraction("ramp_up_fraction", self.ramp_up_fraction)
         require(0.0 <= self.ema_decay < 1.0, f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 

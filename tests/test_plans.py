@@ -20,6 +20,7 @@ from nnunet_sfr.settings import (
     StitchingSettings,
     section_from_dict,
 )
+from nnunet_sfr.trainers.methods import ACMTSettings, ICTSettings, MagicNetSettings, STSettings
 
 NNUNET_PLANS = {"transpose_forward": (0, 1, 2)}
 NNUNET_CONFIGURATION = {
@@ -84,7 +85,7 @@ def test_an_edited_value_is_used(tmp_path: Path) -> None:
         ({"retraining": {"ema_decay": 1.5}}, "retraining: ema_decay must lie in [0, 1), got 1.5"),
         ({"retraining": {"epochs": "ten"}}, "retraining: epochs must be of type int, got 'ten'"),
         ({"retraining": {"epochs": True}}, "retraining: epochs must be of type int, got True"),
-        ({"retraining": {"epoch": 10}}, "retraining: unknown setting epoch (known: epochs,"),
+        ({"retraining": {"epoch": 10}}, "retraining: unknown setting epoch (known: acmt,"),
         (
             {"stitching": {"patch_size": [128, 128, 128]}},
             "holds 8 x 8 slices of 128 x 128, but patch_size asks for 128",
@@ -103,10 +104,20 @@ def test_an_edited_value_is_used(tmp_path: Path) -> None:
         ({"fine_tuning": {"betas": [0.9]}}, "fine_tuning: betas must be a list of 2 numbers, got [0.9]"),
         ({"pseudo_labels": {"tile_step_size": 0}}, "pseudo_labels: tile_step_size must lie in (0, 1], got 0.0"),
         ({"fine_tuning": {"learning_rate": float("inf")}}, "learning_rate must be a finite number, got inf"),
-        ({"retraining": {"ict_alpha": float("nan")}}, "retraining: ict_alpha must be a finite number, got nan"),
+        ({"retraining": {"ict": {"alpha": float("nan")}}}, "retraining: ict: alpha must be a finite number, got nan"),
         ({"fine_tuning": {"weight_decay": 10**400}}, "weight_decay must be a finite number, got a larger one"),
-        ({"retraining": {"relabel_at": [float("nan")]}}, "relabel_at must be a finite number, got nan"),
+        (
+            {"retraining": {"st": {"relabel_at": [float("nan")]}}},
+            "st: relabel_at must be a finite number, got nan",
+        ),
         ({"fine_tuning": {"seed": 2**32}}, "fine_tuning: seed must lie between 0 and 4294967295, got 4294967296"),
+        ({"retraining": {"st": {"relabel_at": [2]}}}, "retraining: st: relabel_at must be rising shares of the run"),
+        ({"retraining": {"magicnet": {"cubes": 3}}}, "retraining: magicnet: unknown setting cubes (known: cubes_per"),
+        ({"retraining": {"magicnet": 3}}, "retraining: magicnet: expected an object, got int"),
+        (
+            {"retraining": {"ict_alpha": 1.0, "ict": {"alpha": 0.5}}},
+            "retraining: ict_alpha is ict.alpha now, which is there too; remove ict_alpha",
+        ),
         ({"retraining": {"seed": -1}}, "retraining: seed must lie between 0 and 4294967295, got -1"),
         ({"fine_tuning": {"warmup_fraction": 1}}, "fine_tuning: warmup_fraction must lie in [0, 1), got 1.0"),
         ({"fine_tuning": {"warmup_iterations": 9}}, "are one setting; remove warmup_iterations"),
@@ -205,3 +216,30 @@ def test_what_a_plan_was_derived_from_has_json_types() -> None:
     assert set(values) == {*DERIVED_FROM_KEYS, "transpose_forward"}
     assert values["spacing"] == [2.5, 2.5, 2.5]
     assert values["transpose_forward"] == [0, 1, 2]
+
+
+def test_settings_of_methods_are_read_from_where_earlier_versions_had_them(tmp_path: Path) -> None:
+    old = {
+        "acmt_threshold_start": 0.1,
+        "acmt_threshold_rise": 0.3,
+        "magicnet_cubes_per_axis": 2,
+        "magicnet_position_weight": 0.5,
+        "magicnet_blending_start": 7,
+        "magicnet_statistics_window": 8,
+        "magicnet_class_temperature": 9.0,
+        "ict_alpha": 0.2,
+        "relabel_at": [0.5],
+    }
+    file = save(tmp_path / "plan.json")
+    content = json.loads(file.read_text())
+    content["configurations"]["3d_fullres"]["retraining"] = old
+    file.write_text(json.dumps(content))
+    read = load(file).retraining
+    assert read == RetrainingSettings(
+        acmt=ACMTSettings(threshold_start=0.1, threshold_rise=0.3),
+        magicnet=MagicNetSettings(
+            cubes_per_axis=2, position_weight=0.5, blending_start=7, statistics_window=8, class_temperature=9.0
+        ),
+        ict=ICTSettings(alpha=0.2),
+        st=STSettings(relabel_at=(0.5,)),
+    )

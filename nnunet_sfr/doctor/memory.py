@@ -28,14 +28,12 @@ from nnunet_sfr.sam_stage.model import for_inference
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.sam_stage.stitching import geometry_of
 from nnunet_sfr.settings import FineTuningSettings
+from nnunet_sfr.trainers.methods import METHODS
 
 CUDA_ITSELF = GIB // 2
 """Bytes that CUDA's context and libraries take beside torch's tensors."""
 
 ADAM_STATES, SGD_STATES = 2, 1
-
-RELATIVE_TO_NNUNET = {"MT": 1.09, "ACMT": 1.09, "MagicNet": 2.02, "ICT": 1.10, "ST": 1.09}
-"""Peak memory of the trainers with pseudo-labels over that of nnUNetTrainer, from benchmarks/README.md."""
 
 NNUNET_REFERENCE_GB = 8
 """What nnU-Net's planners take the following numbers to need."""
@@ -105,13 +103,14 @@ def check_retraining(dataset: SFRDataset, device: torch.device) -> list[Finding]
         return [
             note("re-training", f"cannot be estimated for {type(network).__name__} ({type(error).__name__}: {error})")
         ]
-    methods = ", ".join(f"{name} {gib(factor * nnunet)}" for name, factor in RELATIVE_TO_NNUNET.items())
+    factors = {name: method.relative_memory for name, method in METHODS.items()}
+    methods = ", ".join(f"{name} {gib(factor * nnunet)}" for name, factor in factors.items())
     text = f"about {gib(nnunet)} for nnU-Net itself, {methods} (estimated)"
     there = device_memory(device)
-    too_large = [name for name, factor in RELATIVE_TO_NNUNET.items() if there is not None and factor * nnunet > there]
+    too_large = [name for name, factor in factors.items() if there is not None and factor * nnunet > there]
     if not too_large:
         return [ok("re-training", text)]
-    finding = problem if len(too_large) == len(RELATIVE_TO_NNUNET) else note
+    finding = problem if len(too_large) == len(factors) else note
     text += f"; {device.type} has {gib(there or 0)}, too little for {', '.join(too_large)}"
     return [finding("re-training", text, "lower batch_size in nnU-Net's plan, or plan with a lower -gpu_memory_target")]
 

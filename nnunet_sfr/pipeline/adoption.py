@@ -6,6 +6,7 @@ trainer wrote down when it began are those of today, the plan is today's, and no
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from datetime import datetime
@@ -44,7 +45,7 @@ def require_own_training(training: Path, project: Project, trainer: str, inputs:
 
 
 def _difference(training: Path, project: Project, trainer: str, inputs: Parts) -> str | None:
-    settings, plans_file = _read(training / TRAINING_SETTINGS), training.parent / PLANS_JSON
+    settings, plans_file = _settings_of_today(_read(training / TRAINING_SETTINGS)), training.parent / PLANS_JSON
     if settings.get("trainer") != trainer:
         return f"its {TRAINING_SETTINGS} does not say that it is one of {trainer}"
     today = json.loads(json.dumps(SFRConfiguration.from_dict(project.sfr_plan()).to_dict()))
@@ -57,6 +58,16 @@ def _difference(training: Path, project: Project, trainer: str, inputs: Parts) -
     ):
         return f"its {PLANS_JSON} is not the plan of today"
     return None
+
+
+def _settings_of_today(settings: dict[str, Any]) -> dict[str, Any]:
+    """What a training wrote of its settings, as this version would write them."""
+    sections = {field.name for field in dataclasses.fields(SFRConfiguration)}
+    try:
+        known = SFRConfiguration.from_dict({name: value for name, value in settings.items() if name in sections})
+    except ValueError:  # not a training's: the comparison says so
+        return settings
+    return {**settings, **json.loads(json.dumps(known.to_dict()))}
 
 
 def _changed_since(training: Path, inputs: Parts) -> str | None:

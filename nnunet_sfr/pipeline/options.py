@@ -9,7 +9,7 @@ from nnunet_sfr.command_lines import AUTO, DEFAULT_PLANS, CommandLines
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import TRAINER_PREFIX, DatasetPaths, Fold, RunPaths
 from nnunet_sfr.plans import choose_plans
-from nnunet_sfr.trainers import ROUND_TRAINERS
+from nnunet_sfr.trainers.methods import METHODS as KNOWN_METHODS
 
 DEFAULT_PLANNER = "ExperimentPlanner"
 """nnU-Net's."""
@@ -24,7 +24,7 @@ PLANS_OF_PLANNERS = {
 }
 """The planners' own names for their plans, which importing nnU-Net would tell, but in ten seconds."""
 
-METHODS = tuple(name.removeprefix(f"{TRAINER_PREFIX}SFRPlus_") for name in ROUND_TRAINERS)
+METHODS = tuple(KNOWN_METHODS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,27 +6,20 @@ import re
 from functools import cache
 from importlib import import_module
 
-_MODULES = {
-    "MT": "mean_teacher",
-    "ACMT": "ambiguity_consensus",
-    "MagicNet": "magicnet",
-    "ICT": "interpolation_consistency",
-    "ST": "self_training",
-}
-"""The methods, each in a file of its own that defines it without and with (SFR) pseudo-labels."""
+from nnunet_sfr.trainers.methods import METHODS
 
 TRAINERS = {
-    f"{prefix}_{method}": f"nnunet_sfr.trainers.{module}:{prefix}_{method}"
-    for method, module in _MODULES.items()
+    f"{prefix}_{method.name}": f"nnunet_sfr.trainers.{method.module}:{prefix}_{method.name}"
+    for method in METHODS.values()
     for prefix in ("nnUNetTrainer", "nnUNetTrainerSFR")
 }
 """Where each trainer is defined, as ``module:class``."""
 
 ROUND_TRAINERS = {
-    f"nnUNetTrainerSFRPlus_{method}": f"nnunet_sfr.trainers.{module}:nnUNetTrainerSFRPlus_{method}"
-    for method, module in _MODULES.items()
+    f"nnUNetTrainerSFRPlus_{method.name}": f"nnunet_sfr.trainers.{method.module}:nnUNetTrainerSFRPlus_{method.name}"
+    for method in METHODS.values()
 }
-"""Those that go on from another training: the later rounds of SFR+. The first of them has no suffix."""
+"""Those that continue another training: the later rounds of SFR+. The first of them has no suffix."""
 
 _NAME = re.compile(r"(?P<trainer>.+?)(_round(?P<round>[2-9]|[1-9][0-9]+))?(_(?P<epochs>[1-9][0-9]*)epochs)?")
 

@@ -62,8 +62,8 @@ class nnUNetTrainer_ACMT(nnUNetTrainer_MT):
         threshold = ambiguity_threshold(
             self.iteration,
             total_iterations=self.schedule_iterations,
-            start=self.active_settings.acmt_threshold_start,
-            rise=self.active_settings.acmt_threshold_rise,
+            start=self.active_settings.acmt.threshold_start,
+            rise=self.active_settings.acmt.threshold_rise,
         )
         selected = ambiguous_voxels(student_logits, threshold, regions=regions)
         self.record(selected_voxels=selected.float().mean())

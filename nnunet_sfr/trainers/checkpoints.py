@@ -14,6 +14,7 @@ from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.errors import exit_on_user_error
 from nnunet_sfr.paths import FINAL_CHECKPOINT, LATEST_CHECKPOINT, TEACHER_CHECKPOINT
+from nnunet_sfr.plans import retraining_of_today
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.trainers.student_and_teacher import StudentAndTeacher
 
@@ -115,7 +116,7 @@ class Resumable(StudentAndTeacher):
 
     def _report_changes(self, before: dict[str, Any]) -> None:
         """Changed settings are used from here on, as nnU-Net uses a changed plan; the log says which."""
-        old = _flat(before)
+        old = _flat(retraining_of_today(before))
         for name, value in _flat(asdict(self.active_settings)).items():
             if old.get(name) != value:
                 self.print_to_log_file(f"SFR plan: retraining.{name} was {old.get(name)} and is now {value}")

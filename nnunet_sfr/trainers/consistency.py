@@ -43,7 +43,11 @@ def normalised_entropy(logits: torch.Tensor, *, regions: bool = False) -> torch.
     Returns:
         (B, 1, ...), or (B, C, ...) for regions.
     """
-    p = probabilities(logits.float(), regions=regions)
+    return entropy_of(probabilities(logits.float(), regions=regions), regions=regions)
+
+
+def entropy_of(p: torch.Tensor, *, regions: bool = False) -> torch.Tensor:
+    """:func:`normalised_entropy` of probabilities (B, C, ...)."""
     if regions:
         return (_surprise(p) + _surprise(1 - p)) / math.log(2)
     return _surprise(p).sum(dim=1, keepdim=True) / math.log(p.shape[1])

@@ -13,8 +13,8 @@ from torch import distributed
 
 from nnunet_sfr.errors import exit_on_user_error
 from nnunet_sfr.trainers import tensorboard
-from nnunet_sfr.trainers.descent import to_numpy
 from nnunet_sfr.trainers.loss_plot import plot_losses
+from nnunet_sfr.trainers.sequential_backward import to_numpy
 
 
 class EpochLog(nnUNetTrainer):

@@ -68,7 +68,7 @@ class nnUNetTrainer_ICT(SemiSupervisedTrainer):
 
     def _consistency_loss(self, labelled: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
         images = unlabelled if len(unlabelled) > 1 else torch.cat((unlabelled, labelled))
-        weight, shift = draw_mix(len(images), self.active_settings.ict_alpha)
+        weight, shift = draw_mix(len(images), self.active_settings.ict.alpha)
         teacher_logits = self.teacher_logits(images, add_noise=False)
         mixed = interpolate(images, weight, shift)[: len(unlabelled)]
         student_logits = self.full_resolution(self.network(mixed))

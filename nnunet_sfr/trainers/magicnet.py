@@ -58,7 +58,7 @@ class nnUNetTrainer_MagicNet(SemiSupervisedTrainer):
             "supervised_loss": 0.5,
             "mixed_loss": 0.5,
             "cube_loss": 0.5,
-            "position_loss": self.active_settings.magicnet_position_weight,
+            "position_loss": self.active_settings.magicnet.position_weight,
         }
 
     def initialize(self) -> None:
@@ -71,11 +71,11 @@ class nnUNetTrainer_MagicNet(SemiSupervisedTrainer):
         with exit_on_user_error():
             _require_encoder_and_decoder(self.student)
             self.grid = plan_cube_grid(
-                self.configuration_manager.patch_size, stride.tolist(), wanted=settings.magicnet_cubes_per_axis
+                self.configuration_manager.patch_size, stride.tolist(), wanted=settings.magicnet.cubes_per_axis
             )
         self.print_to_log_file(f"MagicNet: {self.grid.cubes_per_axis} cubes of {self.grid.cube_size} voxels")
         self.class_statistics = ClassStatistics(
-            max(self.label_manager.all_labels) + 1, settings.magicnet_statistics_window
+            max(self.label_manager.all_labels) + 1, settings.magicnet.statistics_window
         )
         bottleneck_size = tuple((self.grid.cube_size // stride).tolist())
         encoder: Any = self.student.encoder
@@ -111,9 +111,9 @@ class nnUNetTrainer_MagicNet(SemiSupervisedTrainer):
     def _pseudo_label(self, teacher_logits: torch.Tensor, cube_logits: torch.Tensor) -> torch.Tensor:
         """The target for the unlabelled patches: the teacher's, blended with the cubes' once classes are counted."""
         classes = predicted_labels(teacher_logits, self.label_manager)
-        weights = self.class_statistics.class_weights(self.active_settings.magicnet_class_temperature)
+        weights = self.class_statistics.class_weights(self.active_settings.magicnet.class_temperature)
         self.class_statistics.add(classes)
-        if weights is None or self.iteration <= self.active_settings.magicnet_blending_start:
+        if weights is None or self.iteration <= self.active_settings.magicnet.blending_start:
             return hard_targets(teacher_logits, self.label_manager)
         return hard_targets(blend(teacher_logits, cube_logits, classes, weights), self.label_manager)
 

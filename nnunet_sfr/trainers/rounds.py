@@ -21,11 +21,11 @@ from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.plans import SFRConfiguration
 from nnunet_sfr.selection import Selection, read_selection
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
-from nnunet_sfr.trainers.descent import Losses
 from nnunet_sfr.trainers.distributed import mean_over_ranks
 from nnunet_sfr.trainers.patches import Patches, take
 from nnunet_sfr.trainers.pseudo_label_loss import PseudoLabelLoss
 from nnunet_sfr.trainers.semi_supervised import SemiSupervisedTrainer
+from nnunet_sfr.trainers.sequential_backward import Losses
 from nnunet_sfr.trainers.supervised_loss import within_its_rank
 
 
@@ -128,7 +128,7 @@ class LaterRound(SemiSupervisedTrainer):
 
     # --- going on from the previous round ---
 
-    def start_afresh(self) -> None:
+    def load_initial_state(self) -> None:
         """Take over the previous round's student, teacher, modules, method and count of iterations.
 
         Raises:

@@ -29,8 +29,8 @@ from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedT
 class nnUNetTrainer_ST(SemiSupervisedTrainer):
     """Self-training: L = L_sup + w_p L_pl, and no consistency.
 
-    At stated epochs (``relabel_at`` of the SFR plan) nnU-Net's sliding window labels the whole pool with the network as
-    it is, into a store of its own, one for each round; a run that is stopped in the middle of it goes on there.
+    At stated epochs (``st.relabel_at`` of the SFR plan) nnU-Net's sliding window labels the whole pool with the network
+    as it is, into a store of its own, one for each round; a run that is stopped in the middle of it continues there.
     """
 
     method_terms = ("pseudo_label_loss", "round")
@@ -38,11 +38,11 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
     def initialize(self) -> None:
         super().initialize()
         self.round_index = 0
-        self._relabelling_epochs = relabelling_epochs(self.active_settings.relabel_at, self.num_epochs)
+        self._relabelling_epochs = relabelling_epochs(self.active_settings.st.relabel_at, self.num_epochs)
         if not self._relabelling_epochs and not self.uses_pseudo_labels:
             raise SystemExit(
-                f"error: {type(self).__name__} never labels the unlabelled cases: it needs relabel_at in the SFR plan "
-                f"({list(self.active_settings.relabel_at)}) and 2 epochs ({self.num_epochs}) or more"
+                f"error: {type(self).__name__} never labels the unlabelled cases: it needs st.relabel_at in the SFR "
+                f"plan ({list(self.active_settings.st.relabel_at)}) and 2 epochs ({self.num_epochs}) or more"
             )
         if self._relabelling_epochs and self.active_settings.pseudo_weighting.needs_voxel_confidence:
             raise SystemExit(
@@ -146,7 +146,7 @@ class nnUNetTrainerSFRPlus_ST(LaterRound):
     """A later round of SFR+ with self-training: L = L_sup + w_p L_pl on all unlabelled patches, and no consistency.
 
     The cases of high confidence have the labels of the re-trained model itself, the others SAM's new ones. Nothing is
-    labelled within the round (``relabel_at`` is not looked at): the rounds are the relabelling.
+    labelled within the round (``st.relabel_at`` is not looked at): the rounds are the relabelling.
     """
 
     def unlabelled_losses(self, labelled: Patches, unlabelled: Patches) -> Iterator[Losses]:

@@ -30,18 +30,19 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError, exit_on_user_error
 from nnunet_sfr.paths import TEACHER_CHECKPOINT, TRAINING_SETTINGS
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY, Resumable
-from nnunet_sfr.trainers.descent import Descent, Losses
 from nnunet_sfr.trainers.epoch_log import EpochLog
 from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.pseudo_label_loss import PseudoLabelLoss, case_weights
 from nnunet_sfr.trainers.schedules import consistency_weight, falling_share, teacher_decay
+from nnunet_sfr.trainers.sequential_backward import Losses, SequentialBackward
 from nnunet_sfr.trainers.streams import open_streams
 from nnunet_sfr.trainers.teacher import update_teacher
+from nnunet_sfr.trainers.weighted_loss import at_resolutions, weighted_loss
 
 __all__ = ["CHECKPOINT_KEY", "TEACHER_CHECKPOINT", "Losses", "Patches", "SemiSupervisedTrainer"]
 
 
-class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
+class SemiSupervisedTrainer(EpochLog, SequentialBackward, Resumable):
     """Base of the trainers; a method overrides :meth:`unlabelled_losses`.
 
     The constructor keeps nnU-Net's signature, which its base class requires.
@@ -74,6 +75,21 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
             scalar losses by name.
         """
         raise NotImplementedError
+
+    def supervised_losses(self, labelled: Patches, unlabelled: Patches) -> Iterator[Losses]:
+        """What the method learns from the labels, L_sup unless it says otherwise; asked for last.
+
+        With DDP the gradients are averaged over the GPUs in these backward passes, and each has to reach every
+        parameter of the network through ``self.network``.
+
+        Args:
+            labelled: patches with labels.
+            unlabelled: as in :meth:`unlabelled_losses`, for methods that mix the two.
+
+        Yields:
+            scalar losses by name.
+        """
+        yield {"supervised_loss": self.loss(self.network(labelled.images), labelled.targets)}
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -115,6 +131,23 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
             unlabelled: the patches.
         """
         return {"pseudo_label_loss": self.pseudo_label_loss(outputs, unlabelled)} if self.uses_pseudo_labels else {}
+
+    def weighted_loss(self, outputs: Any, targets: Any, voxel_weights: torch.Tensor) -> torch.Tensor:
+        """nnU-Net's loss with a weight for every voxel (:class:`nnunet_sfr.trainers.weighted_loss.WeightedLoss`).
+
+        Args:
+            outputs: of the network, with deep supervision.
+            targets: as in :class:`nnunet_sfr.trainers.patches.Patches`.
+            voxel_weights: (n, 1, ...) or (1, 1, ...) at full resolution; a voxel of weight 0 takes no part.
+        """
+        full = self.full_resolution(targets)
+        weights = voxel_weights.expand(len(full), *voxel_weights.shape[1:])
+        loss: torch.Tensor = (
+            self._weighted_loss(outputs, targets, at_resolutions(weights, targets))
+            if self.enable_deep_supervision
+            else self._weighted_loss(outputs, targets, weights)
+        )
+        return loss
 
     def full_resolution(self, values: Any) -> torch.Tensor:
         """What is at full resolution, among the network's outputs (n, C, ...) or among targets (n, 1, ...)."""
@@ -183,6 +216,7 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
         super().initialize()
         with exit_on_user_error():
             self.pseudo_label_loss = self._build_pseudo_label_loss(self.loss)
+        self._weighted_loss = weighted_loss(self.loss)
 
     def _build_pseudo_label_loss(self, loss: nn.Module) -> PseudoLabelLoss:
         """L_pl; the weights of the cases follow when the pool is opened.
@@ -206,13 +240,13 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
             self.initialize()
         if self.iteration == 0:
             with exit_on_user_error():
-                self.start_afresh()
+                self.load_initial_state()
         super().on_train_start()
         if self.local_rank == 0:
             with exit_on_user_error():
                 self._write_settings()
 
-    def start_afresh(self) -> None:
+    def load_initial_state(self) -> None:
         """What a run begins with; a resumed one has it from its checkpoint."""
         # the student may have been given pre-trained weights since the teacher was built
         self._teacher.load_state_dict(self.student.state_dict())
@@ -249,8 +283,8 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
         # With DDP the gradients are averaged once, in the last backward pass. That is the supervised one, because it
         # reaches every parameter: DDP waits for all of them, and a method without pseudo-labels leaves some heads out.
         with self._without_gradient_sync():
-            losses = self._descend(self.unlabelled_losses(labelled, unlabelled), weights)
-        losses |= self._descend(self._supervised_losses(labelled), weights)
+            losses = self._backward_in_turn(self.unlabelled_losses(labelled, unlabelled), weights)
+        losses |= self._backward_in_turn(self.supervised_losses(labelled, unlabelled), weights)
         self._optimizer_step()
         update_teacher(self._teacher, self.student, teacher_decay(self.iteration, self.active_settings.ema_decay))
         self.iteration += 1
@@ -270,9 +304,6 @@ class SemiSupervisedTrainer(EpochLog, Descent, Resumable):
         if isinstance(value, list):
             return [item.to(self.device, non_blocking=True) for item in value]
         return value.to(self.device, non_blocking=True)
-
-    def _supervised_losses(self, labelled: Patches) -> Iterator[Losses]:
-        yield {"supervised_loss": self.loss(self.network(labelled.images), labelled.targets)}
 
     def on_train_end(self) -> None:
         super().on_train_end()

@@ -19,6 +19,7 @@ from nnunet_sfr.plans import SFRConfiguration
 from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.settings import RetrainingSettings
 from nnunet_sfr.trainers.distributed import broadcast
+from nnunet_sfr.trainers.feature_dropout import FeatureDropout
 from nnunet_sfr.trainers.teacher import add_clipped_noise, freeze
 
 # Schemes whose output has a standard deviation near 1, so that the noise needs no scale of its own.
@@ -46,6 +47,7 @@ class StudentAndTeacher(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.iteration = 0
         self.first_iteration = 0
+        self._teacher_dropout: FeatureDropout | None = None
         self.teacher: nn.Module | None = None
         self.settings: RetrainingSettings | None = None
         self.extra_modules = nn.ModuleDict()
@@ -54,6 +56,15 @@ class StudentAndTeacher(nnUNetTrainer):
     def build_extra_modules(self) -> nn.ModuleDict:
         """Modules that the method trains beside the network and keeps out of it; called when the network exists."""
         return nn.ModuleDict()
+
+    @property
+    def dropout(self) -> float:
+        """Probability of dropping a feature map after the bottleneck and before the head; a method may ask for it.
+
+        Student and teacher have it then: the student while it is trained, the teacher where :meth:`teacher_logits` is
+        told to. Neither weights nor predictions of the finished network know of it.
+        """
+        return 0.0
 
     def planned_epochs(self, settings: SFRConfiguration) -> int:
         """Length of the run for a trainer whose name does not say it."""
@@ -88,6 +99,10 @@ class StudentAndTeacher(nnUNetTrainer):
         seed_everything(self.settings.seed + self.local_rank)
         super().initialize()
         self.teacher = self._build_teacher()
+        if self.dropout > 0:
+            with exit_on_user_error():
+                FeatureDropout(self.student, self.dropout)
+                self._teacher_dropout = FeatureDropout(self.teacher, self.dropout)
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """nnU-Net's optimiser and schedule, and a twin for the method's own modules.
@@ -136,12 +151,13 @@ class StudentAndTeacher(nnUNetTrainer):
         return self.teacher
 
     @torch.no_grad()
-    def teacher_logits(self, images: torch.Tensor, *, add_noise: bool = True) -> torch.Tensor:
-        """What the teacher says of the patches: (B, channels, ...) -> (B, C, ...) at full resolution.
+    def teacher_logits(self, images: torch.Tensor, *, add_noise: bool = True, dropout: bool = False) -> torch.Tensor:
+        """The teacher's prediction for patches: (B, channels, ...) -> (B, C, ...) at full resolution.
 
         Args:
             images: the patches.
             add_noise: as Mean Teacher does; a method that perturbs the patches otherwise goes without.
+            dropout: drop feature maps at random, for a method whose :attr:`dropout` is above 0.
         """
         if add_noise:
             images = add_clipped_noise(
@@ -150,7 +166,13 @@ class StudentAndTeacher(nnUNetTrainer):
                 clip=self.active_settings.teacher_noise_clip,
                 relative=not set(self.configuration_manager.normalization_schemes) <= Z_SCORING,
             )
-        logits: torch.Tensor = self._teacher(images)
+        if not dropout:
+            logits: torch.Tensor = self._teacher(images)
+            return logits
+        if self._teacher_dropout is None:
+            raise RuntimeError("the teacher has no dropout, as the method's probability of it is 0")
+        with self._teacher_dropout.switched_on():
+            logits = self._teacher(images)
         return logits
 
     @property

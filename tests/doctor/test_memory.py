@@ -43,6 +43,7 @@ from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.sam import StitchedSAM, build_sam
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 from nnunet_sfr.settings import PseudoLabelSettings
+from nnunet_sfr.trainers.methods import METHODS
 from tests.doctor.levels import levels
 from tests.doctor.measured import autocast_on_cuda, peak_of
 from tests.tiny_dataset import NAME
@@ -220,14 +221,15 @@ def test_factors_of_the_trainers_are_those_that_were_measured() -> None:
     section = README.read_text().partition("<!-- every_trainer:start -->")[2].partition("<!-- every_trainer:end -->")[0]
     rows = re.findall(r"^\| nnUNetTrainerSFR_(\w+) .*\|\s*([0-9.]+) \|$", section, flags=re.MULTILINE)
     measured = {name: float(ratio) for name, ratio in rows}
-    assert measured.keys() == memory.RELATIVE_TO_NNUNET.keys()
-    for name, factor in memory.RELATIVE_TO_NNUNET.items():
-        assert factor == pytest.approx(measured[name], abs=0.05), "copy the new factors from benchmarks/README.md"
+    assert measured.keys() == METHODS.keys()
+    for name, method in METHODS.items():
+        known = pytest.approx(measured[name], abs=0.05)
+        assert method.relative_memory == known, "copy the new factors from benchmarks/README.md"
 
 
 def test_every_trainer_is_estimated(project: SFRDataset) -> None:
     (finding,) = check_retraining(project, CPU)
-    assert re.findall(r"(\w+) [0-9.]+ GiB", finding.text.partition("itself, ")[2]) == list(memory.RELATIVE_TO_NNUNET)
+    assert re.findall(r"(\w+) [0-9.]+ GiB", finding.text.partition("itself, ")[2]) == list(METHODS)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from tests.trainers.later_rounds import finish_the_round_before
 def test_a_compiled_training_is_the_same_training(
     name: str, make_trainer: TrainerFactory, project: SFRDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change_settings(project, {"retraining": {"relabel_at": [0.5]}})
+    change_settings(project, {"retraining": {"st": {"relabel_at": [0.5]}}})
     finish_the_round_before(project, name)
     plain = make_trainer(name)
     plain.run_training()

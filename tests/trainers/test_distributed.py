@@ -56,8 +56,7 @@ SETTINGS: dict[str, Any] = {
     "pseudo_label_weight": 0.5,
     "consistency_weight": 3.0,
     "teacher_noise_std": 0.0,  # or every rank has a noise of its own
-    "magicnet_blending_start": 0,
-    "magicnet_statistics_window": 2,
+    "magicnet": {"blending_start": 0, "statistics_window": 2},
 }
 
 Results = dict[str, Any]

@@ -111,7 +111,7 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, open_variant: OpenVa
     change_settings(
         dataset,
         {
-            "retraining": {"epochs": 4, "relabel_at": [0.25, 0.5], "magicnet_statistics_window": 3},
+            "retraining": {"epochs": 4, "st": {"relabel_at": [0.25, 0.5]}, "magicnet": {"statistics_window": 3}},
             "rounds": {"retraining_fraction": 1.0},
         },
     )

@@ -16,12 +16,12 @@ from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.environment import VARIABLE, announce_trainers
-from nnunet_sfr.settings import RetrainingSettings
 from nnunet_sfr.trainers import interpolation_consistency as ict
 from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.interpolation_consistency import draw_mix, interpolate, interpolation_consistency
+from nnunet_sfr.trainers.methods import ICTSettings
+from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.schedules import consistency_weight
-from nnunet_sfr.trainers.semi_supervised import Patches
 from tests import tiny_project
 from tests.conftest import REPOSITORY
 from tests.project_fixtures import TrainerFactory
@@ -113,8 +113,8 @@ def test_gradient_is_right_and_the_students_alone(regions: bool) -> None:
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan])
 def test_alpha_must_be_positive(alpha: float) -> None:
-    with pytest.raises(ValueError, match=f"ict_alpha must be positive, got {alpha}"):
-        RetrainingSettings(ict_alpha=alpha)
+    with pytest.raises(ValueError, match=f"alpha must be positive, got {alpha}"):
+        ICTSettings(alpha=alpha)
 
 
 # --- what a trainer makes of them ---
@@ -176,7 +176,7 @@ def test_lambda_of_one_is_mean_teacher_without_noise(
 def test_a_batch_of_one_is_mixed_with_the_labelled_patch(
     make_trainer: TrainerFactory, project: SFRDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change_settings(project, {"retraining": {"ict_alpha": 0.2}})
+    change_settings(project, {"retraining": {"ict": {"alpha": 0.2}}})
     trainer = make_trainer("nnUNetTrainer_ICT")
     trainer.initialize()
     move_teacher(trainer)

@@ -116,9 +116,7 @@ def test_one_step_descends_the_stated_loss(
         "pseudo_label_weight": 0.5,
         "consistency_weight": 3.0,
         "teacher_noise_std": 0.0,
-        "magicnet_position_weight": 0.7,
-        "magicnet_blending_start": 1,
-        "magicnet_class_temperature": 2.0,
+        "magicnet": {"position_weight": 0.7, "blending_start": 1, "class_temperature": 2.0},
     }
     change_settings(project, {"retraining": changes})
     trainer = make_trainer(name)
@@ -258,7 +256,7 @@ def test_cubes_are_heard_after_the_start_and_a_window(
     start: int, window: int, blended_from: int, make_trainer: TrainerFactory, project: SFRDataset
 ) -> None:
     """Iterations count from 0: with a window of 4 the counts of 0 to 3 are first used in iteration 4."""
-    change_settings(project, {"retraining": {"magicnet_blending_start": start, "magicnet_statistics_window": window}})
+    change_settings(project, {"retraining": {"magicnet": {"blending_start": start, "statistics_window": window}}})
     trainer = make_trainer("nnUNetTrainer_MagicNet")
     trainer.initialize()
     # the teacher sees the common background in 7 of 8 voxels, hesitantly; the cubes are sure of the contrary
@@ -291,7 +289,7 @@ def test_a_rare_class_believes_the_teacher(make_trainer: TrainerFactory) -> None
 
 
 def test_the_background_is_counted(make_trainer: TrainerFactory, project: SFRDataset) -> None:
-    change_settings(project, {"retraining": {"magicnet_statistics_window": 2}})
+    change_settings(project, {"retraining": {"magicnet": {"statistics_window": 2}}})
     trainer = make_trainer("nnUNetTrainer_MagicNet")
     trainer.on_train_start()
     for _ in range(2):
@@ -307,7 +305,7 @@ def test_the_background_is_counted(make_trainer: TrainerFactory, project: SFRDat
 
 def test_a_resumed_run_ends_with_the_same_weights(make_trainer: TrainerFactory, project: SFRDataset) -> None:
     """Killed in the middle of a window of class statistics, with cubes that are heard from the first window on."""
-    changes: dict[str, Any] = {"epochs": 3, "magicnet_statistics_window": 3, "magicnet_blending_start": 0}
+    changes: dict[str, Any] = {"epochs": 3, "magicnet": {"statistics_window": 3, "blending_start": 0}}
     change_settings(project, {"retraining": changes})
     undisturbed = make_trainer("nnUNetTrainerSFR_MagicNet")
     undisturbed.run_training()
@@ -410,7 +408,7 @@ def test_it_trains_a_residual_encoder(make_trainer: TrainerFactory, project: SFR
 def test_it_trains_on(options: dict[str, Any], target_channels: int, tmp_path: Path) -> None:
     with nnunet_folders(tmp_path):
         dataset = make_project(tmp_path, **options)
-        change_settings(dataset, {"retraining": {"magicnet_blending_start": 0, "magicnet_statistics_window": 1}})
+        change_settings(dataset, {"retraining": {"magicnet": {"blending_start": 0, "statistics_window": 1}}})
         fill_store(dataset)
         plans = {**json.loads(dataset.paths.plans_file.read_text()), "continue_training": False}
         trainer_class: Any = find_trainer("nnUNetTrainerSFR_MagicNet")

@@ -22,8 +22,8 @@ from nnunet_sfr.selection import Selection
 from nnunet_sfr.trainers import ambiguity_consensus, epoch_log
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.consistency import squared_difference
+from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.schedules import ambiguity_threshold, teacher_decay
-from nnunet_sfr.trainers.semi_supervised import Patches
 from tests.stopped_runs import require_same_training, resume, train_until_killed, weights
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, build_trainer, change_settings, nnunet_folders, project_copy
@@ -48,7 +48,7 @@ def trained_root(planned_root: Path, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copytree(planned_root, root, dirs_exist_ok=True)
     with nnunet_folders(root):
         dataset = open_dataset(NAME, "3d_fullres", PLANS)
-        change_settings(dataset, {"retraining": {"magicnet_statistics_window": 3}})
+        change_settings(dataset, {"retraining": {"magicnet": {"statistics_window": 3}}})
         for name in ("nnUNetTrainerSFR_MagicNet", PREVIOUS):
             trainer = build_trainer(dataset, name)
             trainer.run_training()
@@ -234,7 +234,7 @@ def test_self_training_learns_from_both_teachers(project: SFRDataset) -> None:
 
 
 def test_self_training_labels_nothing_within_a_round(project: SFRDataset) -> None:
-    change_settings(project, {"retraining": {"relabel_at": [0.5]}})
+    change_settings(project, {"retraining": {"st": {"relabel_at": [0.5]}}})
     stores = project.paths.pseudo_labels("all").parent
     before = sorted(path.name for path in stores.iterdir())
     build_trainer(project, f"{PLUS}_ST_2epochs").run_training()

@@ -45,7 +45,7 @@ def test_relabelling_epochs(shares: tuple[float, ...], epochs: int, expected: li
 
 def test_each_epoch_learns_from_the_labels_of_its_round(make_trainer: TrainerFactory, project: SFRDataset) -> None:
     """Asserted from the batches that arrive: scripted labels tell which store they come from."""
-    change_settings(project, {"retraining": {"epochs": 3, "relabel_at": [0.3, 0.6], "iterations_per_epoch": 2}})
+    change_settings(project, {"retraining": {"epochs": 3, "st": {"relabel_at": [0.3, 0.6]}, "iterations_per_epoch": 2}})
     trainer = make_trainer("nnUNetTrainerSFR_ST")
     seen: list[tuple[int, float]] = []
     train_step, relabel = trainer.train_step, trainer._relabel
@@ -77,7 +77,7 @@ def test_each_epoch_learns_from_the_labels_of_its_round(make_trainer: TrainerFac
 
 def test_without_first_labels_the_first_part_is_supervised(make_trainer: TrainerFactory, project: SFRDataset) -> None:
     shutil.rmtree(project.paths.pseudo_labels("all"))
-    change_settings(project, {"retraining": {"relabel_at": [0.5]}})
+    change_settings(project, {"retraining": {"st": {"relabel_at": [0.5]}}})
     trainer = make_trainer("nnUNetTrainer_ST")
     trainer.run_training()
     log = trainer.logger.local_logger.my_fantastic_logging
@@ -87,7 +87,7 @@ def test_without_first_labels_the_first_part_is_supervised(make_trainer: Trainer
 
 
 def test_the_labels_are_the_network_s_own(make_trainer: TrainerFactory, project: SFRDataset) -> None:
-    change_settings(project, {"retraining": {"relabel_at": [0.5]}})
+    change_settings(project, {"retraining": {"st": {"relabel_at": [0.5]}}})
     trainer = make_trainer("nnUNetTrainer_ST")
     trainer.on_train_start()
     trainer.current_epoch = 1
@@ -117,7 +117,7 @@ def test_the_labels_are_the_network_s_own(make_trainer: TrainerFactory, project:
 def test_stopped_while_it_labels_it_goes_on_there(
     make_trainer: TrainerFactory, project: SFRDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change_settings(project, {"retraining": {"epochs": 3, "relabel_at": [0.5]}})
+    change_settings(project, {"retraining": {"epochs": 3, "st": {"relabel_at": [0.5]}}})
     undisturbed = make_trainer("nnUNetTrainerSFR_ST")
     undisturbed.run_training()
     folder = round_folder(undisturbed, 1)
@@ -154,7 +154,7 @@ def test_stopped_while_it_labels_it_goes_on_there(
 
 
 def test_labels_of_an_earlier_training_are_replaced(make_trainer: TrainerFactory, project: SFRDataset) -> None:
-    change_settings(project, {"retraining": {"relabel_at": [0.5]}})
+    change_settings(project, {"retraining": {"st": {"relabel_at": [0.5]}}})
     first = make_trainer("nnUNetTrainerSFR_ST")
     first.run_training()
     manifest = round_folder(first, 1) / "manifest.json"
@@ -169,7 +169,7 @@ def test_labels_of_an_earlier_training_are_replaced(make_trainer: TrainerFactory
 def test_a_run_without_any_labelling_is_refused(make_trainer: TrainerFactory, project: SFRDataset) -> None:
     with pytest.raises(SystemExit, match=r"error: nnUNetTrainer_ST_1epochs never labels .* 2 epochs \(1\) or more"):
         make_trainer("nnUNetTrainer_ST_1epochs").initialize()
-    change_settings(project, {"retraining": {"relabel_at": []}})
+    change_settings(project, {"retraining": {"st": {"relabel_at": []}}})
     with pytest.raises(SystemExit, match="never labels"):
         make_trainer("nnUNetTrainer_ST").initialize()
     make_trainer("nnUNetTrainerSFR_ST").initialize()

@@ -20,14 +20,14 @@ Losses = Mapping[str, torch.Tensor]
 """Scalar losses by name, before their weights."""
 
 
-class Descent(StudentAndTeacher):
+class SequentialBackward(StudentAndTeacher):
     """Losses in groups, each back-propagated before the next is computed, and then one step."""
 
     def _zero_gradients(self) -> None:
         for module in (self.network, self.extra_modules):
             module.zero_grad(set_to_none=True)
 
-    def _descend(self, groups: Iterable[Losses], weights: Mapping[str, float]) -> dict[str, np.ndarray]:
+    def _backward_in_turn(self, groups: Iterable[Losses], weights: Mapping[str, float]) -> dict[str, np.ndarray]:
         """Back-propagate each group of losses before the next is computed; returns the losses."""
         values: dict[str, np.ndarray] = {}
         iterator = iter(groups)
