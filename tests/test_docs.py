@@ -10,6 +10,7 @@ import pytest
 from docs import settings_page
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, SAMModel
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
+from nnunet_sfr.trainers.methods import METHODS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -74,6 +75,12 @@ def test_the_table_of_models_is_that_of_the_code() -> None:
         expected = [str(model.stride), canvases(model), intensities[model.intensities], f"`{model.adaptation}`"]
         assert cells == expected, name
     assert f"| `{DEFAULT_MODEL}` (default) |" in (REPOSITORY / "docs" / "method.md").read_text()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_explained(method: str) -> None:
+    assert f"| `nnUNetTrainerSFR_{method}` | `nnUNetTrainer_{method}` | " in (REPOSITORY / "README.md").read_text()
+    assert re.search(rf"^\*\*.+\*\* \(`{method}`\)", (REPOSITORY / "docs" / "method.md").read_text(), re.MULTILINE)
 
 
 def test_every_adaptation_is_explained() -> None:

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps beside nnU-Net's part, so that a stopped training goes on as if it had not been."""
+"""What a checkpoint keeps beside nnU-Net's part, so that a stopped training continues as if it had not been."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Resumable(StudentAndTeacher):
             self._state_to_restore = None
 
     def _restore_randomness(self, state: dict[str, Any]) -> None:
-        """Go on with the generators' state; opening the loaders draws from them, so this comes last.
+        """Continue the generators' sequences; opening the loaders draws from them, so this comes last.
 
         The checkpoint has the state of the first rank alone: with DDP every rank starts a new stream of its own, so
         that no two of them draw the same cases.
@@ -80,7 +80,7 @@ class Resumable(StudentAndTeacher):
             torch.save(checkpoint, temporary)
 
     def save_latest_checkpoint(self) -> None:
-        """A checkpoint between two epochs, from which ``--c`` goes on with the epoch that is about to start."""
+        """A checkpoint between two epochs, from which ``--c`` continues with the epoch that is about to start."""
         self.current_epoch -= 1  # nnU-Net's checkpoint counts the present epoch as done
         self.save_checkpoint(str(Path(self.output_folder, LATEST_CHECKPOINT)))
         self.current_epoch += 1

@@ -2,8 +2,8 @@
 
 A method is a line in :data:`METHODS` and, if it has settings, a dataclass and a field of :class:`MethodSections`; its
 code is a module of its own in this folder. Everything else follows: the trainers' names, the section
-``retraining.<method>`` of the SFR plan, the choices of ``sfr_run --method``, what sfr_doctor says of memory, the tests
-that every method has to pass. Importing this module imports neither torch nor nnU-Net.
+``retraining.<method>`` of the SFR plan, the choices of ``sfr_run --method``, the memory that sfr_doctor estimates, the
+tests that every method has to pass. Importing this module imports neither torch nor nnU-Net.
 """
 
 from __future__ import annotations

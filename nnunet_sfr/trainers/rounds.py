@@ -1,8 +1,8 @@
-"""The later rounds of SFR+: a re-training that goes on from the one before, with new labels where that one was unsure.
+"""The later rounds of SFR+: a re-training that continues the one before, with new labels where that one was unsure.
 
-Before round r the re-trained model labels the pool; the cases that it is sure of (high confidence) teach SAM, and SAM
-labels the pool anew, for the other ones (low confidence) to teach the model (docs/method.md, section 5). This is that
-teaching, for every method.
+Before round r the re-trained model labels the pool. SAM learns its labels of the cases of high confidence and labels
+the pool again; the model learns SAM's new labels of the cases of low confidence (docs/method.md, section 5). This is
+that last part, for every method.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class LaterRound(SemiSupervisedTrainer):
 
     * L_pl is the mean over the patches of low confidence, with SAM's labels of this round. What else the method learns
       from unlabelled patches, it learns from all of them.
-    * Student, teacher and the method's own modules go on from the checkpoint that labelled the pool for this round (so
-      nnU-Net's ``-pretrained_weights`` change nothing). So does the count of iterations: a later round does not ramp up
-      again. Optimiser and learning rate start anew.
+    * Student, teacher and the method's own modules continue from the checkpoint that labelled the pool for this round
+      (so nnU-Net's ``-pretrained_weights`` change nothing). So does the count of iterations: a later round does not
+      ramp up again. Optimiser and learning rate start from the beginning.
     * A run that is resumed has all that in its own checkpoint and reads nothing of the previous round.
     """
 
@@ -62,13 +62,13 @@ class LaterRound(SemiSupervisedTrainer):
     def logged_terms(self) -> tuple[str, ...]:
         return (*super().logged_terms, "low_confidence_share")
 
-    # --- who teaches ---
+    # --- which labels ---
 
     def selection(self) -> Selection:
         """Which cases the model of the previous round is sure of, and which model that is.
 
         Raises:
-            UserError: nobody has chosen yet, or among other cases.
+            UserError: there is no selection yet, or one among other cases.
         """
         paths = self.sfr_dataset.paths
         file = paths.selection(self.fold, self.round_index)
@@ -126,7 +126,7 @@ class LaterRound(SemiSupervisedTrainer):
         loss = self.pseudo_label_loss(take(outputs, low), unlabelled.take(low))
         return {"pseudo_label_loss": loss * (len(low) / mean_number)}
 
-    # --- going on from the previous round ---
+    # --- continuing the previous round ---
 
     def load_initial_state(self) -> None:
         """Take over the previous round's student, teacher, modules, method and count of iterations.
@@ -141,7 +141,7 @@ class LaterRound(SemiSupervisedTrainer):
             super().load_method_state(previous["method"])
         self.iteration = self.first_iteration = previous["iteration"]
         self._seed_new_stream()  # the seed of the settings would draw the patches of the first round again
-        self.print_to_log_file(f"round {self.round_index}: goes on from {file} at iteration {self.iteration}")
+        self.print_to_log_file(f"round {self.round_index}: continues from {file} at iteration {self.iteration}")
 
     def _read_previous_checkpoint(self) -> tuple[Path, dict[str, Any]]:
         """The checkpoint that labelled the pool for this round, and its file.
@@ -157,20 +157,20 @@ class LaterRound(SemiSupervisedTrainer):
             file = paths.results / model["model"] / fold / name
         except (KeyError, TypeError, ValueError):
             raise UserError(
-                f"{paths.selection(self.fold, self.round_index)}: names no model of fold {self.fold} to go on from; "
+                f"{paths.selection(self.fold, self.round_index)}: names no model of fold {self.fold} to continue from; "
                 f"{again} -tr <trainer of the previous round>, then sfr_select"
             ) from None
         if not file.is_file():
-            raise UserError(f"{file}: not found, but the round goes on from it; train {trainer} again, then {again}")
+            raise UserError(f"{file}: not found, but the round continues from it; train {trainer} again, then {again}")
         if file_hash(file) != expected_hash:
             raise UserError(
-                f"{file}: was trained anew since it labelled the cases of this round; {again} -tr {trainer} "
+                f"{file}: was trained again since it labelled the cases of this round; {again} -tr {trainer} "
                 "--overwrite, and what comes after it, again"
             )
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
         if CHECKPOINT_KEY not in checkpoint:
             raise UserError(
-                f"{file}: has no teacher to go on with, as checkpoint_final.pth of an SFR trainer has; {again} -tr "
+                f"{file}: has no teacher to continue with, as checkpoint_final.pth of an SFR trainer has; {again} -tr "
                 "<SFR trainer>"
             )
         return file, checkpoint
@@ -190,7 +190,7 @@ class LaterRound(SemiSupervisedTrainer):
         except RuntimeError:
             raise UserError(
                 f"{file}: is of {checkpoint['trainer_name']}, which trains other modules beside the network than "
-                f"{type(self).__name__}; go on with the same method and its settings"
+                f"{type(self).__name__}; continue with the same method and its settings"
             ) from None
 
     def method_state(self) -> dict[str, Any]:

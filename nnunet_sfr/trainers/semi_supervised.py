@@ -65,7 +65,7 @@ class SemiSupervisedTrainer(EpochLog, SequentialBackward, Resumable):
         """What the method learns from besides the labels.
 
         Each yielded group is weighted (:attr:`loss_weights`), summed, back-propagated and freed before the generator
-        goes on, so losses that share feature maps belong in one group and the others in groups of their own.
+        continues, so losses that share feature maps belong in one group and the others in groups of their own.
 
         Args:
             labelled: patches with labels, for methods that mix the two.

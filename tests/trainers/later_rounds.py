@@ -1,4 +1,4 @@
-"""What a later round of SFR+ starts from: a trained model, labels of two teachers, and who teaches which case."""
+"""What a later round of SFR+ starts from: a trained model, labels of two sources, and which case has which."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def prepare_round(
 
 
 def finish_the_round_before(dataset: SFRDataset, name: str) -> None:
-    """Train what the first later round of a method goes on from, and prepare that; nothing for trainers of round 0."""
+    """Train what the first later round of a method continues, and prepare that; nothing for trainers of round 0."""
     if name in ROUND_TRAINERS:
         previous = build_trainer(dataset, name.replace("SFRPlus", "SFR"))
         previous.run_training()

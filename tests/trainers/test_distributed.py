@@ -29,6 +29,7 @@ from nnunet_sfr.labelling.filling import label_pool
 from nnunet_sfr.trainers import epoch_log, magicnet, self_training
 from nnunet_sfr.trainers.cubes import CubeGrid
 from nnunet_sfr.trainers.distributed import average_gradients, broadcast, mean_over_ranks
+from nnunet_sfr.trainers.methods import METHODS
 from tests.stopped_runs import resume, train_until_killed
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, build_trainer, change_settings, nnunet_folders
@@ -40,15 +41,15 @@ DEADLINE = 1200.0
 """Seconds for the pair of processes, which need 40 on two idle cores; a deadlock fails here."""
 GLOO_TIMEOUT = datetime.timedelta(seconds=300)
 
-METHODS = ("MT", "ACMT", "MagicNet")
+MIX_WITHIN_A_RANK = ("ICT", "BCP")
+"""Methods whose batch of one mixes with the labelled patch of its rank, so that no joined batch has the same loss."""
+JOINED = [name for name in METHODS if name not in (*MIX_WITHIN_A_RANK, "ST")]
 LATER_ROUND = "nnUNetTrainerSFRPlus_MT"
 """One of the two ranks' patches is of low confidence: one rank has a pseudo-label loss, the other has not."""
 NAMES = [
-    *(f"{prefix}_{method}" for method in METHODS for prefix in ("nnUNetTrainer", "nnUNetTrainerSFR")),
+    *(f"{prefix}_{method}" for method in JOINED for prefix in ("nnUNetTrainer", "nnUNetTrainerSFR")),
     LATER_ROUND,
 ]
-MIXES_WITHIN_A_RANK = "nnUNetTrainerSFR_ICT"
-"""Its batch of one mixes with the labelled patch of its rank, so that no joined batch has the same loss."""
 RESUMED = "nnUNetTrainerSFR_MagicNet"
 RELABELS = "nnUNetTrainer_ST"
 
@@ -57,6 +58,8 @@ SETTINGS: dict[str, Any] = {
     "consistency_weight": 3.0,
     "teacher_noise_std": 0.0,  # or every rank has a noise of its own
     "magicnet": {"blending_start": 0, "statistics_window": 2},
+    "uamt": {"dropout": 0.0},  # for the same reason
+    "bcp": {"pretraining_share": 0.0},
 }
 
 Results = dict[str, Any]
@@ -178,7 +181,8 @@ def run_rank(rank: int, folder: Path) -> None:
             results[name] = three_steps(trainer)
             for batch_dice in (False, True):
                 results[name][batch_dice] = gradients(trainer, start, [rank], batch_dice=batch_dice)
-        results[MIXES_WITHIN_A_RANK] = three_steps(build(MIXES_WITHIN_A_RANK))
+        for method in MIX_WITHIN_A_RANK:
+            results[f"nnUNetTrainerSFR_{method}"] = three_steps(build(f"nnUNetTrainerSFR_{method}"))
         results["resumed"] = die_and_resume()
         results["relabelled"] = label_the_pool()
     torch.save(results, folder / f"rank_{rank}.pt")
@@ -217,7 +221,7 @@ def three_steps(trainer: Any) -> Results:
 
 
 def die_and_resume() -> Results:
-    """A run of two epochs of two steps that is killed in the second, and goes on from its checkpoint to its end."""
+    """A run of two epochs of two steps that is killed in the second, and continues from its checkpoint to its end."""
     killed = build(RESUMED)
     with mock.patch.object(torch, "save", wraps=torch.save) as save:
         train_until_killed(killed, epoch=1)
@@ -348,7 +352,7 @@ def test_one_process_is_its_own_mean() -> None:
     assert mean_over_ranks(value) is value
 
 
-@pytest.mark.parametrize("name", [*NAMES, MIXES_WITHIN_A_RANK])
+@pytest.mark.parametrize("name", [*NAMES, *(f"nnUNetTrainerSFR_{method}" for method in MIX_WITHIN_A_RANK)])
 def test_ranks_agree_after_three_steps(name: str, ranks: list[Results]) -> None:
     """The plan's batch of two is one patch for each rank, another one; student, teacher and head are the same."""
     first, second = (rank[name] for rank in ranks)
@@ -431,7 +435,7 @@ def test_a_killed_run_goes_on_and_ends(ranks: list[Results]) -> None:
 
 
 def test_ranks_share_the_labelling_of_the_pool(ranks: list[Results]) -> None:
-    """Each labels its part, and both go on with all labels."""
+    """Each labels its part, and both continue with all labels."""
     first, second = (rank["relabelled"] for rank in ranks)
     assert first["rounds"] == second["rounds"] == [0, 1]
     assert [rank["labelled_here"] for rank in (first, second)] == [["unlabelled_00"], ["unlabelled_01"]]

@@ -14,6 +14,7 @@ import torch
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS, find_trainer
+from nnunet_sfr.trainers.methods import METHODS
 from tests.stopped_runs import require_same_training, resume, train_until_killed, weights
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, build_trainer, change_settings, fill_store, make_project, nnunet_folders
@@ -131,12 +132,11 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, open_variant: OpenVa
 
 
 def test_the_trainers_are_the_methods_with_and_without_pseudo_labels_and_in_rounds() -> None:
-    methods = {name.split("_", 1)[1] for name in TRAINERS}
-    assert {"MT", "ACMT", "MagicNet", "ST"} <= methods
+    assert {"MT", "ACMT", "MagicNet", "ST", "UAMT", "BCP"} <= METHODS.keys()
     assert set(TRAINERS) == {
-        f"{prefix}_{method}" for prefix in ("nnUNetTrainer", "nnUNetTrainerSFR") for method in methods
+        f"{prefix}_{method}" for prefix in ("nnUNetTrainer", "nnUNetTrainerSFR") for method in METHODS
     }
-    assert set(ROUND_TRAINERS) == {f"nnUNetTrainerSFRPlus_{method}" for method in methods}
+    assert set(ROUND_TRAINERS) == {f"nnUNetTrainerSFRPlus_{method}" for method in METHODS}
     for name in (*TRAINERS, *ROUND_TRAINERS):
         trainer: Any = find_trainer(name)
         assert trainer.__name__ == name

@@ -52,7 +52,7 @@ def only_loss(trainer: Any, labelled: Patches, unlabelled: Patches) -> torch.Ten
 # --- the pure functions ---
 
 
-def test_the_mix_is_drawn_from_a_symmetric_beta_and_pairs_nobody_with_itself() -> None:
+def test_the_mix_is_drawn_from_a_symmetric_beta_and_pairs_no_patch_with_itself() -> None:
     np.random.seed(1)
     draws = [draw_mix(4, 0.2) for _ in range(4000)]
     lambdas, shifts = np.array([weight for weight, _ in draws]), [shift for _, shift in draws]

@@ -1,4 +1,4 @@
-"""Later rounds of SFR+: who trains whom with which labels, what a round goes on from, and what it refuses to."""
+"""Later rounds of SFR+: who trains whom with which labels, what a round continues from, and what it refuses to."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from nnunet_sfr.selection import Selection
 from nnunet_sfr.trainers import ambiguity_consensus, epoch_log
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.consistency import squared_difference
+from nnunet_sfr.trainers.methods import METHODS
 from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.schedules import ambiguity_threshold, teacher_decay
 from tests.stopped_runs import require_same_training, resume, train_until_killed, weights
@@ -31,7 +32,8 @@ from tests.trainers.later_rounds import CHECKPOINT, HIGH, LOW, describe, fill, p
 
 PLUS = "nnUNetTrainerSFRPlus"
 PREVIOUS = "nnUNetTrainerSFR_MT"
-CONSISTENCY_METHODS = ("MT", "ACMT", "ICT", "MagicNet")
+CONSISTENCY_METHODS = [name for name in METHODS if name not in ("ST", "BCP")]
+"""Those with a consistency loss."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,12 +45,12 @@ def _without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def trained_root(planned_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny project after round 0 of Mean Teacher (4 iterations), of which round 1 goes on, and of MagicNet."""
+    """The tiny project after round 0 of Mean Teacher (4 iterations), which round 1 continues, and of MagicNet."""
     root = tmp_path_factory.mktemp("trained")
     shutil.copytree(planned_root, root, dirs_exist_ok=True)
     with nnunet_folders(root):
         dataset = open_dataset(NAME, "3d_fullres", PLANS)
-        change_settings(dataset, {"retraining": {"magicnet": {"statistics_window": 3}}})
+        change_settings(dataset, {"retraining": {"magicnet": {"statistics_window": 3}, "uamt": {"dropout": 0.0}}})
         for name in ("nnUNetTrainerSFR_MagicNet", PREVIOUS):
             trainer = build_trainer(dataset, name)
             trainer.run_training()
@@ -72,7 +74,7 @@ def trained(dataset: SFRDataset, name: str) -> Any:
 
 
 def plus_trainer(dataset: SFRDataset, method: str) -> Any:
-    """The trainer of round 1, with a round 1 that goes on from a training that suits it."""
+    """The trainer of round 1, with a round 1 that continues a training that suits it."""
     if method == "MagicNet":
         prepare_again(dataset, trained(dataset, "nnUNetTrainerSFR_MagicNet"))
     return build_trainer(dataset, f"{PLUS}_{method}")
@@ -160,8 +162,10 @@ def test_sam_teaches_the_cases_of_low_confidence_alone(
         assert len(supervised) == 1, "the loss of the labelled patches, and of no other"
         for ours, theirs in zip(supervised[0], batch["labelled"]["target"], strict=True):
             assert torch.equal(ours, theirs)
-        assert len(shown_to_teacher) == 1
-        assert torch.equal(shown_to_teacher[0], unlabelled["data"]), "consistency is asked of all patches"
+        assert shown_to_teacher
+        assert all(torch.equal(shown, unlabelled["data"]) for shown in shown_to_teacher), (
+            "consistency is of all patches"
+        )
         assert result["low_confidence_share"] == len(low) / 2
         assert result["consistency_loss"] != 0
         assert (result["pseudo_label_loss"] == 0) == (not low)
@@ -261,7 +265,7 @@ def test_patches_without_names_are_an_error(project: SFRDataset) -> None:
         trainer.pseudo_label_losses([], patches)
 
 
-# --- what it goes on from --------------------------------------------------------------------------------------------
+# --- what it continues from -------------------------------------------------------------------------------------------
 
 
 def test_the_round_begins_where_the_previous_one_ended(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,14 +450,14 @@ def test_labels_that_the_selection_does_not_speak_of_are_refused(project: SFRDat
 def test_a_selection_without_a_model_of_the_fold_is_refused(model: dict[str, Any], project: SFRDataset) -> None:
     change_selection(project, lambda selection: replace(selection, model=model))
     message = refusal(project)
-    assert "/round_1_selection.json: names no model of fold all to go on from; run sfr_pseudolabel --round 1" in message
+    assert "/round_1_selection.json: names no model of fold all to continue from; run sfr_pseudolabel" in message
 
 
 def test_a_missing_model_is_refused(project: SFRDataset) -> None:
     file = previous_checkpoint(project)
     file.unlink()
     message = refusal(project)
-    assert message.startswith(f"error: {file}: not found, but the round goes on from it; train {PREVIOUS} again")
+    assert message.startswith(f"error: {file}: not found, but the round continues from it; train {PREVIOUS} again")
 
 
 def test_a_model_that_was_trained_anew_is_refused(project: SFRDataset) -> None:
@@ -462,7 +466,7 @@ def test_a_model_that_was_trained_anew_is_refused(project: SFRDataset) -> None:
     checkpoint[CHECKPOINT_KEY]["iteration"] += 1
     torch.save(checkpoint, file)
     message = refusal(project)
-    assert message.startswith(f"error: {file}: was trained anew since it labelled the cases of this round; run")
+    assert message.startswith(f"error: {file}: was trained again since it labelled the cases of this round; run")
     assert f"sfr_pseudolabel --round 1 -tr {PREVIOUS} --overwrite" in message
 
 
@@ -479,7 +483,9 @@ def test_a_model_without_a_teacher_is_refused(project: SFRDataset) -> None:
     file = previous_checkpoint(project).with_name(TEACHER_CHECKPOINT)
     name_checkpoint(project, file)
     message = refusal(project)
-    assert message.startswith(f"error: {file}: has no teacher to go on with, as checkpoint_final.pth of an SFR trainer")
+    assert message.startswith(
+        f"error: {file}: has no teacher to continue with, as checkpoint_final.pth of an SFR trainer"
+    )
 
 
 @pytest.mark.parametrize("part", ["network_weights", "teacher_weights"])
@@ -501,7 +507,7 @@ def test_another_methods_modules_are_refused(project: SFRDataset) -> None:
     prepare_again(project, trained(project, "nnUNetTrainerSFR_MagicNet"))
     message = refusal(project, f"{PLUS}_ICT_5epochs")
     assert "is of nnUNetTrainerSFR_MagicNet, which trains other modules" in message
-    assert f"than {PLUS}_ICT_5epochs; go on with the same method" in message
+    assert f"than {PLUS}_ICT_5epochs; continue with the same method" in message
 
 
 def test_a_method_without_modules_goes_on_from_another(project: SFRDataset) -> None:

@@ -179,7 +179,7 @@ def test_pseudo_labels_of_other_labels_or_images_are_refused(make_trainer: Train
 
 
 def test_cases_of_another_spacing_are_refused(make_trainer: TrainerFactory, project: SFRDataset) -> None:
-    """Both plans say 2 mm, the store too, but nobody preprocessed again."""
+    """Both plans say 2 mm, the store too, but nothing was preprocessed again."""
     for file in (
         project.paths.plans_file,
         project.paths.sfr_plans_file,

@@ -160,4 +160,4 @@ def test_dice_within_a_rank_gathers_nothing(
     torch.testing.assert_close(ours(*arguments), alone(*arguments))
     assert not asked
     theirs(*arguments)
-    assert asked, "nnU-Net's own must go on asking"
+    assert asked, "nnU-Net's own must continue to ask"
