@@ -73,15 +73,16 @@ class nnUNetTrainer_BCP(SemiSupervisedTrainer):
         L_out = alpha L(u_i M + x_j (1 - M); z_i on M) + L(the same; y_j on 1 - M)
 
     where L(...; labels on M) is nnU-Net's loss on the voxels of M alone and x_j is another labelled patch of the batch.
+    The log has the terms with true labels together (``supervised_loss``), and those with the teacher's.
     The first part of the run is BCP's pre-training: labelled patches are pasted into each other. The teacher is the
     student's moving average from the end of that part on.
     """
 
-    method_terms = ("inward_loss", "outward_loss")
+    method_terms = ("teacher_label_loss",)
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        return {**super().loss_weights, "inward_loss": 1.0, "outward_loss": 1.0}
+        return {**super().loss_weights, "teacher_label_loss": self.active_settings.bcp.unlabelled_weight}
 
     @property
     def pretraining_iterations(self) -> int:
@@ -101,10 +102,9 @@ class nnUNetTrainer_BCP(SemiSupervisedTrainer):
         if self.iteration == self.pretraining_iterations:
             self._teacher.load_state_dict(self.student.state_dict())
         taught = Patches(unlabelled.images, self._teacher_targets(unlabelled.images, labelled.targets))
-        weight = self.active_settings.bcp.unlabelled_weight
-        yield {"inward_loss": self._pasted_loss(labelled, taught, mask, outer_weight=1.0, inner_weight=weight)}
+        yield self._pasted_losses(labelled, taught, mask)
         partners = labelled.take(_rolled(len(labelled.images)))
-        yield {"outward_loss": self._pasted_loss(taught, partners, mask, outer_weight=weight, inner_weight=1.0)}
+        yield self._pasted_losses(partners, taught, 1.0 - mask)
 
     def _pretraining_losses(self, labelled: Patches, mask: torch.Tensor) -> Losses:
         """nnU-Net's loss on labelled patches with a box of another labelled patch; a batch of one stays as it is."""
@@ -116,13 +116,13 @@ class nnUNetTrainer_BCP(SemiSupervisedTrainer):
         outputs = self.network(paste(labelled.images, partners.images, mask))
         return {"supervised_loss": self.loss(outputs, targets if self.enable_deep_supervision else targets[0])}
 
-    def _pasted_loss(
-        self, outer: Patches, inner: Patches, mask: torch.Tensor, *, outer_weight: float, inner_weight: float
-    ) -> torch.Tensor:
-        outputs = self.network(paste(outer.images, inner.images, mask))
-        outside = self.weighted_loss(outputs, outer.targets, mask)
-        inside = self.weighted_loss(outputs, inner.targets, 1.0 - mask)
-        return outer_weight * outside + inner_weight * inside
+    def _pasted_losses(self, labelled: Patches, taught: Patches, mask: torch.Tensor) -> Losses:
+        """Of labelled patches where the mask is 1 and others where it is 0: each has the labels of its own voxels."""
+        outputs = self.network(paste(labelled.images, taught.images, mask))
+        return {
+            "supervised_loss": self.weighted_loss(outputs, labelled.targets, mask),
+            "teacher_label_loss": self.weighted_loss(outputs, taught.targets, 1.0 - mask),
+        }
 
     def _teacher_targets(self, images: torch.Tensor, like: Any) -> Any:
         """The teacher's labels of patches, at the resolutions of other targets; without noise, as BCP's."""

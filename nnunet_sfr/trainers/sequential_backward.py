@@ -28,7 +28,7 @@ class SequentialBackward(StudentAndTeacher):
             module.zero_grad(set_to_none=True)
 
     def _backward_in_turn(self, groups: Iterable[Losses], weights: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """Back-propagate each group of losses before the next is computed; returns the losses."""
+        """Back-propagate each group of losses before the next is computed; returns the losses, added up by name."""
         values: dict[str, np.ndarray] = {}
         iterator = iter(groups)
         while True:
@@ -40,7 +40,8 @@ class SequentialBackward(StudentAndTeacher):
                     continue
                 total = torch.stack([weights[name] * loss for name, loss in group.items()]).sum()
             self._backward(total)
-            values |= {name: to_numpy(loss) for name, loss in group.items()}
+            for name, loss in group.items():
+                values[name] = values.get(name, 0.0) + to_numpy(loss)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         """nnU-Net's rule: mixed precision on CUDA alone."""

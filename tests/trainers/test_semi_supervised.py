@@ -171,7 +171,7 @@ def test_pseudo_labels_of_other_labels_or_images_are_refused(make_trainer: Train
     dataset_json.write_text(original)
 
     record = project.paths.pseudo_labels("all") / "unlabelled_00.json"
-    record.write_text(json.dumps({"input": "another image"}))
+    record.write_text(json.dumps({**json.loads(record.read_text()), "input": "another image"}))
     with pytest.raises(
         SystemExit, match="the image of unlabelled_00 changed since it was labelled; run sfr_pseudolabel"
     ):
