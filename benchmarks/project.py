@@ -105,6 +105,7 @@ def make_plans(workload: Workload) -> dict[str, Any]:
     return {
         "dataset_name": DATASET,
         "plans_name": PLANS,
+        "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [0, 1, 2],
         "transpose_backward": [0, 1, 2],
         "label_manager": "LabelManager",

@@ -39,8 +39,8 @@ METHODS: Mapping[str, Method] = {
         Method("MagicNet", "magicnet", relative_memory=2.02),
         Method("ICT", "interpolation_consistency", relative_memory=1.10),
         Method("ST", "self_training", relative_memory=1.09),
-        Method("UAMT", "uncertainty_aware", relative_memory=1.09),
-        Method("BCP", "bidirectional_copy_paste", relative_memory=1.09),
+        Method("UAMT", "uncertainty_aware", relative_memory=1.10),
+        Method("BCP", "bidirectional_copy_paste", relative_memory=1.10),
     )
 }
 """Every method, by name."""
