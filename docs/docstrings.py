@@ -2,7 +2,8 @@
 
 Counted are functions of the package, and methods of its classes, whose names have no leading underscore and that take
 two arguments or more: a single one is mostly explained by the sentence that says what the function does. An ``Args``
-section explains them.
+section explains them. A method without a docstring is not counted if another class documents one of its name: it
+overrides that one, or does what a protocol asks for.
 """
 
 from __future__ import annotations
@@ -27,24 +28,35 @@ class Documented:
     explained: bool
 
 
-def public_functions(file: Path) -> Iterator[Documented]:
-    """Every public function and method of a module that takes several arguments."""
-    tree = ast.parse(file.read_text())
-    name = file.relative_to(PACKAGE.parent).as_posix()
-    for node in tree.body:
-        if isinstance(node, Function) and is_public(node) and len(arguments(node)) >= SEVERAL:
-            yield Documented(f"{name}:{node.lineno} {node.name}", has_arguments_section(node))
+def public_functions(package: Path = PACKAGE) -> list[Documented]:
+    """Every public function and method that takes several arguments, by file and line.
+
+    Args:
+        package: folder of the package.
+    """
+    found = [named for file in sorted(package.rglob("*.py")) for named in _in_module(file, package)]
+    documented = {name.rpartition(".")[2] for name, function in found if ast.get_docstring(function)}
+    return [
+        Documented(name, has_arguments_section(function))
+        for name, function in found
+        if ast.get_docstring(function) or name.rpartition(".")[2] not in documented
+    ]
+
+
+def _in_module(file: Path, package: Path) -> Iterator[tuple[str, Function]]:
+    """(where and name, function)."""
+    place = file.relative_to(package.parent).as_posix()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, Function) and is_counted(node):
+            yield f"{place}:{node.lineno} {node.name}", node
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             for method in node.body:
-                if isinstance(method, Function) and is_public(method) and len(arguments(method)) >= SEVERAL:
-                    yield Documented(f"{name}:{method.lineno} {node.name}.{method.name}", has_arguments_section(method))
+                if isinstance(method, Function) and is_counted(method):
+                    yield f"{place}:{method.lineno} {node.name}.{method.name}", method
 
 
-def is_public(function: Function) -> bool:
-    return not function.name.startswith("_") and not any(
-        isinstance(decorator, ast.Name) and decorator.id in ("overload", "override")
-        for decorator in function.decorator_list
-    )
+def is_counted(function: Function) -> bool:
+    return not function.name.startswith("_") and len(arguments(function)) >= SEVERAL
 
 
 def arguments(function: Function) -> list[str]:
@@ -58,7 +70,7 @@ def has_arguments_section(function: Function) -> bool:
 
 
 def main() -> int:
-    found = [function for file in sorted(PACKAGE.rglob("*.py")) for function in public_functions(file)]
+    found = public_functions()
     missing = [function.where for function in found if not function.explained]
     print("\n".join(missing))
     print(f"{len(found) - len(missing)} of {len(found)} ({100 * (1 - len(missing) / len(found)):.0f} %)")
