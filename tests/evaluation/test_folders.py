@@ -234,5 +234,5 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name in ("rgb", "rgb_truth"):
         (tmp_path / name).mkdir()
         io.imsave(tmp_path / name / "a.png", rgb, check_contrast=False)
-    with pytest.raises(UserError, match=r"a\.png: case a has 3 channels; a label map has one"):
+    with pytest.raises(UserError, match=r"a\.png: the label of case a has 3 channels"):
         evaluate_folder(tmp_path / "rgb_truth", tmp_path / "rgb", {**LIVER_ONLY, "file_ending": ".png"})
