@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -184,7 +185,8 @@ class Overwritable(Step):
         return (*self.command, "--overwrite")
 
     def set_aside(self) -> None:
-        set_aside(self.result)
+        for result in self.results:
+            set_aside(result)
 
 
 class FineTune(Overwritable):
@@ -200,6 +202,13 @@ class FineTune(Overwritable):
     @property
     def result(self) -> Path:
         return self.project.adapter(self.round_index).parent
+
+    @property
+    def results(self) -> Sequence[Path]:
+        """The folder of the SAM of every axis that slices can be cut across."""
+        paths, fold = self.project.paths, self.options.fold
+        further = [replace(paths, plane=axis).sam_stage(fold, self.round_index) for axis in range(3)]
+        return [self.result, *further]
 
     def prepare(self) -> None:
         ensure_split(self.project)

@@ -61,6 +61,11 @@ class Step:
         """What it writes: two steps that write the same are one, whatever run they belong to."""
         raise NotImplementedError
 
+    @property
+    def results(self) -> Sequence[Path]:
+        """:attr:`result`, and what else is written with it and belongs to it."""
+        return [self.result]
+
     def inputs(self) -> Parts:
         """Everything that the result depends on; called when the steps before are done."""
         raise NotImplementedError

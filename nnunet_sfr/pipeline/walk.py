@@ -96,7 +96,7 @@ class _Walker:
             found = record or Record(step.result_name, "", DONE, decision.inputs, _now())
             done = replace(found, status=DONE, inputs=decision.inputs, outputs=decision.outputs)
             self.cache.save()
-            remove_kept_aside(step.result)
+            _remove_kept_aside(step)
             if self.history.own.records.get(step.name) != done:
                 self.history.own.put(step.name, done)
             return
@@ -153,7 +153,7 @@ class _Walker:
             raise StepError(
                 f"step {step.name} ended without an error, but its result is not there; its log is {log}{kept}", 1
             )
-        remove_kept_aside(step.result)
+        _remove_kept_aside(step)
         _say(f"--- {step.name}: done in {clock(ended.seconds)}")
 
     def _with_device(self, step: Step, command: Command) -> Command:
@@ -169,6 +169,11 @@ class _Walker:
         if asked.returncode != 0:
             raise UserError(f"-device auto: torch cannot say what there is ({asked.stderr.strip()}); choose a -device")
         return asked.stdout.strip()
+
+
+def _remove_kept_aside(step: Step) -> None:
+    for result in step.results:
+        remove_kept_aside(result)
 
 
 def _ended(begun: Record, status: str, start: float) -> Record:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import Tensor
@@ -82,14 +83,33 @@ def fine_tune(
         UserError: the data, the settings or an earlier run do not allow it.
     """
     dataset.write_split(fold)
-    for plane in reversed(dataset.planes):
-        _fine_tune_plane(plane, fold, device, round_index, overwrite=overwrite)
+    runs = [
+        _fine_tune_plane(plane, fold, device, round_index, overwrite=overwrite) for plane in reversed(dataset.planes)
+    ]
+    # not one by one: the SAMs of several axes belong together
+    _replace([folder for folder in runs if folder is not None])
     return dataset.paths.sam_stage(fold, round_index)
+
+
+def _replace(folders: Sequence[Path]) -> None:
+    """Put complete new runs in the places of earlier ones."""
+    if not folders:
+        return
+    processes = PartialState()
+    if processes.is_main_process:
+        for folder in folders:
+            replace_folder(folder)
+    processes.wait_for_everyone()
 
 
 def _fine_tune_plane(
     dataset: SFRDataset, fold: Fold, device: torch.device, round_index: int, *, overwrite: bool
-) -> None:
+) -> Path | None:
+    """:func:`fine_tune` for one axis.
+
+    Returns:
+        The folder that the new run is to replace; None where it lies in its place.
+    """
     folder = dataset.paths.sam_stage(fold, round_index)
     finish_replacement(folder)
     this_round = open_round(dataset, fold, round_index)
@@ -101,7 +121,7 @@ def _fine_tune_plane(
                 f"{finished}: made with another {_changed(recipe_of(finished), recipe)}; add --overwrite to start again"
             )
         print(f"{finished} is complete; --overwrite starts again")
-        return
+        return None
     replaces = overwrite and folder.is_dir()
     run = _Run.start(dataset, fold, device, new_folder(folder) if replaces else folder, recipe, this_round)
     if replaces:
@@ -109,9 +129,7 @@ def _fine_tune_plane(
     if not (run.folder / FINAL_ADAPTER).is_file():  # which a call that was killed can have left of a new run
         run.resume_if_begun()
         run.train()
-    if replaces and run.accelerator.is_main_process:
-        replace_folder(folder)
-    run.accelerator.wait_for_everyone()
+    return folder if replaces else None
 
 
 @dataclass

@@ -457,3 +457,21 @@ def test_an_earlier_result_is_kept_until_there_is_a_new_one(planned: SFRDataset)
     go(fake)
     assert not any((result.parent / ".earlier").exists() for result in kept.values())
     assert go(fake) == []
+
+
+def test_the_sams_of_all_axes_are_set_aside(planned: SFRDataset) -> None:
+    """Left in its place, one of other settings would stop the command that is to continue."""
+    fake = FakeCommands(planned, run_options())
+    go(fake)
+    further = fake.project.adapter(0).parents[1] / "across_2" / "round_0"
+    further.mkdir(parents=True)
+    (further / "adapter_final.safetensors").write_text("first")
+    change_settings(planned, {"fine_tuning": {"seed": 7}})
+    fake.raising = {"sfr_finetune": InterruptedRunError(9)}
+    with pytest.raises(InterruptedRunError):
+        go(fake)
+    assert not further.exists()
+    assert (further.parent / ".earlier" / "round_0" / "adapter_final.safetensors").is_file()
+    fake.raising = {}
+    go(fake)
+    assert not list(further.parent.iterdir())

@@ -281,6 +281,30 @@ def test_a_new_run_that_was_killed_before_it_took_its_place_does(project: SFRDat
     assert (folder / FINAL_ADAPTER).stat().st_mtime_ns == made
 
 
+def test_the_sams_of_several_axes_are_replaced_together(project: SFRDataset) -> None:
+    """Interrupted in the second, no earlier one is gone, and the next call keeps what the first has done."""
+    change_settings(project, {"stitching": {"slice_axes": [1, 0]}})
+    project = _reopened(project)
+    fine_tune(project, "all", CPU)
+    adapters = [plane.paths.sam_stage("all") / FINAL_ADAPTER for plane in project.planes]
+    before = [adapter.stat().st_mtime_ns for adapter in adapters]
+    finish, finished = finetuning._Run.finish, 0
+
+    def interrupted(run: Any) -> None:
+        nonlocal finished
+        if finished:
+            raise KeyboardInterrupt
+        finished += 1
+        finish(run)
+
+    with mock.patch.object(finetuning._Run, "finish", interrupted), pytest.raises(KeyboardInterrupt):
+        fine_tune(project, "all", CPU, overwrite=True)
+    assert [adapter.stat().st_mtime_ns for adapter in adapters] == before
+    with mock.patch.object(finetuning._Run, "step", side_effect=AssertionError("both runs have taken all steps")):
+        fine_tune(project, "all", CPU, overwrite=True)
+    assert all(adapter.stat().st_mtime_ns > time for adapter, time in zip(adapters, before, strict=True))
+
+
 def test_a_new_run_of_other_settings_is_not_continued(project: SFRDataset) -> None:
     folder = fine_tune(project, "all", CPU)
     with (
