@@ -51,7 +51,12 @@ def decide(step: Step, record: Record | None, cache: HashCache) -> Decision:
     """
     inputs = cache.digests(step.inputs())
     outputs = result_of(step, cache)
-    if record is None or step.files_tell:
+    if record is None:
+        return _without_record(step, inputs, outputs)
+    if step.files_tell:
+        # copied files have other times, by which such a step would be judged
+        if outputs is not None and (record.status, record.inputs, record.outputs) == (DONE, inputs, outputs):
+            return Decision(Action.SKIP, "", inputs, outputs)
         return _without_record(step, inputs, outputs)
     changed = differing(record.inputs, inputs)
     if changed and not step.has_taken_in(changed):
