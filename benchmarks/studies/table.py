@@ -59,7 +59,8 @@ def write_results(study: Study, workspace: Workspace, *, update_readme: bool) ->
     if labels:
         tables.append(aligned_table([LABELS_HEADING, *_label_lines(labels)]))
     table = with_facts("\n\n".join(tables), _facts(study, workspace, results))
-    numbers = {**_numbers(study, results), "pseudo_labels": labels}
+    counts = {"labelled": study.labelled, "unlabelled": _unlabelled(workspace), "test": _case_count(results)}
+    numbers = {**_numbers(study, results, counts), "pseudo_labels": labels}
     write_json(numbers, workspace.folder / "results.json")
     with replacing(workspace.folder / "table.md") as temporary:
         temporary.write_text(table + "\n")
@@ -150,9 +151,9 @@ def _share(result: TrainerResults, stock: TrainerResults | None, full: TrainerRe
 
 def _facts(study: Study, workspace: Workspace, results: Sequence[TrainerResults]) -> dict[str, str]:
     records = [record for result in results for record in result.records.values()]
-    case_count = len(next(iter(results[0].cases.values())))
     facts = {
-        "data": f"{_title(study)}, {_labelled(study)}, {_unlabelled(workspace)} unlabelled, {case_count} to test, "
+        "data": f"{_title(study)}, {_labelled(study)}, {_unlabelled(workspace)} unlabelled, "
+        f"{_case_count(results)} to test, "
         + ("nnU-Net's spacing" if study.spacing is None else f"target spacing {study.spacing:g} mm"),
         "training": f"{study.iterations} iterations each ({study.epochs} epochs); SFR+ shares them among "
         f"{study.rounds + 1} rounds; {study.planner}",
@@ -168,6 +169,10 @@ def _facts(study: Study, workspace: Workspace, results: Sequence[TrainerResults]
         values = sorted({str(record[key]) for record in records if key in record})
         facts[key] = "; ".join(values) or "not recorded"
     return facts
+
+
+def _case_count(results: Sequence[TrainerResults]) -> int:
+    return len(next(iter(results[0].cases.values())))
 
 
 def _title(study: Study) -> str:
@@ -193,7 +198,7 @@ def _sam_time(workspace: Workspace) -> str:
     return f"; its fine-tuning took {read_json(file, 'delete it')['seconds'] / 60:.1f} min" if file.is_file() else ""
 
 
-def _numbers(study: Study, results: Sequence[TrainerResults]) -> dict[str, Any]:
+def _numbers(study: Study, results: Sequence[TrainerResults], counts: Mapping[str, int]) -> dict[str, Any]:
     """Metrics by trainer and seed, means over the test cases; no case names."""
     settings = {key: value for key, value in study.as_json().items() if key != "source"}
     trainers = {
@@ -208,5 +213,5 @@ def _numbers(study: Study, results: Sequence[TrainerResults]) -> dict[str, Any]:
         for result in results
         if len(result.classes) > 1
     }
-    numbers = {"study": settings, "trainers": trainers}
+    numbers = {"study": settings, "cases": dict(counts), "trainers": trainers}
     return {**numbers, "classes": classes} if classes else numbers

@@ -27,7 +27,7 @@ IMAGE = REPOSITORY / "docs" / "images" / "la_benchmark.png"
 PANELS = (("dice", "Dice (higher is better)", "{:.3f}"), ("hd95_mm", "95HD in mm (lower is better)", "{:.1f}"))
 COLOURS = {"SFRPlus": "#B2182B", "SFR": "#E08214", "": "#4393C3"}
 """By the part of a trainer's name that says where its labels come from; told apart by brightness too."""
-STOCK_COLOUR = "#878787"
+STOCK_COLOURS = {"nnUNetTrainer": "#878787", "nnUNetTrainer_all_labels": "#4D4D4D"}
 WIDTH, LINE_HEIGHT, MARGIN = 9.0, 0.42, 1.25
 """In inches."""
 DPI = 160
@@ -91,8 +91,9 @@ def _draw_metric(axes: Axes, values: Mapping[str, Sequence[float]], number: str)
 
 def colour_of(trainer: str) -> str:
     """By where the trainer's labels come from."""
-    if trainer.split(",")[0] == "nnUNetTrainer":
-        return STOCK_COLOUR
+    name = trainer.split(",")[0]
+    if name in STOCK_COLOURS:
+        return STOCK_COLOURS[name]
     return next(colour for part, colour in COLOURS.items() if part in trainer)
 
 

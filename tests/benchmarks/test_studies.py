@@ -479,14 +479,17 @@ def test_our_numbers_stand_beside_those_of_the_paper(tmp_path: Path, monkeypatch
     monkeypatch.setattr(paper, "BENCHMARKS", tmp_path)
     study = {**STUDY.as_json(), "labelled": 1}
     metrics = {"dice": {"1": 0.7, "2": 0.8}, "jaccard": {"1": 0.6}, "asd_voxels": {"1": 2.5}}
-    write_json({"study": study, "trainers": {"nnUNetTrainerSFR_MT": metrics}}, tmp_path / "x" / "results.json")
+    cases = {"labelled": 1, "unlabelled": 63, "test": 16}
+    content = {"study": study, "cases": cases, "trainers": {"nnUNetTrainerSFR_MT": metrics}}
+    write_json(content, tmp_path / "x" / "results.json")
     lines = paper.paper_table("LA", tmp_path).splitlines()
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "SFR-MT" in line and "SFR+" not in line
     ]
-    scarce = [row[4:] for row in rows if row[:2] == ["VII", "1/79"]]
-    assert scarce == [["74.40", "61.47", "6.25", "25.90"], ["75.00", "60.00", "2.50", ""]]
-    assert [row[3] for row in rows if row[:2] == ["VII", "1/79"]] == ["paper", "ours: 2.5 mm, 400 iterations"]
+    assert [row[1:] for row in rows if row[0] == "VII"] == [
+        ["1/79", "SFR-MT", "paper", "74.40", "61.47", "6.25", "25.90"],
+        ["1/63", "SFR-MT", "ours: 16 tested, 2.5 mm, 400 iterations", "75.00", "60.00", "2.50", ""],
+    ]
     assert [row[4:] for row in rows if row[0] == "VI" and row[3] == "ours"] == [[""] * 4] * 2, "other patches"
     assert command.main(["--paper", "LA", "--output", str(tmp_path)]) == 0
 
