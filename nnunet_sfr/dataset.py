@@ -30,12 +30,14 @@ class SFRDataset:
         plans_manager: nnU-Net's plan.
         dataset_json: nnU-Net's ``dataset.json``.
         slice_axis: for the SAM of this axis alone (:attr:`planes`); None for all of ``stitching.slice_axes``.
+        splits: identifiers to train and to validate on, by fold, instead of nnU-Net's; they are not written.
     """
 
     paths: SFRPaths
     plans_manager: PlansManager
     dataset_json: dict[str, Any]
     slice_axis: int | None = None
+    splits: tuple[tuple[list[str], list[str]], ...] | None = None
 
     @property
     def configuration_manager(self) -> ConfigurationManager:
@@ -108,7 +110,9 @@ class SFRDataset:
         Raises:
             UserError: the fold cannot exist, or the labelled cases are not preprocessed.
         """
-        identifiers = self._labelled_identifiers()
+        if self.splits is not None:
+            return self.splits[int(fold)]
+        identifiers = self.labelled_identifiers()
         if fold == "all":
             return identifiers, list(identifiers)
         splits_file = self.paths.splits_file
@@ -133,10 +137,15 @@ class SFRDataset:
             UserError: the fold cannot exist, or the labelled cases are not preprocessed.
         """
         self.split(fold)
-        if fold != "all" and not self.paths.splits_file.is_file():
-            write_json(_make_splits(self._labelled_identifiers()), self.paths.splits_file)
+        if self.splits is None and fold != "all" and not self.paths.splits_file.is_file():
+            write_json(_make_splits(self.labelled_identifiers()), self.paths.splits_file)
 
-    def _labelled_identifiers(self) -> list[str]:
+    def labelled_identifiers(self) -> list[str]:
+        """The preprocessed labelled cases, sorted.
+
+        Raises:
+            UserError: there are none.
+        """
         folder = self.paths.labelled
         identifiers = sorted(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else []
         if not identifiers:

@@ -220,12 +220,14 @@ class SFRPaths(DatasetPaths):
             configurations can share one).
         plane: axis across which patches are cut into slices, for the further ones of several
             (:attr:`nnunet_sfr.dataset.SFRDataset.planes`); None for the first.
+        crosscheck: whether its fine-tuned SAMs are those of ``sfr_crosscheck``.
     """
 
     plans_name: str
     configuration: str
     data_identifier: str
     plane: int | None = None
+    crosscheck: bool = False
 
     @property
     def plans_file(self) -> Path:
@@ -291,7 +293,17 @@ class SFRPaths(DatasetPaths):
     @property
     def sam_stage_of_folds(self) -> Path:
         """Folder of the fine-tuned SAMs of every fold."""
-        return self.results / f"SFR_SAM__{self._plan}"
+        return self.crosschecks if self.crosscheck else self.results / f"SFR_SAM__{self._plan}"
+
+    @property
+    def crosschecks(self) -> Path:
+        """Folder of ``sfr_crosscheck``: its SAMs and what they found in the cases that were left out."""
+        return self.results / f"SFR_crosscheck__{self._plan}"
+
+    @property
+    def crosscheck_result(self) -> Path:
+        """What ``sfr_crosscheck`` found, as numbers."""
+        return self.crosschecks / "crosscheck.json"
 
     def model(self, trainer: str) -> Path:
         """nnU-Net's folder of a model: all folds of a trainer with this plan and configuration."""

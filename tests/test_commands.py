@@ -23,6 +23,7 @@ COMMANDS = (
     "plan_and_preprocess",
     "finetune",
     "pseudolabel",
+    "crosscheck",
     "select",
     "run",
     "doctor",

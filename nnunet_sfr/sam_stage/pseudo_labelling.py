@@ -13,7 +13,7 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.labelling.case_labels import Prediction, predict_mirrored
+from nnunet_sfr.labelling.case_labels import Labeller, Prediction, predict_mirrored
 from nnunet_sfr.labelling.filling import ALL_CASES, ReferenceStores, Share, fill_store
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.intensities import intensities_of
@@ -48,9 +48,6 @@ def pseudo_label(
     """
     UnlabelledDataset(dataset.paths.unlabelled)  # without cases there is nothing to build SAM for
     paths = dataset.paths
-    adapters = [plane.paths.sam_stage(fold, round_index) / adapter for plane in dataset.planes]
-    planes = [_predictors(plane, file, device) for plane, file in zip(dataset.planes, adapters, strict=True)]
-    labeller = _SAMLabeller(planes, dataset.settings.pseudo_labels.average_mirrored)
     before = None
     if round_index > 0:
         previous = paths.pseudo_labels(fold, round_index=round_index - 1)
@@ -58,11 +55,38 @@ def pseudo_label(
     return fill_store(
         dataset,
         paths.pseudo_labels(fold, round_index=round_index),
-        labeller,
-        Provenance.of_sam(adapters, dataset.settings, fold=fold, round_index=round_index),
+        sam_labeller(dataset, fold, device, adapter=adapter, round_index=round_index),
+        Provenance.of_sam(
+            adapter_files(dataset, fold, adapter, round_index), dataset.settings, fold=fold, round_index=round_index
+        ),
         share=share,
         references=ReferenceStores(previous_round=before),
     )
+
+
+def adapter_files(dataset: SFRDataset, fold: Fold, adapter: str, round_index: int = 0) -> list[Path]:
+    """The adapter of each axis across which patches are cut into slices."""
+    return [plane.paths.sam_stage(fold, round_index) / adapter for plane in dataset.planes]
+
+
+def sam_labeller(
+    dataset: SFRDataset, fold: Fold, device: torch.device, *, adapter: str, round_index: int = 0
+) -> Labeller:
+    """A fine-tuned SAM as what labels cases.
+
+    Args:
+        dataset: planned, and with a fine-tuned SAM.
+        fold: whose SAM.
+        device: to compute on.
+        adapter: file name of the adapter in the SAM stage's folder.
+        round_index: 0, or the round of SFR+.
+
+    Raises:
+        UserError: no adapter, or one that does not fit.
+    """
+    files = adapter_files(dataset, fold, adapter, round_index)
+    planes = [_predictors(plane, file, device) for plane, file in zip(dataset.planes, files, strict=True)]
+    return _SAMLabeller(planes, dataset.settings.pseudo_labels.average_mirrored)
 
 
 @dataclass(frozen=True)
