@@ -27,7 +27,7 @@ def main() -> int:
             open_browser=arguments.open_browser,
         )
 
-    exit_code: int = run(command, interrupted="nothing was decided yet")
+    exit_code: int = run(command, interrupted="what was drawn and decided is kept, and the same command continues")
     return exit_code
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -189,6 +188,9 @@ def open_dataset(
 
 def _make_splits(identifiers: list[str]) -> list[dict[str, list[str]]]:
     """nnU-Net's five folds, by its own function and seed."""
+    # brings scikit-learn, whose import takes as long as that of torch
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
     splits = generate_crossval_split(identifiers, seed=12345, n_splits=FOLDS)
     return [{part: [str(case) for case in split[part]] for part in ("train", "val")} for split in splits]
 

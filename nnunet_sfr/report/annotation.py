@@ -25,6 +25,8 @@ RULE = (
     "mean rank of low confidence, disagreement between SAM and the model, and outlying volumes; then one after the "
     "other, leaving out what is like a case already taken"
 )
+ANNOTATE_NEXT = "annotate_next.csv"
+"""The list, beside the report's page."""
 QUARTER = 0.75
 """A rank from here on is given as a reason: the case is among the worst quarter."""
 USUAL_PERCENTILES = (10, 90)

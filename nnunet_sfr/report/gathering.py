@@ -29,9 +29,6 @@ from nnunet_sfr.report.sources import LabelSource, Pool, read_pool
 from nnunet_sfr.report.tables import rounds_table, settings_mark, settings_tables, versions_table
 from nnunet_sfr.report.windows import GreyWindow, choose_windows
 
-SLICE_THICKNESS = 1.0
-"""In mm, of images that are a single slice: nnU-Net's readers give them a thickness that means nothing."""
-
 Properties = Mapping[str, Mapping[str, Any]]
 
 
@@ -90,7 +87,7 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
     pool = read_pool(dataset, fold, properties)
     trainings, missing_curves = read_trainings(dataset, fold, options.trainers)
     classes = label_classes(dataset)
-    spacings = {case: grid_spacing(dataset, properties[case]) for case in properties}
+    spacings = {case: volumes.grid_spacing(dataset, properties[case]) for case in properties}
     views = _views(pool, spacings)
     judge = pool.latest(sam=False) or pool.sources[-1]
 
@@ -125,23 +122,6 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         alerts=_alerts(dataset, pool),
     )
     return Gathered(contents, choices, cache, pictures)
-
-
-def grid_spacing(dataset: SFRDataset, properties: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Spacing (D, H, W) of a preprocessed case in mm.
-
-    A 2D configuration keeps the distance of the slices of every case as it is.
-
-    Args:
-        dataset: planned.
-        properties: of the case, as nnU-Net's preprocessing recorded them.
-    """
-    spacing = [float(step) for step in dataset.configuration_manager.spacing]
-    if len(spacing) == 2:
-        depth = properties["spacing"][dataset.plans_manager.transpose_forward[0]]
-        slices = properties["shape_after_cropping_and_before_resampling"][0]
-        spacing = [SLICE_THICKNESS if slices == 1 else float(depth), *spacing]
-    return spacing[0], spacing[1], spacing[2]
 
 
 def _views(pool: Pool, spacings: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, SourceView]]:
@@ -286,7 +266,7 @@ def _facts(
         ("Annotate next", f"by {judge.name}: {annotation.RULE}"),
     ]
     if len(dataset.configuration_manager.spacing) == 2:
-        facts.append(("Single slices", f"volumes are those of a slice of {SLICE_THICKNESS:g} mm"))
+        facts.append(("Single slices", f"volumes are those of a slice of {volumes.SLICE_THICKNESS:g} mm"))
     if options.max_pictures is not None and options.max_pictures < unlabelled:
         facts.append(("Cases with pictures", f"the {options.max_pictures} of least confidence"))
     return facts

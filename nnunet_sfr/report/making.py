@@ -9,13 +9,11 @@ from pathlib import Path
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
-from nnunet_sfr.report.annotation import Choice, write_list
+from nnunet_sfr.report.annotation import ANNOTATE_NEXT, Choice, write_list
 from nnunet_sfr.report.contents import Contents
 from nnunet_sfr.report.gathering import ReportOptions, gather
 from nnunet_sfr.report.page import write_page
 from nnunet_sfr.report.picture_cache import MEASURED, PICTURES
-
-ANNOTATE_NEXT = "annotate_next.csv"
 
 
 def make_report(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+from nnunet_sfr.dataset import SFRDataset
 
 MM3_PER_ML = 1000.0
 LEAST_CASES = 8
@@ -17,6 +20,25 @@ RULE = (
     f"|log volume - median| > {DEVIATIONS} x {MAD_TO_DEVIATION} x MAD over the cases that have the class; a case "
     f"without the class where most have it; from {LEAST_CASES} cases on"
 )
+SLICE_THICKNESS = 1.0
+"""In mm, of images that are a single slice: nnU-Net's readers give them a thickness that means nothing."""
+
+
+def grid_spacing(dataset: SFRDataset, properties: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Spacing (D, H, W) of a preprocessed case in mm.
+
+    A 2D configuration keeps the distance of the slices of every case as it is.
+
+    Args:
+        dataset: planned.
+        properties: of the case, as nnU-Net's preprocessing recorded them.
+    """
+    spacing = [float(step) for step in dataset.configuration_manager.spacing]
+    if len(spacing) == 2:
+        depth = properties["spacing"][dataset.plans_manager.transpose_forward[0]]
+        slices = properties["shape_after_cropping_and_before_resampling"][0]
+        spacing = [SLICE_THICKNESS if slices == 1 else float(depth), *spacing]
+    return spacing[0], spacing[1], spacing[2]
 
 
 def volumes_ml(voxels: Mapping[str, int], spacing: Sequence[float]) -> dict[str, float]:

@@ -49,6 +49,7 @@ class Adding:
     def start(self) -> None:
         """Run it in a session of its own: Ctrl-C ends sfr_review, and not what was asked for."""
         code = f"import sys; from {_MODULE} import main; sys.exit(main())"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code, *self._arguments],
@@ -67,6 +68,6 @@ class Adding:
     def _read_log(self) -> str:
         if self._process is None:
             return ""
-        text = self._log.read_text(errors="replace")[-_MOST_OUTPUT:]
+        text = self._log.read_bytes().decode(errors="replace")[-_MOST_OUTPUT:]
         # a progress bar writes over its line again and again
         return "\n".join(line.rpartition("\r")[2] for line in text.split("\n"))

@@ -12,9 +12,7 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.report import volumes
-from nnunet_sfr.report.annotation import Candidate, Choice, rank_cases
-from nnunet_sfr.report.gathering import grid_spacing
-from nnunet_sfr.report.making import ANNOTATE_NEXT
+from nnunet_sfr.report.annotation import ANNOTATE_NEXT, Candidate, Choice, rank_cases
 from nnunet_sfr.report.sources import LabelSource, Pool, read_pool
 
 MOST_RANKED = 100
@@ -113,7 +111,7 @@ def _ranked(
 ) -> list[Choice]:
     """The cases that are not taken, ranked by what the stores recorded."""
     measured = {
-        case: volumes.volumes_ml(voxels, grid_spacing(dataset, properties[case]))
+        case: volumes.volumes_ml(voxels, volumes.grid_spacing(dataset, properties[case]))
         for case, record in judge.records.items()
         if (voxels := record.get("class_voxels")) is not None
     }

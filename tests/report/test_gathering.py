@@ -17,9 +17,10 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.report import gathering
 from nnunet_sfr.report.case_drawing import CaseTask, Measurements, draw_and_measure
 from nnunet_sfr.report.contents import Alert, Contents, ReportCase, Training
-from nnunet_sfr.report.gathering import ReportOptions, gather, grid_spacing
+from nnunet_sfr.report.gathering import ReportOptions, gather
 from nnunet_sfr.report.making import make_report
 from nnunet_sfr.report.sources import best_measure
+from nnunet_sfr.report.volumes import grid_spacing
 from nnunet_sfr.selection import make_rule, select
 from tests.report.reported_project import CUBOID, FIRST, NOTHING, SECOND, SHIFTED, fill, fill_model, fill_sam
 from tests.tiny_dataset import NAME

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nnunet_sfr.review import adding
 from nnunet_sfr.review.guard import HEADERS
 from tests.review.reviewed_project import FIRST, TOKEN, Served, served
 from tests.tiny_project import project_copy
@@ -153,3 +154,23 @@ def test_an_error_of_ours_is_told_and_keeps_the_server_running(
     assert (status, content["problem"].startswith("ValueError in sfr_review: see its terminal")) == (500, True)
     assert "a bug" in capsys.readouterr().err
     assert ask(server, "session")[0] == 200
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_sfr_add_labels_is_shown_and_run(code: int, server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adding, "_MODULE", "tests.review.pretended_add_labels")
+    monkeypatch.setenv("PRETENDED_EXIT_CODE", str(code))
+    reloads: list[None] = []
+    monkeypatch.setattr(server.session, "reload", lambda: reloads.append(None))
+    corrected = server.session.progress.corrected
+    command = f"sfr_add_labels -d Dataset042_Tiny -i {corrected}"
+    before = {"command": command, "running": False, "code": None, "output": "", "decided": 0}
+    assert ask(server, "added") == (200, before)
+
+    assert ask(server, "added", "POST")[0] == 200
+    while (answer := ask(server, "added")[1])["running"]:
+        pass
+    assert answer["code"] == code
+    # a progress bar writes over its line, and the last state of it is what is shown
+    assert answer["output"] == f"progress 100 %\ntaken: -d Dataset042_Tiny -i {corrected}\n"
+    assert len(reloads) == (1 if code == 0 else 0)

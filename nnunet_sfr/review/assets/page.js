@@ -46,7 +46,10 @@ class Page {
     this.cases = new CaseList(this.session.cases, (name) => this.open(name));
     this.tally();
     if (this.name && !this.cases.get(this.name)) await this.openFirst();
-    else if (this.name) this.cases.mark(this.name);
+    else if (this.name) {
+      this.cases.mark(this.name);
+      this.showHead();
+    }
   }
 
   async openFirst() {
