@@ -189,7 +189,8 @@ def started_store(
         return
     if share.num_parts > 1:
         raise UserError(
-            f"{folder}: --overwrite with -num_parts would delete other parts' work; delete the folder first"
+            f"{folder}: --overwrite with -num_parts would replace other parts' work; move the folder away first, and "
+            "leave --overwrite out"
         )
     store = _new_store(dataset, new_folder(folder), made_by)
     print(f"the labels in {folder} stay until all new ones are there")

@@ -211,7 +211,7 @@ def test_a_new_store_of_another_maker_is_not_continued(fine_tuned: SFRDataset) -
 def test_parts_share_the_cases(fine_tuned: SFRDataset) -> None:
     assert label(fine_tuned, num_parts=2, part_id=1).identifiers() == ["unlabelled_01"]
     assert label(fine_tuned, num_parts=2, part_id=0).identifiers() == ["unlabelled_00", "unlabelled_01"]
-    with pytest.raises(UserError, match="would delete other parts' work"):
+    with pytest.raises(UserError, match="would replace other parts' work; move the folder away"):
         label(fine_tuned, num_parts=2, part_id=0, overwrite=True)
 
 
