@@ -55,6 +55,10 @@ _SPLIT: Shape = {"train": [str], "val": [str]}
 def read_dataset_json(file: Path, remedy: str = PLAN_AGAIN) -> dict[str, Any]:
     """``dataset.json``.
 
+    Args:
+        file: to read.
+        remedy: what to do if it cannot be read, for the error.
+
     Raises:
         UserError: it is missing or of another shape.
     """
@@ -63,6 +67,10 @@ def read_dataset_json(file: Path, remedy: str = PLAN_AGAIN) -> dict[str, Any]:
 
 def read_plans(file: Path, remedy: str = PLAN_AGAIN) -> dict[str, Any]:
     """A plan with all its configurations.
+
+    Args:
+        file: to read.
+        remedy: what to do if it cannot be read, for the error.
 
     Raises:
         UserError: it is missing or of another shape.
@@ -132,6 +140,10 @@ def read_splits(file: Path) -> list[dict[str, Any]]:
 
 def read_fingerprint(file: Path, remedy: str = PLAN_AGAIN) -> dict[str, Any]:
     """``dataset_fingerprint.json``, with our part of it where planning was ours.
+
+    Args:
+        file: to read.
+        remedy: what to do if it cannot be read, for the error.
 
     Raises:
         UserError: it is missing or of another shape.

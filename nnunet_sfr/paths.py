@@ -115,7 +115,13 @@ def portable_name(path: Path) -> str:
 
 
 def model_name(trainer: str, plans_name: str, configuration: str) -> str:
-    """nnU-Net's name of the folder with all folds of a model."""
+    """nnU-Net's name of the folder with all folds of a model.
+
+    Args:
+        trainer: name of a trainer class.
+        plans_name: of nnU-Net's plan.
+        configuration: of that plan.
+    """
     return f"{trainer}__{plans_name}__{configuration}"
 
 
@@ -264,11 +270,21 @@ class SFRPaths(DatasetPaths):
         return self.all_pseudo_labels(fold) / name
 
     def model_pseudo_labels(self, fold: Fold, round_index: int) -> Path:
-        """Folder of the store with what the re-trained model says of the pool before an SFR+ round (from 1)."""
+        """Folder of the store with what the re-trained model says of the pool before an SFR+ round (from 1).
+
+        Args:
+            fold: of the labelled cases.
+            round_index: from 1 on.
+        """
         return self.all_pseudo_labels(fold) / f"round_{round_index}_model"
 
     def selection(self, fold: Fold, round_index: int) -> Path:
-        """File that says which cases the model is sure of in an SFR+ round (from 1)."""
+        """File that says which cases the model is sure of in an SFR+ round (from 1).
+
+        Args:
+            fold: of the labelled cases.
+            round_index: from 1 on.
+        """
         return self.all_pseudo_labels(fold) / f"round_{round_index}_selection.json"
 
     def all_pseudo_labels(self, fold: Fold) -> Path:
@@ -286,7 +302,12 @@ class SFRPaths(DatasetPaths):
         return self.preprocessed / "sam_views" / self._plan
 
     def sam_stage(self, fold: Fold, round_index: int = 0) -> Path:
-        """Folder of the fine-tuned SAM of one round."""
+        """Folder of the fine-tuned SAM of one round.
+
+        Args:
+            fold: of the labelled cases.
+            round_index: 0 for SFR, from 1 on for SFR+.
+        """
         of_fold = self.sam_stage_of_folds / fold_name(fold)
         return (of_fold if self.plane is None else of_fold / f"across_{self.plane}") / f"round_{round_index}"
 
@@ -310,11 +331,21 @@ class SFRPaths(DatasetPaths):
         return self.results / model_name(trainer, self.plans_name, self.configuration)
 
     def training(self, trainer: str, fold: Fold) -> Path:
-        """nnU-Net's folder of one fold of a model."""
+        """nnU-Net's folder of one fold of a model.
+
+        Args:
+            trainer: name of a trainer class.
+            fold: of the labelled cases.
+        """
         return self.model(trainer) / fold_name(fold)
 
     def trainers(self, fold: Fold, checkpoints: Iterable[str] = CHECKPOINTS) -> list[str]:
-        """Names of the trainers that have one of these checkpoints for a fold, sorted."""
+        """Names of the trainers that have one of these checkpoints for a fold, sorted.
+
+        Args:
+            fold: of the labelled cases.
+            checkpoints: file names, one of which is enough.
+        """
         names = tuple(checkpoints)
         ending = model_name("", self.plans_name, self.configuration)
         folders = self.results.glob(f"*{ending}/{fold_name(fold)}")

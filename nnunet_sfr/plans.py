@@ -256,6 +256,10 @@ def load_configuration(
 def read_sfr_plan(file: Path, remedy: str = "correct it, or delete it and plan again") -> dict[str, Any]:
     """The SFR plan as it is on disk: ``configurations``, an object for each, whose settings are not checked yet.
 
+    Args:
+        file: to read.
+        remedy: what to do if it cannot be read, for the error.
+
     Raises:
         UserError: it is missing or no SFR plan.
     """

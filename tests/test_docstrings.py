@@ -9,4 +9,4 @@ def test_most_public_functions_explain_their_arguments() -> None:
     found = public_functions()
     missing = [function.where for function in found if not function.explained]
     assert len(found) > 200
-    assert len(missing) <= 0.4 * len(found), "\n".join(missing)
+    assert len(missing) <= 0.05 * len(found), "\n".join(missing)

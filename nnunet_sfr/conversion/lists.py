@@ -83,6 +83,11 @@ def choose_labelled(training: Sequence[str], labelled: int, seed: int | None) ->
     """The labelled cases: the first of the list, or drawn with a seed (numpy's default generator).
 
     ``choose_labelled(("a", "b", "c"), 2, None)`` is ``("a", "b")``.
+
+    Args:
+        training: cases to choose from, in the order of the list.
+        labelled: how many.
+        seed: None takes the first ones.
     """
     if seed is None:
         return tuple(training[:labelled])

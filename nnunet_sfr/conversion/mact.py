@@ -107,7 +107,12 @@ def open_source(request: Request) -> Source:
 
 
 def fold_lists(fold: int, variant: str = "paper") -> CaseLists:
-    """The lists of one of MagicNet's folds: its own 66 and 22 cases (``magicnet``), or 70 and 20 (``paper``)."""
+    """The lists of one of MagicNet's folds: its own 66 and 22 cases (``magicnet``), or 70 and 20 (``paper``).
+
+    Args:
+        fold: from 0 to 3.
+        variant: ``magicnet`` or ``paper``.
+    """
     content = read_json(LISTS / "MACT.json", "install the package again")["folds"][fold]
     training, test = content["train"], content["test"]
     if variant == "magicnet":
@@ -264,6 +269,10 @@ class MACTSource:
 
 def read_image(path: Path, case: str) -> Volume:
     """A CT from a NIfTI file, or from the one DICOM series below a folder.
+
+    Args:
+        path: a file, or a folder with DICOM files.
+        case: named in errors.
 
     Raises:
         UserError: it cannot be read, or there is no series, or more than one.

@@ -72,6 +72,13 @@ def spacing_of(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 def find_nifti(folder: Path, stem: str) -> Path | None:
     """``<stem>.nii.gz`` or ``<stem>.nii``.
 
+    Args:
+        folder: to look in.
+        stem: name of the file without its ending.
+
+    Returns:
+        None if neither is there.
+
     Raises:
         UserError: both are there.
     """
@@ -83,6 +90,10 @@ def find_nifti(folder: Path, stem: str) -> Path | None:
 
 def index_files(files: Iterable[Path], pattern: str) -> dict[str, Path]:
     """Files by the group of the pattern that their whole names match; others are left out.
+
+    Args:
+        files: with any names.
+        pattern: with one group, for :func:`re.fullmatch`.
 
     Raises:
         UserError: two files have the same key.
@@ -134,6 +145,11 @@ def read_volume(file: Path) -> Volume:
 def require_grid(file: Path, other: Path, case: str) -> None:
     """Refuse a file whose corners lie elsewhere than those of another one.
 
+    Args:
+        file: to check.
+        other: whose grid it must have.
+        case: named in errors.
+
     Raises:
         UserError: naming file and case.
     """
@@ -153,6 +169,12 @@ def require_grid(file: Path, other: Path, case: str) -> None:
 def require_values(file: Path, voxels: NDArray[Any], case: str, known: Mapping[int, str]) -> None:
     """Refuse label values that the data set does not have.
 
+    Args:
+        file: named in errors.
+        voxels: label values of any shape.
+        case: named in errors.
+        known: label values that there may be, with their names.
+
     Raises:
         UserError: naming file, case and value.
     """
@@ -167,6 +189,10 @@ def require_values(file: Path, voxels: NDArray[Any], case: str, known: Mapping[i
 
 def write_image(file: Path, target: Path) -> bool:
     """Copy an image to ``target`` (``.nii.gz``); one whose axes are not at right angles is given axes that are.
+
+    Args:
+        file: an image that SimpleITK reads.
+        target: written or replaced.
 
     Returns:
         Whether the header was corrected: axes become the nearest ones at right angles, about the volume's centre.
@@ -188,14 +214,25 @@ def write_image(file: Path, target: Path) -> bool:
 
 
 def write_label_like(voxels: NDArray[np.uint8], image: Path, target: Path) -> None:
-    """Write a label map (x, y, z) with the geometry of an image that was written here."""
+    """Write a label map (x, y, z) with the geometry of an image that was written here.
+
+    Args:
+        voxels: (x, y, z), label values.
+        image: NIfTI file with the same number of voxels.
+        target: written or replaced.
+    """
     label = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose()))
     label.CopyInformation(sitk_header(image))
     sitk.WriteImage(label, str(target), True)
 
 
 def write_volume(volume: Volume, target: Path) -> None:
-    """Write a volume whose axes are at right angles."""
+    """Write a volume whose axes are at right angles.
+
+    Args:
+        volume: voxels (x, y, z) and affine in mm, to the right, to the front and up.
+        target: written or replaced.
+    """
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.voxels.transpose()))
     affine = LPS_TO_RAS @ volume.affine
     image.SetSpacing([float(length) for length in volume.spacing])
@@ -217,7 +254,12 @@ def sitk_header(file: Path) -> sitk.Image:
 
 
 def mapped(voxels: NDArray[Any], mapping: Mapping[int, int]) -> NDArray[np.uint8]:
-    """Every label value replaced; all values are keys of the mapping."""
+    """Every label value replaced; all values are keys of the mapping.
+
+    Args:
+        voxels: label values of any shape.
+        mapping: new value by old value.
+    """
     table = np.zeros(max(mapping) + 1, np.uint8)
     for value, new in mapping.items():
         table[value] = new
@@ -336,6 +378,11 @@ class NiftiSource:
 
 def right_angled(affine: NDArray[np.float64], shape: Sequence[int], file: Path) -> NDArray[np.float64]:
     """An affine with the nearest axes at right angles, about the volume's centre; the same where they are so already.
+
+    Args:
+        affine: (4, 4), from voxels to mm.
+        shape: (x, y, z) of the volume.
+        file: named in errors.
 
     Raises:
         UserError: they are too far from it.

@@ -100,7 +100,12 @@ def convert_source(
 
 
 def check_target(dataset: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a data set without being told to, and in any case one that is not from a conversion."""
+    """Refuse to replace a data set without being told to, and in any case one that is not from a conversion.
+
+    Args:
+        dataset: folder of a raw data set that is to be written.
+        overwrite: whether one of an earlier conversion may be replaced.
+    """
     if not dataset.exists():
         return
     if not overwrite:
@@ -110,7 +115,12 @@ def check_target(dataset: Path, *, overwrite: bool) -> None:
 
 
 def require_space(dataset: Path, files: Sequence[Path]) -> None:
-    """Refuse a conversion for which the disk has no room; what is written is about as large as what is read."""
+    """Refuse a conversion for which the disk has no room; what is written is about as large as what is read.
+
+    Args:
+        dataset: folder that is to be written; need not exist.
+        files: that will be read.
+    """
     needed = int(sum(file.stat().st_size for file in files) * _RESERVE)
     folder = next(parent for parent in dataset.parents if parent.exists())
     free = shutil.disk_usage(folder).free
@@ -145,6 +155,10 @@ def write_images_and_labels(source: Source, dataset: Path, *, bar: bool = True) 
 
 def write_truth(source: Source, dataset: Path) -> None:
     """Write the labels that training must not see, of those cases that have one.
+
+    Args:
+        source: cases and their labels.
+        dataset: folder of the raw data set.
 
     Raises:
         UserError: a label cannot be used.

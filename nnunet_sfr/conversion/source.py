@@ -113,7 +113,17 @@ class Source(Protocol):
     def check(self, case: str) -> CaseCheck: ...
 
     def write_images(self, case: str, folder: Path) -> None:
-        """Write ``<case>_<channel, 4 digits><file ending>`` for every channel."""
+        """Write ``<case>_<channel, 4 digits><file ending>`` for every channel.
+
+        Args:
+            case: one of the source's.
+            folder: to write to.
+        """
 
     def write_label(self, case: str, folder: Path) -> None:
-        """Write ``<case><file ending>``, on the grid of the image."""
+        """Write ``<case><file ending>``, on the grid of the image.
+
+        Args:
+            case: one of the source's.
+            folder: to write to, beside that of the images.
+        """

@@ -45,6 +45,10 @@ def update_preprocessed(
 def add_to_splits(file: Path, cases: Sequence[str]) -> bool:
     """Let the cases join the training part of every fold; the validation parts stay comparable with earlier results.
 
+    Args:
+        file: ``splits_final.json``.
+        cases: that are labelled now.
+
     Returns:
         Whether there are splits.
     """
@@ -75,6 +79,10 @@ def read_splits(file: Path) -> list[dict[str, Any]] | None:
 def remove_pseudo_labels(datasets: Sequence[SFRDataset], cases: Sequence[str]) -> list[Path]:
     """Remove the cases from every store, whoever filled it: they are no longer in the pool.
 
+    Args:
+        datasets: the data set with each of its SFR plans.
+        cases: that are labelled now.
+
     Returns:
         The stores that there are.
     """
@@ -87,7 +95,12 @@ def remove_pseudo_labels(datasets: Sequence[SFRDataset], cases: Sequence[str]) -
 
 
 def remove_from_selections(datasets: Sequence[SFRDataset], cases: Sequence[str]) -> None:
-    """Let the selections of SFR+'s rounds divide the pool as it is now."""
+    """Let the selections of SFR+'s rounds divide the pool as it is now.
+
+    Args:
+        datasets: the data set with each of its SFR plans.
+        cases: that are labelled now.
+    """
     for file, content in read_selections(datasets).items():
         left = _without(content, cases)
         if left != content:

@@ -27,7 +27,12 @@ def move_raw_files(journal: Journal) -> None:
 
 
 def update_dataset_json(file: Path, journal: Journal) -> None:
-    """Let a dataset.json, the raw one or its copy, tell of the labelled cases that there are now."""
+    """Let a dataset.json, the raw one or its copy, tell of the labelled cases that there are now.
+
+    Args:
+        file: replaced if it changes.
+        journal: of the labels that are added.
+    """
     content = read_json(file, "write it as nnU-Net's data set format asks for")
     updated = with_labelled(content, journal.images, journal.file_ending, journal.num_training)
     if updated != content:

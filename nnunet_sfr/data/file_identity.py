@@ -19,7 +19,12 @@ def raw_file_hashes(dataset_name: str) -> FileHashes:
 
 
 def identify(files: Iterable[Path], hashes: FileHashes) -> list[FileStamp]:
-    """Name, size in bytes and SHA-256 of every file."""
+    """Name, size in bytes and SHA-256 of every file.
+
+    Args:
+        files: that exist.
+        hashes: computes and keeps SHA-256.
+    """
     return [[file.name, file.stat().st_size, hashes.of(file)] for file in files]
 
 
@@ -30,5 +35,11 @@ def file_stamps(files: Iterable[Path]) -> list[FileStamp]:
 
 
 def are_recorded(record: Sequence[Any], files: Sequence[Path], hashes: FileHashes) -> bool:
-    """Whether files are those of a record, which :func:`identify` or an earlier version's :func:`file_stamps` made."""
+    """Whether files are those of a record, which :func:`identify` or an earlier version's :func:`file_stamps` made.
+
+    Args:
+        record: as it was stored.
+        files: that exist, in the order of the record.
+        hashes: computes and keeps SHA-256.
+    """
     return list(record) == file_stamps(files) or list(record) == identify(files, hashes)

@@ -15,7 +15,13 @@ def image_name(ending: str) -> re.Pattern[str]:
 
 
 def group_channels(files: Sequence[Path], ending: str, problems: list[str]) -> dict[str, tuple[Path, ...]]:
-    """Files by identifier, in the order of identifiers and channels; names that do not match go to ``problems``."""
+    """Files by identifier, in the order of identifiers and channels; names that do not match go to ``problems``.
+
+    Args:
+        files: of one folder.
+        ending: of image files.
+        problems: gets a line for each name that does not match.
+    """
     groups: dict[str, list[Path]] = {}
     for file in sorted(files):
         match = image_name(ending).fullmatch(file.name)
@@ -65,6 +71,11 @@ def channel_problem(identifier: str, images: Sequence[Path], num_channels: int, 
 
 def check_images_to_predict(folder: Path, num_channels: int, ending: str) -> None:
     """Check the names in a folder that nnUNetv2_predict will read; files of other endings it passes over.
+
+    Args:
+        folder: of images.
+        num_channels: of the data set.
+        ending: of image files.
 
     Raises:
         UserError: there is no image, or one whose name nnU-Net would cut or pass over.

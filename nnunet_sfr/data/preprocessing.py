@@ -132,7 +132,12 @@ def _do_pending(jobs: Sequence[_Job], paths: SFRPaths, processes: int) -> int:
 
 
 def copy_ground_truth(raw: RawDataset, preprocessed: Path) -> None:
-    """Copy new and changed labels, and what belongs to them, to ``gt_segmentations``, for nnU-Net's validation."""
+    """Copy new and changed labels, and what belongs to them, to ``gt_segmentations``, for nnU-Net's validation.
+
+    Args:
+        raw: the raw data set.
+        preprocessed: nnU-Net's folder of the data set.
+    """
     folder, ending = preprocessed / "gt_segmentations", raw.dataset_json["file_ending"]
     for case in raw.labelled:
         assert case.label is not None
@@ -190,6 +195,11 @@ def check_grids(
 ) -> None:
     """:func:`check_grid` for every case of one of nnU-Net's data sets.
 
+    Args:
+        cases: preprocessed.
+        plans_manager: nnU-Net's plan.
+        configuration_manager: of that plan.
+
     Raises:
         UserError: naming the first case that does not fit.
     """
@@ -201,7 +211,13 @@ def check_grids(
 def expected_shape(
     properties: Mapping[str, Any], plans_manager: PlansManager, configuration_manager: ConfigurationManager
 ) -> tuple[int, int, int]:
-    """The (D, H, W) that the plan gives a case, from its recorded spacing and its shape after the crop."""
+    """The (D, H, W) that the plan gives a case, from its recorded spacing and its shape after the crop.
+
+    Args:
+        properties: of a preprocessed case.
+        plans_manager: nnU-Net's plan.
+        configuration_manager: of that plan.
+    """
     spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
     cropped = properties["shape_after_cropping_and_before_resampling"]
     return preprocessed_shape(cropped, spacing, configuration_manager.spacing)
@@ -213,6 +229,11 @@ def preprocessed_shape(
     """Shape of a cropped image after nnU-Net's resampling; all axes (D, H, W) after the transposition, spacing in mm.
 
     A 2D configuration keeps the slices of every case as they are.
+
+    Args:
+        shape: (D, H, W) in voxels after the crop.
+        spacing: (D, H, W) in mm.
+        target_spacing: of the configuration in mm: (D, H, W), or (H, W) in 2D.
     """
     target = [spacing[0], *target_spacing] if len(target_spacing) == 2 else list(target_spacing)
     depth, height, width = compute_new_shape(list(shape), list(spacing), target).tolist()

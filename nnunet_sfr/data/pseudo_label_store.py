@@ -108,7 +108,12 @@ class PseudoLabelStore:
 
     @classmethod
     def open_if_there(cls, folder: Path, *, grid: Mapping[str, Any]) -> PseudoLabelStore | None:
-        """:meth:`open`, or None where there is no store in this folder."""
+        """:meth:`open`, or None where there is no store in this folder.
+
+        Args:
+            folder: of the store.
+            grid: that the labels must have.
+        """
         return cls.open(folder, grid=grid) if cls.exists(folder) else None
 
     @staticmethod

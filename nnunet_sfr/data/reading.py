@@ -63,6 +63,12 @@ def read_strictly(
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """One file as (channels, and three axes) and the reader's properties, spacing in mm among them.
 
+    Args:
+        reader: nnU-Net's, for this kind of file.
+        file: to read.
+        case: that it belongs to.
+        kind: whether it is an image or a label map.
+
     Raises:
         ContentError: it cannot be read, is of another form, has voxels that are no numbers, or no possible spacing.
     """
@@ -102,6 +108,11 @@ def _check_header(reader: type[BaseReaderWriter], file: Path, case: Case, kind: 
 
 def check_spacing_file(image: Path, case: Case, kind: Kind) -> None:
     """Check the JSON file with the spacing of a TIFF volume, where there is one.
+
+    Args:
+        image: the TIFF volume.
+        case: that it belongs to.
+        kind: whether it is an image or a label map.
 
     Raises:
         ContentError: it does not hold three lengths.

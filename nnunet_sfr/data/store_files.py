@@ -18,22 +18,42 @@ _ESCAPE = ".record"
 
 
 def record_file(folder: Path, case: str) -> Path:
-    """Confidence record of a case."""
+    """Confidence record of a case.
+
+    Args:
+        folder: of the store.
+        case: identifier.
+    """
     return folder / f"{case}{_ESCAPE if _RESERVED.fullmatch(case) else ''}{_RECORD}"
 
 
 def labels_file(folder: Path, case: str) -> Path:
-    """Label map of a case."""
+    """Label map of a case.
+
+    Args:
+        folder: of the store.
+        case: identifier.
+    """
     return folder / f"{case}.b2nd"
 
 
 def locations_file(folder: Path, case: str) -> Path:
-    """Class locations of a case."""
+    """Class locations of a case.
+
+    Args:
+        folder: of the store.
+        case: identifier.
+    """
     return folder / f"{case}.pkl"
 
 
 def case_files(folder: Path, case: str) -> tuple[Path, Path, Path]:
-    """Every file of a case; the record first, without which the case is not there."""
+    """Every file of a case; the record first, without which the case is not there.
+
+    Args:
+        folder: of the store.
+        case: identifier.
+    """
     return record_file(folder, case), labels_file(folder, case), locations_file(folder, case)
 
 

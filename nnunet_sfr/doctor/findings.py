@@ -78,5 +78,10 @@ def section(title: str, checks: Iterable[tuple[str, Check]]) -> Section:
 
 
 def count(sections: Iterable[Section], level: Level) -> int:
-    """How many findings have this level."""
+    """How many findings have this level.
+
+    Args:
+        sections: with findings.
+        level: to count.
+    """
     return sum(finding.level is level for part in sections for finding in part.findings)

@@ -35,6 +35,10 @@ def check_folds(paths: DatasetPaths, fold: Fold, num_labelled: int) -> list[Find
 def check_split(dataset: SFRDataset, fold: Fold) -> list[Finding]:
     """The cases of a numbered fold, where nnU-Net has divided them already.
 
+    Args:
+        dataset: planned and preprocessed.
+        fold: that was asked for.
+
     Raises:
         UserError: ``splits_final.json`` is damaged, has no such fold, or names a case that is not there.
     """

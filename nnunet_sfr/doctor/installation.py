@@ -99,7 +99,12 @@ def compare_packages(requirements: Sequence[str], version: Callable[[str], str])
 
 
 def compare_python(declared: str, version: str) -> list[Finding]:
-    """The Python that runs, against the versions that are declared."""
+    """The Python that runs, against the versions that are declared.
+
+    Args:
+        declared: as ``requires-python``.
+        version: of this Python.
+    """
     if SpecifierSet(declared).contains(version, prereleases=True):
         return []
     return [problem("Python", f"{version} where {declared} is declared", "make an environment with another Python")]

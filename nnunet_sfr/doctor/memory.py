@@ -48,7 +48,12 @@ image, and what the confidence is computed from), and beside. Measured with 2, 5
 
 
 def check_fine_tuning(dataset: SFRDataset, device: torch.device) -> list[Finding]:
-    """A step of SAM's fine-tuning, or embedding a view for it if that needs more."""
+    """A step of SAM's fine-tuning, or embedding a view for it if that needs more.
+
+    Args:
+        dataset: planned.
+        device: that will compute.
+    """
     settings = dataset.settings
     model = _stitched_sam(dataset)
     embedded = encoder_is_frozen(model.sam)
@@ -65,7 +70,12 @@ def check_fine_tuning(dataset: SFRDataset, device: torch.device) -> list[Finding
 
 
 def check_pseudo_labelling(dataset: SFRDataset, device: torch.device) -> list[Finding]:
-    """SAM's forward pass, and the probabilities of the largest case, which lie in main memory."""
+    """SAM's forward pass, and the probabilities of the largest case, which lie in main memory.
+
+    Args:
+        dataset: planned.
+        device: that will compute.
+    """
     model = _stitched_sam(dataset)
     network = _Predicting(for_inference(model), device).eval()
     needed = forward_pass(network, _patch_of(dataset), device, gradients=False).peak
@@ -84,7 +94,12 @@ def check_pseudo_labelling(dataset: SFRDataset, device: torch.device) -> list[Fi
 
 
 def check_retraining(dataset: SFRDataset, device: torch.device) -> list[Finding]:
-    """A step of nnU-Net, and of our trainers relative to it."""
+    """A step of nnU-Net, and of our trainers relative to it.
+
+    Args:
+        dataset: planned.
+        device: that will compute.
+    """
     configuration = dataset.configuration_manager
     with torch.device("meta"):
         network = nnUNetTrainer.build_network_architecture(

@@ -47,7 +47,12 @@ class Mosaic:
 
 
 def check_plan(dataset: SFRDataset, stitching: StitchingSettings) -> list[Finding]:
-    """nnU-Net's plan, and the mosaic of the SFR plan."""
+    """nnU-Net's plan, and the mosaic of the SFR plan.
+
+    Args:
+        dataset: planned.
+        stitching: of its SFR plan.
+    """
     fingerprint = read_fingerprint(dataset)
     mosaic = measure_mosaic(stitching, volumes(dataset, fingerprint), slice_spacings(dataset, fingerprint))
     shares = ", ".join(f"{100 * share:.0f} %" for share in mosaic.shares)
@@ -87,7 +92,12 @@ def read_fingerprint(dataset: SFRDataset) -> dict[str, Any]:
 
 
 def volumes(dataset: SFRDataset, fingerprint: dict[str, Any]) -> list[tuple[int, int, int]]:
-    """(D, H, W) of every case, labelled and unlabelled, on the preprocessed grid."""
+    """(D, H, W) of every case, labelled and unlabelled, on the preprocessed grid.
+
+    Args:
+        dataset: planned.
+        fingerprint: of nnU-Net, of all images.
+    """
     axes = dataset.plans_manager.transpose_forward
     return [
         preprocessed_shape(
@@ -99,7 +109,12 @@ def volumes(dataset: SFRDataset, fingerprint: dict[str, Any]) -> list[tuple[int,
 
 def slice_spacings(dataset: SFRDataset, fingerprint: dict[str, Any]) -> tuple[float, float, float]:
     """Spacing (D, H, W) of the preprocessed grid in mm; a 2D configuration keeps each case's own distance of slices,
-    of which this is the median."""
+    of which this is the median.
+
+    Args:
+        dataset: planned.
+        fingerprint: of nnU-Net, of all images.
+    """
     spacing = [float(value) for value in dataset.configuration_manager.spacing]
     if len(spacing) == 2:
         first_axis = dataset.plans_manager.transpose_forward[0]

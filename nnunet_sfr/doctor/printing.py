@@ -44,7 +44,12 @@ def last_lines(sections: Sequence[Section], action: str, command: Command) -> st
 
 
 def as_json(sections: Sequence[Section], command: Command) -> str:
-    """Every finding with its section, level and details, and the command that comes next."""
+    """Every finding with its section, level and details, and the command that comes next.
+
+    Args:
+        sections: of the examination.
+        command: that comes next.
+    """
     findings = [
         {"section": section.title, **dataclasses.asdict(finding), "level": finding.level.value}
         for section in sections

@@ -18,7 +18,12 @@ from nnunet_sfr.settings import SAMSettings
 
 
 def check_model(dataset: SFRDataset, device: torch.device) -> list[Finding]:
-    """Model and adaptation."""
+    """Model and adaptation.
+
+    Args:
+        dataset: planned.
+        device: that will compute.
+    """
     settings = dataset.settings
     length = f"{settings.fine_tuning.iterations} iterations of {settings.fine_tuning.batch_size} mosaics"
     text = f"{settings.sam.model}, adaptation {_describe_adaptation(settings.sam)}, {length}"
@@ -71,6 +76,10 @@ def empty_sam(dataset: SFRDataset) -> SegmentationSAM:
 
 def load_without_memory(sam: SegmentationSAM, file: Path) -> None:
     """Check a checkpoint as fine-tuning does, on a network without memory.
+
+    Args:
+        sam: on torch's meta device.
+        file: with weights.
 
     Raises:
         UserError: it is missing, broken, or of another architecture.

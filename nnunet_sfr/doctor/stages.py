@@ -60,6 +60,11 @@ def check_preprocessed(dataset: SFRDataset, raw: RawImages | None) -> list[Findi
 def check_adapter(dataset: SFRDataset, fold: Fold, round_index: int = 0) -> list[Finding]:
     """The fine-tuned SAM of a round.
 
+    Args:
+        dataset: planned.
+        fold: of the labelled cases.
+        round_index: 0 for SFR, from 1 on for SFR+.
+
     Raises:
         UserError: its file is damaged.
     """
@@ -104,7 +109,12 @@ def check_pseudo_labels(dataset: SFRDataset, folder: Path, remedy: str) -> list[
 
 
 def check_models(dataset: SFRDataset, fold: Fold) -> list[Finding]:
-    """What nnU-Net has trained with this plan."""
+    """What nnU-Net has trained with this plan.
+
+    Args:
+        dataset: planned.
+        fold: of the labelled cases.
+    """
     trained = dataset.paths.trainers(fold, (FINAL_CHECKPOINT,))
     unfinished = [name for name in dataset.paths.trainers(fold, (LATEST_CHECKPOINT,)) if name not in trained]
     findings = [ok("models", ", ".join(trained))] if trained else []
@@ -116,7 +126,12 @@ def check_models(dataset: SFRDataset, fold: Fold) -> list[Finding]:
 
 
 def check_rounds(dataset: SFRDataset, fold: Fold) -> list[Finding]:
-    """The rounds of SFR+ that have begun, one line each."""
+    """The rounds of SFR+ that have begun, one line each.
+
+    Args:
+        dataset: planned.
+        fold: of the labelled cases.
+    """
     begun = itertools.takewhile(partial(_has_begun, dataset, fold), itertools.count(1))
     return [_round(dataset, fold, index) for index in begun]
 

@@ -8,7 +8,12 @@ GIB = 2**30
 
 
 def some(names: Sequence[str], most: int = 2) -> str:
-    """The first names of a list, and how many more there are."""
+    """The first names of a list, and how many more there are.
+
+    Args:
+        names: in the order in which they are shown.
+        most: shown at most.
+    """
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more (all in --json)" if rest > 0 else "")
 

@@ -34,7 +34,12 @@ class Classes:
         return tuple(sorted(values | ({self.ignore_label} if self.ignore_label is not None else set())))
 
     def mask(self, name: str, label_map: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Where a label map has one of the values of a class."""
+        """Where a label map has one of the values of a class.
+
+        Args:
+            name: of the class or region.
+            label_map: of any shape.
+        """
         first, *others = self.labels[name]
         mask: NDArray[np.bool_] = label_map == first
         for value in others:
@@ -79,6 +84,10 @@ def read_classes(dataset_json: Mapping[str, Any], source: str = "dataset.json") 
 
 def file_ending(dataset_json: Mapping[str, Any], source: str = "dataset.json") -> str:
     """Of the label maps.
+
+    Args:
+        dataset_json: its content.
+        source: named in errors.
 
     Raises:
         UserError: ``dataset.json`` does not say.

@@ -68,6 +68,12 @@ class Comparison:
 def compare(evaluation: Evaluation, other: Evaluation, *, resamples: int = RESAMPLES, seed: int = SEED) -> Comparison:
     """Compare two evaluations by the cases that both have.
 
+    Args:
+        evaluation: of the model in question.
+        other: of the model that it is compared with.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
     Raises:
         UserError: there is none.
     """

@@ -106,7 +106,12 @@ def measure(
 
 
 def diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
-    """Length of the image from corner to corner, in mm; the centres of any two voxels are closer."""
+    """Length of the image from corner to corner, in mm; the centres of any two voxels are closer.
+
+    Args:
+        shape: in voxels.
+        spacing: in mm, the same axes.
+    """
     return math.hypot(*(length * step for length, step in zip(shape, spacing, strict=True)))
 
 

@@ -43,7 +43,13 @@ def csv_beside(file: Path) -> Path:
 
 
 def write(evaluation: Evaluation, comparison: Comparison | None, file: Path) -> None:
-    """Write ``file`` and its CSV; each appears whole or not at all."""
+    """Write ``file`` and its CSV; each appears whole or not at all.
+
+    Args:
+        evaluation: of one model.
+        comparison: with another one, if there is one.
+        file: JSON to write.
+    """
     _write_csv(evaluation, csv_beside(file))
     write_json(_without_nan(_as_json(evaluation, comparison)), file)
 
@@ -98,7 +104,12 @@ def _comparison(comparison: Comparison, unit: str) -> dict[str, Any]:
 
 
 def name_with_unit(name: str, unit: str) -> str:
-    """The name of a field that ends in ``_mm``, for images that may have pixels only."""
+    """The name of a field that ends in ``_mm``, for images that may have pixels only.
+
+    Args:
+        name: of a field.
+        unit: ``mm`` or ``px``.
+    """
     return f"{name.removesuffix('_mm')}_{unit}" if name.endswith("_mm") else name
 
 

@@ -32,7 +32,12 @@ def table(evaluation: Evaluation) -> list[str]:
 
 
 def comparison_table(evaluation: Evaluation, comparison: Comparison) -> list[str]:
-    """The difference in every class and metric, with its interval and the number of cases that are better or worse."""
+    """The difference in every class and metric, with its interval and the number of cases that are better or worse.
+
+    Args:
+        evaluation: gives classes and metrics.
+        comparison: of it with another one.
+    """
     rows = [["", "", "is better", "here", "other", "difference", "95 % interval", "better", "worse", ""]]
     groups = dict(comparison.classes)
     if len(groups) > 1:
@@ -44,7 +49,12 @@ def comparison_table(evaluation: Evaluation, comparison: Comparison) -> list[str
 
 
 def warning_lines(warnings: Sequence[str], file: str) -> list[str]:
-    """The first few warnings, and where the others are."""
+    """The first few warnings, and where the others are.
+
+    Args:
+        warnings: in the order in which they are shown.
+        file: that has all of them.
+    """
     more = len(warnings) - _MOST_WARNINGS
     rest = [f"... and {more} more, in {file}"] if more > 0 else []
     return [*warnings[:_MOST_WARNINGS], *rest]

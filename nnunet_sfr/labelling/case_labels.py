@@ -81,6 +81,11 @@ class LoadedCase:
     def open(cls, identifier: str, cases: UnlabelledDataset, dataset: SFRDataset) -> LoadedCase:
         """Open a case and check that it fits the plan.
 
+        Args:
+            identifier: of the case.
+            cases: preprocessed, unlabelled.
+            dataset: whose plan it must fit.
+
         Raises:
             UserError: it was preprocessed for another grid.
         """
@@ -215,6 +220,13 @@ def decide(probabilities: torch.Tensor, label_manager: LabelManager, *, regions:
 def predict_mirrored(
     predict: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, axes: Sequence[int], plane: int = 0
 ) -> Iterator[Prediction]:
-    """Predict an image (channels, D, H, W) mirrored along one axis after the other (D is 1)."""
+    """Predict an image (channels, D, H, W) mirrored along one axis after the other (D is 1).
+
+    Args:
+        predict: from an image to a result with the same last three axes.
+        image: (channels, D, H, W).
+        axes: of the result and the image along which they are mirrored.
+        plane: index of the axis across which the image is cut into slices, for the result.
+    """
     for axis in axes:
         yield Prediction(torch.flip(predict(torch.flip(image, (axis,))), (axis,)), plane, mirrored=True)

@@ -208,7 +208,14 @@ def _new_store(dataset: SFRDataset, folder: Path, made_by: Provenance) -> Pseudo
 
 
 def write_case(store: PseudoLabelStore, identifier: str, labels: CaseLabels, dataset: SFRDataset) -> None:
-    """Store the labels of a case with their record."""
+    """Store the labels of a case with their record.
+
+    Args:
+        store: to write to.
+        identifier: of the case.
+        labels: label map and record.
+        dataset: gives labels and patch size.
+    """
     store.write(
         identifier,
         labels.labels,
@@ -220,7 +227,12 @@ def write_case(store: PseudoLabelStore, identifier: str, labels: CaseLabels, dat
 
 
 def print_progress(share: Sequence[str], todo: Sequence[str]) -> None:
-    """Say how many cases of a share are left to do."""
+    """Say how many cases of a share are left to do.
+
+    Args:
+        share: the cases of this call.
+        todo: those of them without labels.
+    """
     print(f"{len(share) - len(todo)} of {len(share)} cases are there already")
 
 

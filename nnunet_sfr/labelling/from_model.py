@@ -99,6 +99,12 @@ class ModelLabeller:
     ) -> Iterator[Prediction]:
         """Head probabilities (C, D, H, W) on our grid, float32: softmax over label values, or a sigmoid per region.
 
+        Args:
+            identifier: of the case.
+            image: preprocessed, (channels, D, H, W).
+            properties: of the preprocessed case.
+            mirrored: whether those of the mirrored images follow.
+
         Raises:
             UserError: the image cannot be read, or the model's reader or preprocessor sees another part of it.
         """

@@ -92,7 +92,14 @@ class NetworkLabeller:
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
     ) -> Iterator[Prediction]:
-        """:meth:`probabilities` of a case of the pool, and of its mirror images."""
+        """:meth:`probabilities` of a case of the pool, and of its mirror images.
+
+        Args:
+            identifier: of the case.
+            image: preprocessed, (channels, D, H, W).
+            properties: of the preprocessed case.
+            mirrored: whether those of the mirrored images follow.
+        """
         array = torch.from_numpy(image[:])
         yield Prediction(self.probabilities(array))
         if mirrored:

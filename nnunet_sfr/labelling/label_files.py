@@ -18,6 +18,11 @@ from nnunet_sfr.errors import UserError
 def find_label_files(folder: Path, identifiers: Sequence[str], ending: str) -> dict[str, Path]:
     """The label file of every case, by identifier.
 
+    Args:
+        folder: with ``<identifier><ending>``.
+        identifiers: of the cases.
+        ending: of the files, such as ``.nii.gz``.
+
     Raises:
         UserError: no such folder, or a case without a file.
     """

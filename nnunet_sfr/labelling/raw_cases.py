@@ -13,6 +13,10 @@ from nnunet_sfr.hashing import FileHashes
 def raw_cases(dataset: SFRDataset, cases: UnlabelledDataset) -> dict[str, Case]:
     """The raw files of the unlabelled cases, by identifier.
 
+    Args:
+        dataset: planned.
+        cases: preprocessed, unlabelled.
+
     Raises:
         UserError: the files of a case are missing, or changed since it was preprocessed.
     """

@@ -16,7 +16,12 @@ LONGEST_WARNING = 500
 
 
 def summarise(store: PseudoLabelStore, identifiers: Sequence[str]) -> None:
-    """Print the confidence of some cases, where there is one."""
+    """Print the confidence of some cases, where there is one.
+
+    Args:
+        store: filled.
+        identifiers: of its cases.
+    """
     records = [store.read_confidence(case) for case in identifiers]
     for name in ("flip_agreement", "foreground_mean_max_probability"):
         known = [value for value in map(MEASURES[name].value, records) if value is not None]

@@ -80,7 +80,12 @@ def decide(step: Step, record: Record | None, cache: HashCache) -> Decision:
 
 
 def result_of(step: Step, cache: HashCache) -> Digests | None:
-    """Digests of a step's result; None if it is not complete."""
+    """Digests of a step's result; None if it is not complete.
+
+    Args:
+        step: of the run.
+        cache: of hashes.
+    """
     outputs = step.outputs()
     if not outputs or any(not files.files or files.missing() for files in outputs.values()):
         return None

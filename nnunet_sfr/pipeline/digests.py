@@ -77,13 +77,23 @@ class HashCache:
 
 
 def differing(before: Digests, now: Digests) -> list[str]:
-    """The names of what differs; what nobody asks for now does not."""
+    """The names of what differs; what nobody asks for now does not.
+
+    Args:
+        before: digests by name.
+        now: digests by name.
+    """
     names = dict.fromkeys([*now, *before])
     return [name for name in names if now.get(name) != ANY and before.get(name) != now.get(name)]
 
 
 def merged(before: Digests, now: Digests) -> Digests:
-    """What holds now, where nobody asks with what held before."""
+    """What holds now, where nobody asks with what held before.
+
+    Args:
+        before: digests by name.
+        now: digests by name.
+    """
     return {name: before.get(name, ANY) if value == ANY else value for name, value in now.items()}
 
 

@@ -253,6 +253,11 @@ def find_dataset(number_or_name: str) -> str:
 
 
 def visible_files(folder: Path, ending: str = "") -> list[Path]:
-    """The files in a folder, without hidden ones, sorted; none if there is no such folder."""
+    """The files in a folder, without hidden ones, sorted; none if there is no such folder.
+
+    Args:
+        folder: need not exist.
+        ending: of their names.
+    """
     entries = folder.iterdir() if folder.is_dir() else []
     return sorted(entry for entry in entries if not entry.name.startswith(".") and entry.name.endswith(ending))

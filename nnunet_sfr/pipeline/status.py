@@ -52,7 +52,12 @@ def status_text(options: RunOptions) -> str:
 
 
 def closing_lines(options: RunOptions, history: History) -> list[str]:
-    """Where the model is and how to use it, once there is one."""
+    """Where the model is and how to use it, once there is one.
+
+    Args:
+        options: of the run.
+        history: of the run.
+    """
     train = Train(Project(options), options.rounds)
     record = history.record_of(train.result_name)
     if record is None or record.status != DONE:

@@ -83,7 +83,14 @@ def choose_slice_axes(spacing: Sequence[float], transpose_forward: Sequence[int]
 def choose_canvas(
     model: SAMModel, data_extent: Size, scale: Scale = DEFAULT_SCALE, slice_axes: Sequence[int] = (0,)
 ) -> int:
-    """Side of the mosaic in pixels (rule 1)."""
+    """Side of the mosaic in pixels (rule 1).
+
+    Args:
+        model: SAM's record.
+        data_extent: T, (D, H, W) in voxels.
+        scale: factors for (D, H, W) by which patches are resampled.
+        slice_axes: across which they are cut into slices, one mosaic for each.
+    """
     sizes = model.canvas.sizes
     return next((canvas for canvas in sizes if _fits(data_extent, canvas, scale, slice_axes)), sizes[-1])
 
@@ -95,7 +102,15 @@ def choose_patch(
     scale: Scale = DEFAULT_SCALE,
     slice_axes: Sequence[int] = (0,),
 ) -> Size:
-    """The largest patch for a canvas, in voxels (rules 2 and 3)."""
+    """The largest patch for a canvas, in voxels (rules 2 and 3).
+
+    Args:
+        data_extent: T, (D, H, W) in voxels.
+        proportions: (D, H, W), in which the patch grows.
+        canvas: side of the mosaic in pixels.
+        scale: factors for (D, H, W) by which patches are resampled.
+        slice_axes: across which they are cut into slices, one mosaic for each.
+    """
     if _fits(data_extent, canvas, scale, slice_axes):
         return data_extent
     patch: Size = (1, 1, 1)

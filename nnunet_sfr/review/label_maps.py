@@ -75,6 +75,13 @@ def read_label_map(
 ) -> np.ndarray:
     """A label map that was saved, (slices, height, width) uint8 on the raw grid.
 
+    Args:
+        reader: nnU-Net's, for label maps of this data set.
+        file: to read.
+        case: named in errors.
+        grid: of the raw image.
+        largest_value: of the data set's labels.
+
     Raises:
         UserError: it cannot be read, is of another size, or holds what is no label of the data set.
     """

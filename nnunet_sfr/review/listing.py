@@ -59,6 +59,10 @@ def list_for_review(dataset: SFRDataset, fold: Fold) -> Listing:
     The order is that of the list of cases to annotate that ``sfr_report`` wrote, if none of the labels is newer; the
     rest, or all, is ranked by the same rule from what is recorded, without the likeness of images.
 
+    Args:
+        dataset: planned and preprocessed.
+        fold: whose pseudo-labels are listed.
+
     Raises:
         UserError: there are no preprocessed unlabelled cases, or no pseudo-labels.
     """

@@ -171,6 +171,10 @@ class Session:
     def image(self, name: str, channel: int) -> memoryview:
         """A channel of its image as NIfTI in the viewer's axes.
 
+        Args:
+            name: of the case.
+            channel: from 0.
+
         Raises:
             UserError: the image cannot be read.
         """
@@ -210,6 +214,10 @@ class Session:
     def save_draft(self, name: str, body: bytes) -> None:
         """Keep what was drawn, as long as it is not saved.
 
+        Args:
+            name: of the case.
+            body: of the request: the label map, packed as :func:`nnunet_sfr.review.label_maps.unpack` takes it.
+
         Raises:
             UserError: it is no label map of this case, or cannot be written.
         """
@@ -220,6 +228,10 @@ class Session:
 
     def save(self, name: str, body: bytes) -> None:
         """Write a corrected label map where sfr_add_labels takes it from.
+
+        Args:
+            name: of the case.
+            body: of the request: the label map, packed as :func:`nnunet_sfr.review.label_maps.unpack` takes it.
 
         Raises:
             UserError: it is no label map of this case, or cannot be written; an older one stays.
@@ -232,6 +244,10 @@ class Session:
 
     def accept(self, name: str, source: str) -> None:
         """Take the labels of a source as they are.
+
+        Args:
+            name: of the case.
+            source: of the labels, by its name on the page.
 
         Raises:
             UserError: there are none, or they cannot be written.

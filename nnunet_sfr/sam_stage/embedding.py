@@ -165,13 +165,26 @@ class ViewMaker:
 def expected_draws(
     identifiers: Sequence[str], sampling_probabilities: Sequence[float] | None, draws: float
 ) -> dict[str, float]:
-    """How often each case is drawn on average."""
+    """How often each case is drawn on average.
+
+    Args:
+        identifiers: of the cases.
+        sampling_probabilities: of each case, in that order; None for equal ones.
+        draws: in all.
+    """
     chances = sampling_probabilities or [1 / len(identifiers)] * len(identifiers)
     return {identifier: draws * chance for identifier, chance in zip(identifiers, chances, strict=True)}
 
 
 def view_seed(seed: int, identifier: str, slice_axis: int, index: int) -> int:
-    """Seed of one view, from 0 to 2**32 - 1."""
+    """Seed of one view, from 0 to 2**32 - 1.
+
+    Args:
+        seed: of fine-tuning.
+        identifier: of the case.
+        slice_axis: across which the view was cut into slices.
+        index: of the view, from 0.
+    """
     digest = hashlib.sha256(f"{seed}/{identifier}/{slice_axis}/{index}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
@@ -181,6 +194,13 @@ def spread_patches(shape: Sequence[int], patch_size: Sequence[int]) -> list[tupl
 
     A volume that is a little longer than a patch along each axis has eight patches that cover it, but hardly more
     voxels than one.
+
+    Args:
+        shape: (D, H, W) of the volume in voxels.
+        patch_size: (D, H, W) in voxels.
+
+    Returns:
+        the first voxel (D, H, W) of each; negative where a patch is larger than the volume.
     """
     corners = covering_patches(shape, patch_size)
     count = min(len(corners), math.ceil(math.prod(shape) / math.prod(patch_size)))

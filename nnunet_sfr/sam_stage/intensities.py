@@ -123,7 +123,12 @@ class CasesWithIntensities:
 
 
 def after_augmentation(patch: torch.Tensor, intensities: Intensities) -> torch.Tensor:
-    """The model's intensities from augmented values of :class:`CasesWithIntensities`, any shape."""
+    """The model's intensities from augmented values of :class:`CasesWithIntensities`, any shape.
+
+    Args:
+        patch: of any shape.
+        intensities: of the model.
+    """
     if intensities.limits is None:
         return patch
     return (patch / intensities.augmentation_factor).clamp(*intensities.limits)

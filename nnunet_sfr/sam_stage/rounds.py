@@ -51,7 +51,12 @@ class Round:
 
     def view_folder(self, case: str, slice_axis: int) -> str:
         """Where the embedded views of a case across one axis lie: folds share those of labelled cases, but a model's
-        labels are a fold's own."""
+        labels are a fold's own.
+
+        Args:
+            case: identifier.
+            slice_axis: across which the views were cut into slices.
+        """
         owner = "labelled" if case in self.labelled else f"fold_{self.fold}"
         return f"{owner}/{case}/across_{slice_axis}"
 

@@ -63,7 +63,12 @@ class ViewStore:
         return [] if before is None else sorted(key for key in recipe if before.get(key) != recipe[key])
 
     def missing(self, case: str, count: int) -> list[int]:
-        """Those of the first ``count`` views of a case that are not there, or are damaged."""
+        """Those of the first ``count`` views of a case that are not there, or are damaged.
+
+        Args:
+            case: folder of the case.
+            count: of views that there should be.
+        """
         return [index for index in range(count) if not _is_whole(self._file(case, index))]
 
     def write(self, case: str, index: int, embedding: Tensor, target: Tensor) -> None:
@@ -87,6 +92,10 @@ class ViewStore:
 
     def read(self, case: str, index: int) -> tuple[Tensor, Tensor]:
         """Embedding [dim, h, w], float32, and target [S, S], int64.
+
+        Args:
+            case: folder of the case.
+            index: of the view, from 0.
 
         Raises:
             UserError: the file is missing or damaged.

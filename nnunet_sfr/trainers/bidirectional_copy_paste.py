@@ -25,6 +25,11 @@ def draw_box_mask(patch_size: Sequence[int], ratio: float, device: torch.device)
 
     Drawn from NumPy's generator, whose state is in the checkpoint.
 
+    Args:
+        patch_size: in voxels.
+        ratio: of the box to the patch, along each axis.
+        device: of the result.
+
     Returns:
         (1, 1, *patch_size), float32.
     """

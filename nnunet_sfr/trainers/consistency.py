@@ -47,7 +47,12 @@ def normalised_entropy(logits: torch.Tensor, *, regions: bool = False) -> torch.
 
 
 def entropy_of(p: torch.Tensor, *, regions: bool = False) -> torch.Tensor:
-    """:func:`normalised_entropy` of probabilities (B, C, ...)."""
+    """:func:`normalised_entropy` of probabilities (B, C, ...).
+
+    Args:
+        p: probabilities (B, C, ...), between 0 and 1.
+        regions: whether they are those of regions, which do not add up to 1.
+    """
     if regions:
         return (_surprise(p) + _surprise(1 - p)) / math.log(2)
     return _surprise(p).sum(dim=1, keepdim=True) / math.log(p.shape[1])

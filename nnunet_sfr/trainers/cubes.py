@@ -83,6 +83,11 @@ def draw_permutation(batch_size: int, grid: CubeGrid, device: torch.device) -> t
 
     Drawn from torch's CPU generator whatever the device, so that a seed gives the same run everywhere.
 
+    Args:
+        batch_size: B.
+        grid: of the cubes.
+        device: that the result is moved to.
+
     Returns:
         (B, *cubes_per_axis) int64, for :func:`partition` and :func:`recover`.
     """

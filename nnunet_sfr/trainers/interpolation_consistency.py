@@ -21,6 +21,13 @@ def draw_mix(batch_size: int, alpha: float) -> tuple[float, int]:
     """lambda ~ Beta(alpha, alpha) and the shift that gives every patch a partner, one of each for a batch.
 
     Drawn from NumPy's generator, whose state is in the checkpoint, so that a seed gives the same run on every device.
+
+    Args:
+        batch_size: patches, of which each gets a partner.
+        alpha: of the beta distribution, above 0.
+
+    Returns:
+        lambda between 0 and 1, and the shift from 0 to ``batch_size`` - 1.
     """
     return float(np.random.beta(alpha, alpha)), int(np.random.randint(1, batch_size))
 

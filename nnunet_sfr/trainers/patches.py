@@ -34,7 +34,12 @@ class Patches:
 
 
 def take(values: Any, places: Sequence[int]) -> Any:
-    """Items of a batch (n, ...), or of every batch in a list, by their places."""
+    """Items of a batch (n, ...), or of every batch in a list, by their places.
+
+    Args:
+        values: a tensor (n, ...), or a list of them.
+        places: of the items, from 0.
+    """
     if isinstance(values, (list, tuple)):
         return [value[list(places)] for value in values]
     return values[list(places)]

@@ -116,6 +116,10 @@ class LaterRound(SemiSupervisedTrainer):
 
         With DDP the mean over a rank's patches is weighted with their number, so that the averaged gradient is that of
         the mean over all ranks' patches.
+
+        Args:
+            outputs: of the network for the unlabelled patches, one tensor for each resolution.
+            unlabelled: the patches and their pseudo-labels.
         """
         self.record_confidence(unlabelled)
         low = self.low_confidence_patches(unlabelled)

@@ -24,6 +24,12 @@ def consistency_weight(iteration: int, *, total_iterations: int, maximum: float,
 
     The authors hold the weight constant for 150 iterations at a time (SFR train_retraining.py@dc32304b); here it
     follows every iteration, so that it does not depend on the length of the run.
+
+    Args:
+        iteration: t, from 0.
+        total_iterations: T.
+        maximum: w_max.
+        ramp_up_fraction: R / T.
     """
     return maximum * sigmoid_ramp_up(iteration, ramp_up_fraction * total_iterations)
 
@@ -51,7 +57,14 @@ def teacher_decay(iteration: int, maximum: float) -> float:
 
 
 def ambiguity_threshold(iteration: int, *, total_iterations: int, start: float, rise: float) -> float:
-    """h(t) = start + rise * ramp(t, T), from 0.7513 to 0.95 by default (AC-MT train_ACMT_Ent_3D.py@62c7702c)."""
+    """h(t) = start + rise * ramp(t, T), from 0.7513 to 0.95 by default (AC-MT train_ACMT_Ent_3D.py@62c7702c).
+
+    Args:
+        iteration: t, from 0.
+        total_iterations: T.
+        start: before the rise.
+        rise: over the run.
+    """
     return start + rise * sigmoid_ramp_up(iteration, total_iterations)
 
 

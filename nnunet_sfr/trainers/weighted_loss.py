@@ -119,7 +119,12 @@ def weighted_loss(loss: nn.Module) -> nn.Module:
 
 
 def at_resolutions(values: torch.Tensor, targets: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """A map (n, 1, ...) at the resolution of each target (n, channels, ...), averaged over each coarse voxel."""
+    """A map (n, 1, ...) at the resolution of each target (n, channels, ...), averaged over each coarse voxel.
+
+    Args:
+        values: (n, 1, *spatial), floating-point.
+        targets: one for each resolution, (n, channels, *spatial).
+    """
     return [
         values if values.shape[2:] == target.shape[2:] else F.interpolate(values, target.shape[2:], mode="area")
         for target in targets
