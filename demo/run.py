@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the demonstration starts afresh next time", file=sys.stderr)
+        print("interrupted; the demonstration starts again next time", file=sys.stderr)
         return 130
     return 0
 
@@ -127,7 +127,7 @@ def _prepare_output(output: Path, *, data: Path | None) -> None:
     if output.is_dir() and any(output.iterdir()):
         if not (output / MARKER).is_file():
             raise UserError(f"{output}: holds files that no demonstration wrote; empty it or choose another --output")
-        print(f"Starting afresh: deleting the last run in {output}", flush=True)
+        print(f"Starting again: deleting the last run in {output}", flush=True)
         shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)
     (output / MARKER).touch()

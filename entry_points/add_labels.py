@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         "sfr_add_labels",
         "Take corrected label maps as labels. The cases move from imagesUl to imagesTr, are preprocessed as labelled "
         "ones by every plan that there is (which stays as it is), join the training cases of every fold, and leave the "
-        "pseudo-labels; nothing else is computed anew. Everything is checked before anything changes, and a call that "
+        "pseudo-labels; nothing else is computed again. Everything is checked before anything changes, and a call that "
         "was stopped is completed by the next one. In the end it shows which commands to run again, with -p those of "
         "one plan.",
     )

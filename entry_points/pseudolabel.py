@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="take the label maps in this folder instead: one for every unlabelled case, called <case> and the data "
         "set's file ending, on the grid of the original image, with the data set's label values. All are checked "
-        "before the first is taken; a file that changes is taken anew",
+        "before the first is taken; a file that changes is taken again",
     )
     sources.add_argument(
         "-tr",

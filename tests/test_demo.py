@@ -343,7 +343,7 @@ def test_second_run_starts_afresh(folder: Path, tmp_path: Path, capsys: pytest.C
     (output / "left over").touch()
     assert main(arguments, FakeCommands(folder, output)) == 0
     assert not (output / "left over").exists()
-    assert "Starting afresh: deleting the last run" in capsys.readouterr().out
+    assert "Starting again: deleting the last run" in capsys.readouterr().out
 
 
 def test_files_that_are_not_ours_are_never_deleted(

@@ -37,7 +37,7 @@ def add_labels(
         processes: processes that read and preprocess.
 
     Raises:
-        UserError: anything in the label maps or the data set that the user can mend, a full disk too; or an sfr_run is
+        UserError: anything in the label maps or the data set that the user can fix, a full disk too; or an sfr_run is
             at work on the data set.
     """
     name = resolve_dataset_name(dataset_name_or_id)
@@ -109,7 +109,7 @@ def _check_data_set(raw: RawDataset) -> None:
 
 
 def _take(maps: Mapping[str, Path], raw: RawDataset, processes: int) -> None:
-    """Decide, and do it; nobody else is at work on the data set."""
+    """Decide, and do it; no other process is at work on the data set."""
     now = list_cases(raw.folder)
     if read_journal(raw.folder) is not None or now.stamp() != raw.stamp():
         raise UserError(f"{raw.folder}: has changed while the label maps were checked; run the same command again")

@@ -143,6 +143,6 @@ def _problem(task: _Check) -> str:
     if not unknown.size:
         return ""
     return (
-        f"{file}: case {case.identifier} has the label {unknown.min():g}, which dataset.json does not name; mend the "
+        f"{file}: case {case.identifier} has the label {unknown.min():g}, which dataset.json does not name; fix the "
         "label map"
     )

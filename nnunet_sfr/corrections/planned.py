@@ -32,7 +32,7 @@ def require_planned_from(raw: RawDataset) -> None:
         raw: the listed data set, which has an SFR plan.
 
     Raises:
-        UserError: one has, or nobody knows.
+        UserError: one has, or it is not known.
     """
     file = DatasetPaths(raw.folder.name).fingerprint_file
     remedy = "run sfr_plan_and_preprocess first, called as before"

@@ -76,7 +76,7 @@ def preprocess(raw: RawDataset, paths: SFRPaths, plans_manager: PlansManager, *,
         processes: processes that preprocess in parallel (each holds a case or two in memory).
 
     Raises:
-        UserError: the disk is full, or a worker was killed. Finished cases stay, and the next call goes on from there.
+        UserError: the disk is full, or a worker was killed. Finished cases stay, and the next call resumes there.
     """
     jobs: list[_Job] = []
     removed = 0
@@ -330,7 +330,7 @@ def _is_whole(job: _Job, folder: Path) -> bool:
         shape = expected_shape(properties, manager, manager.get_configuration(job.configuration))
         data = blosc2.open(urlpath=str(_with_suffix(stem, _DATA)), mode="r")
         segmentation = blosc2.open(urlpath=str(_with_suffix(stem, _SEGMENTATION)), mode="r")
-    except Exception:  # a file that is missing or broken in whatever way has to be made anew
+    except Exception:  # a file that is missing or broken in whatever way has to be made again
         return False
     return bool(data.shape == (job.num_channels, *shape) and segmentation.shape == (1, *shape))
 

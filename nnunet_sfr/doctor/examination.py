@@ -33,7 +33,7 @@ def examine(subject: Subject | None) -> Iterator[Section]:
         installation = Section(installation.title, installation.findings + tuple(check_imports()))
     folders = section("Folders", [("folders", check_folders)])
     if count([installation], Level.PROBLEM) > 0:
-        left_out = note("the rest", "is not looked at", "mend the installation first")
+        left_out = note("the rest", "is not looked at", "fix the installation first")
         yield from (installation, folders, Section("Trainers, device, data", (left_out,)))
         return
     # here and below, what imports torch and nnU-Net comes late: it takes seconds, or fails

@@ -120,7 +120,7 @@ def check_models(dataset: SFRDataset, fold: Fold) -> list[Finding]:
     findings = [ok("models", ", ".join(trained))] if trained else []
     if unfinished:
         findings.append(
-            note("models", f"begun, not complete: {', '.join(unfinished)}", "nnUNetv2_train ... --c goes on")
+            note("models", f"begun, not complete: {', '.join(unfinished)}", "nnUNetv2_train ... --c continues")
         )
     return findings or [note("models", "none yet", "nnUNetv2_train ... -tr nnUNetTrainerSFR_MT")]
 

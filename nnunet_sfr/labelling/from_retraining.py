@@ -21,7 +21,7 @@ from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
 from nnunet_sfr.plans import derived_from
 
 CHECKPOINT = FINAL_CHECKPOINT
-"""The student, which is what a round goes on with."""
+"""The student, which is what a round continues."""
 
 
 def label_from_retraining(

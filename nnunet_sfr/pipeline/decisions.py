@@ -1,4 +1,4 @@
-"""What to do about a step: skip it, go on with it, or start it anew."""
+"""What to do about a step: skip it, continue it, or start it again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnunet_sfr.pipeline.step import Step
 class Action(Enum):
     SKIP = "skip"
     GO_ON = "go on"
-    ANEW = "start anew"
+    REDO = "start again"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Decision:
     """What is to be done, and why.
 
     Args:
-        action: skip, go on (from wherever the command finds itself), or discard the result and start anew.
+        action: skip, go on (from wherever the command finds itself), or discard the result and start again.
         reason: for people; empty where there is nothing to explain.
         inputs: digests of today.
         outputs: digests of the result; None if it is not complete.
@@ -35,7 +35,7 @@ class Decision:
     outputs: Digests | None
 
     def command(self, step: Step) -> Command:
-        return step.command_anew if self.action is Action.ANEW else step.command_going_on
+        return step.command_from_scratch if self.action is Action.REDO else step.command_continued
 
 
 def decide(step: Step, record: Record | None, cache: HashCache) -> Decision:
@@ -53,20 +53,20 @@ def decide(step: Step, record: Record | None, cache: HashCache) -> Decision:
     outputs = result_of(step, cache)
     if record is None:
         return _without_record(step, inputs, outputs)
-    if step.files_tell:
+    if step.ignores_records:
         # copied files have other times, by which such a step would be judged
         if outputs is not None and (record.status, record.inputs, record.outputs) == (DONE, inputs, outputs):
             return Decision(Action.SKIP, "", inputs, outputs)
         return _without_record(step, inputs, outputs)
     changed = differing(record.inputs, inputs)
     if changed and not step.has_taken_in(changed):
-        return Decision(Action.ANEW, f"changed since: {_listed(changed)}", inputs, outputs)
+        return Decision(Action.REDO, f"changed since: {_listed(changed)}", inputs, outputs)
     inputs = merged(record.inputs, inputs)
     if outputs is None:
         reason = "its result is no longer complete" if record.status == DONE else f"{record.status} last time"
         return Decision(Action.GO_ON, reason, inputs, None)
     if record.status != DONE:
-        action = Action.SKIP if step.proves_itself else Action.GO_ON
+        action = Action.SKIP if step.complete_if_present else Action.GO_ON
         return Decision(action, f"{record.status} last time", inputs, outputs)
     if changed:
         return Decision(Action.SKIP, "another command has taken in what changed", inputs, outputs)
@@ -94,7 +94,7 @@ def result_of(step: Step, cache: HashCache) -> Digests | None:
 
 def _without_record(step: Step, inputs: Digests, outputs: Digests | None) -> Decision:
     if step.found_complete():
-        return Decision(Action.SKIP, "" if step.files_tell else "found complete", inputs, outputs)
+        return Decision(Action.SKIP, "" if step.ignores_records else "found complete", inputs, outputs)
     return Decision(Action.GO_ON, "", inputs, outputs)
 
 

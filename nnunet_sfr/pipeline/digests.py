@@ -17,7 +17,7 @@ Digests = Mapping[str, str]
 """Digests by the name of what they stand for."""
 
 ANY = "any"
-"""In the place of a digest: nobody asked for anything particular, so whatever it was is right."""
+"""In the place of a digest: nothing particular was asked for, so whatever it was is right."""
 
 _DIGITS = 16
 """Hexadecimal digits that are kept."""
@@ -77,7 +77,7 @@ class HashCache:
 
 
 def differing(before: Digests, now: Digests) -> list[str]:
-    """The names of what differs; what nobody asks for now does not.
+    """The names of what differs; what is not asked for now does not.
 
     Args:
         before: digests by name.
@@ -88,7 +88,7 @@ def differing(before: Digests, now: Digests) -> list[str]:
 
 
 def merged(before: Digests, now: Digests) -> Digests:
-    """What holds now, where nobody asks with what held before.
+    """What holds now, where nothing is asked for with what held before.
 
     Args:
         before: digests by name.

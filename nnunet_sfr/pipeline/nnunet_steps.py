@@ -45,7 +45,7 @@ class Train(NNUNetStep):
         return self.command_lines.train(self.trainer)
 
     @property
-    def command_going_on(self) -> Command:
+    def command_continued(self) -> Command:
         there = any((self.training / name).is_file() for name in CHECKPOINTS)
         return (*self.command, "--c") if there else self.command
 
@@ -103,8 +103,8 @@ class Validate(NNUNetStep):
 
     title = "validate the model"
     kind = "validate"
-    proves_itself = False
-    files_tell = True
+    complete_if_present = False
+    ignores_records = True
 
     @property
     def name(self) -> str:
@@ -136,7 +136,7 @@ class Predict(NNUNetStep):
     title = "predict the images"
     kind = "predict"
     # nnU-Net writes predictions in place, so that half a file looks like a whole one
-    proves_itself = False
+    complete_if_present = False
 
     @property
     def name(self) -> str:

@@ -55,7 +55,7 @@ class Plan(Step):
     title = "plan and preprocess"
     kind = "plan"
     # part of the cases may be there
-    proves_itself = False
+    complete_if_present = False
 
     @property
     def command(self) -> Command:
@@ -154,7 +154,7 @@ class Plan(Step):
         return raw.is_that_of(stamps(fingerprint)) and self._has_cases(raw)
 
     def has_taken_in(self, changed: Sequence[str]) -> bool:
-        """Whether sfr_add_labels has changed the raw data, and nobody since.
+        """Whether sfr_add_labels has changed the raw data, and no planning came since.
 
         It keeps the plan, which would be another one with more labelled cases, and preprocesses the new ones by it.
         """
@@ -181,7 +181,7 @@ class Overwritable(Step):
     """A step that fills a folder, by a command that knows ``--overwrite``."""
 
     @property
-    def command_anew(self) -> Command:
+    def command_from_scratch(self) -> Command:
         return (*self.command, "--overwrite")
 
     def set_aside(self) -> None:

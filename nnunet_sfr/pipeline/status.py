@@ -80,7 +80,7 @@ def _status_of(step: Step, record: Record | None, cache: HashCache) -> tuple[str
     """The status of a step whose predecessors are done, and a remark."""
     if record is not None and record.status == RUNNING:
         return RUNNING, ""
-    if record is None and not step.files_tell:
+    if record is None and not step.ignores_records:
         return NEXT, ""
     try:
         decision = decide(step, record, cache)

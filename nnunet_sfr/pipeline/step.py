@@ -24,9 +24,9 @@ class Step:
     """The last part of its name."""
     title: str
     """What it does, for people."""
-    proves_itself = True
+    complete_if_present = True
     """Whether a result is complete once its files are there, given that older ones have been discarded."""
-    files_tell = False
+    ignores_records = False
     """Whether :meth:`found_complete` knows more than any record."""
 
     def __init__(self, project: Project, round_index: int = 0) -> None:
@@ -81,19 +81,19 @@ class Step:
         """Make sure that :meth:`inputs` can be asked."""
 
     def check_inputs(self) -> None:
-        """Refuse inputs that the command would take and its user should not; called before the command starts anew.
+        """Refuse inputs that the command would take and its user should not; called before the command starts over.
 
         Raises:
             UserError: naming what is wrong with them.
         """
 
     @property
-    def command_anew(self) -> Command:
+    def command_from_scratch(self) -> Command:
         """To start again when the inputs changed."""
         return self.command
 
     @property
-    def command_going_on(self) -> Command:
+    def command_continued(self) -> Command:
         """To go on with what there is."""
         return self.command
 

@@ -54,7 +54,7 @@ def walk(options: RunOptions, typed: str, run: Runner = run_command) -> None:
 
     Raises:
         UserError: another run holds the data set, an sfr_add_labels was stopped half-way, or something else is wrong
-            that the user can mend.
+            that the user can fix.
         StepError: a step failed.
         InterruptedRunError: a signal ended it; the state says where it was.
     """
@@ -101,9 +101,9 @@ class _Walker:
                 self.history.own.put(step.name, done)
             return
         _say(f"\n{heading}{_in_brackets(decision.reason)}")
-        if record is None or decision.action is Action.ANEW:  # what has been accepted once is not asked about again
+        if record is None or decision.action is Action.REDO:  # what has been accepted once is not asked about again
             step.check_inputs()
-        if decision.action is Action.ANEW:
+        if decision.action is Action.REDO:
             step.set_aside()
         command = self._with_device(step, decision.command(step))
         _say(f"$ {shown(command)}")

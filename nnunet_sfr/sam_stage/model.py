@@ -116,7 +116,7 @@ def save_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path, *, recipe:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_state(model.sam).items()}
     metadata = {**describe(dataset), "recipe": recipe, "nnunet_sfr_version": __version__}
     with replacing(file) as temporary:
-        # not save_file, which lets nobody else read the file
+        # not save_file, which lets no other user read the file
         temporary.write_bytes(save(state, metadata=metadata))
 
 

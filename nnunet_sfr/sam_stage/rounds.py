@@ -1,6 +1,6 @@
 """What one fine-tuning run learns from and where it starts: round 0 is SFR, later rounds are SFR+'s.
 
-A later round goes on from the adapter and the optimiser of the round before, with the labelled cases and those of high
+A later round resumes from the adapter and the optimiser of the round before, with the labelled cases and those of high
 confidence, which carry the re-trained model's labels (docs/method.md, section 5).
 """
 
@@ -92,7 +92,7 @@ def _later_round(dataset: SFRDataset, fold: Fold, round_index: int, labelled: Ca
     store = PseudoLabelStore.open(paths.model_pseudo_labels(fold, round_index), grid=dataset.grid)
     if not selection.is_of(store):
         raise UserError(
-            f"{paths.selection(fold, round_index)}: the model's labels in {store.folder} were made anew since; run "
+            f"{paths.selection(fold, round_index)}: the model's labels in {store.folder} were made again since; run "
             f"sfr_select --round {round_index} again"
         )
     cases: Cases = labelled

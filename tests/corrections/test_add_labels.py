@@ -176,7 +176,7 @@ def test_the_fingerprint_remembers_what_it_was_made_from(dataset: SFRDataset, co
     after = content(file)
     added = after["nnunet_sfr"].pop("labels_added")
     assert added == {"cases": [FIRST, LAST], "stamp": list_cases(dataset.paths.raw).stamp()}
-    assert after == before, "so that sfr_plan_and_preprocess makes it anew"
+    assert after == before, "so that sfr_plan_and_preprocess makes it again"
 
 
 def test_a_folder_that_grows(dataset: SFRDataset, corrected: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -365,7 +365,7 @@ def test_nothing_changes_while_sfr_run_is_at_work(dataset: SFRDataset, corrected
 
 
 def test_the_ignore_label_may_be_used(tmp_path: Path) -> None:
-    """Slices that nobody annotated, and a case without any foreground."""
+    """Slices that were not annotated, and a case without any foreground."""
     with nnunet_folders(tmp_path):
         labels = {"background": 0, "blob": 1, "ignore": 2}
         dataset = make_project(tmp_path, labelled=1, unlabelled=3, test=0, labels=labels)

@@ -39,7 +39,7 @@ def test_regions() -> None:
         ({"background": 0, "a": 1, "ignore": [2, 3]}, "the ignore label is [2, 3]"),
     ],
 )
-def test_labels_that_nobody_can_use(labels: Any, said: str) -> None:
+def test_labels_that_cannot_be_used(labels: Any, said: str) -> None:
     with pytest.raises(UserError) as raised:
         read_classes({"labels": labels}, "here/dataset.json")
     assert said in str(raised.value)

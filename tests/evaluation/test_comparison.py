@@ -64,7 +64,7 @@ def test_the_other_way_round() -> None:
     assert (back.n_better, back.n_worse) == (forth.n_worse, forth.n_better)
 
 
-def test_a_class_that_nobody_has() -> None:
+def test_a_class_that_is_found_nowhere() -> None:
     empty = evaluation_of({"a": {"liver": BOTH_EMPTY}})
     found = compare(empty, empty).classes["liver"]["dice"]
     assert (found.n, found.verdict) == (0, "unclear")

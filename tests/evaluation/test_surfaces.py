@@ -100,7 +100,7 @@ def test_the_box_around_the_masks_gives_what_the_whole_image_gives(shape: tuple[
 
 
 def test_where_masks_meet_ignored_voxels_they_have_no_surface() -> None:
-    """Six rows; the truth has columns 0 to 3, the prediction 2 and 3, and nobody knows what lies beyond.
+    """Six rows; the truth has columns 0 to 3, the prediction 2 and 3, and what lies beyond is unknown.
 
     Surface of the truth are column 0 and the first and last row; of the prediction column 2, and the first and last row
     of column 3. Without the rule, all of column 3 would be surface of both, at distance 0.

@@ -126,7 +126,7 @@ def test_it_leaves_the_training_as_it_was(project: SFRDataset, capfd: pytest.Cap
     after = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     assert all(torch.equal(*pair) for pair in zip(after, gradients, strict=True))
     outputs = network(patch)
-    assert isinstance(outputs, list), "deep supervision goes on"
+    assert isinstance(outputs, list), "deep supervision is on again"
     outputs[0].sum().backward()
 
 

@@ -18,7 +18,7 @@ from tests.pipeline.fake_commands import FakeCommands, run_options
 from tests.tiny_dataset import NAME, write_image
 
 TRAIN = "nnUNetv2_train"
-ANEW = ["sfr_finetune --overwrite", "sfr_pseudolabel --overwrite", TRAIN]
+AGAIN = ["sfr_finetune --overwrite", "sfr_pseudolabel --overwrite", TRAIN]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_all_but_planning_is_done_again(planned: SFRDataset, tmp_path: Path) -> 
     go(fake)
     label_one(tmp_path)
     assert "next: fine-tune SAM" in status_text(fake.project.options)
-    assert go(fake) == ANEW
+    assert go(fake) == AGAIN
     assert go(fake) == []
 
 
@@ -61,9 +61,9 @@ def test_the_options_of_planning_can_be_typed_again(
     first = go(fake)
     assert (first[0] == "sfr_plan_and_preprocess") == bool({"target_spacing", "sam"} & options.keys())
     label_one(tmp_path)
-    assert go(fake) == ANEW
+    assert go(fake) == AGAIN
     other = FakeCommands(planned, run_options(target_spacing=(2.0, 2.0, 2.0)))
-    assert go(other)[0] == "sfr_plan_and_preprocess", "what is asked for anew is planned anew"
+    assert go(other)[0] == "sfr_plan_and_preprocess", "what is asked for again is planned again"
 
 
 def test_every_round_is_done_again(planned: SFRDataset, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_every_round_is_done_again(planned: SFRDataset, tmp_path: Path) -> None:
     go(fake)
     label_one(tmp_path)
     assert go(fake) == [
-        *ANEW,
+        *AGAIN,
         "sfr_pseudolabel --round --overwrite",
         "sfr_select --round",
         "sfr_finetune --round --overwrite",

@@ -68,7 +68,7 @@ def test_a_damaged_cache_is_no_loss(file: Path, tmp_path: Path) -> None:
     assert HashCache(tmp_path / "hashes.json").digests({"x": Files.of(file)}) == digests
 
 
-def test_what_nobody_asks_for_differs_from_nothing(tmp_path: Path) -> None:
+def test_what_is_not_asked_for_differs_from_nothing(tmp_path: Path) -> None:
     before = {"-sam": "one", "-pl": ANY, "images": "two", "gone": "three"}
     now = {"-sam": ANY, "-pl": "given", "images": "two", "new": "four"}
     assert differing(before, now) == ["-pl", "new", "gone"]

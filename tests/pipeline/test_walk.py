@@ -1,4 +1,4 @@
-"""The walk through the steps: what is skipped, gone on with and started anew."""
+"""The walk through the steps: what is skipped, continued and started again."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_an_interrupted_step_is_gone_on_with(planned: SFRDataset) -> None:
     assert state(fake)["fine-tune"]["status"] == "interrupted"
     fake.raising = {}
     fake.taken()
-    assert go(fake) == SFR_STEPS, "without --overwrite: the command goes on where it was"
+    assert go(fake) == SFR_STEPS, "without --overwrite: the command continues where it was"
 
 
 def test_a_command_that_ends_without_its_result_has_failed(planned: SFRDataset) -> None:
@@ -107,7 +107,7 @@ def test_a_command_that_ends_without_its_result_has_failed(planned: SFRDataset) 
 
 
 @pytest.mark.parametrize(
-    ("section", "setting", "anew"),
+    ("section", "setting", "again"),
     [
         ("fine_tuning", {"seed": 7}, ["sfr_finetune --overwrite"]),
         ("pseudo_labels", {"tile_step_size": 0.6}, ["sfr_pseudolabel --overwrite", TRAIN]),
@@ -116,13 +116,13 @@ def test_a_command_that_ends_without_its_result_has_failed(planned: SFRDataset) 
     ],
 )
 def test_changed_settings_start_anew_what_depends_on_them(
-    section: str, setting: dict[str, float], anew: list[str], planned: SFRDataset
+    section: str, setting: dict[str, float], again: list[str], planned: SFRDataset
 ) -> None:
     fake = FakeCommands(planned, run_options())
     go(fake)
     change_settings(planned, {section: setting})
     # results of the same bytes, so that nothing follows from another result
-    assert go(fake) == anew
+    assert go(fake) == again
 
 
 def test_another_result_starts_anew_what_was_made_from_it(planned: SFRDataset) -> None:
@@ -194,12 +194,12 @@ def test_an_edited_network_plan_stays_and_is_trained(planned: SFRDataset) -> Non
 
 
 def test_options_that_are_left_out_change_nothing(planned: SFRDataset) -> None:
-    """Who goes on with a run, or asks for its status, does not type everything again."""
+    """Whoever continues a run, or asks for its status, does not type everything again."""
     full = run_options(
         rounds=1, target_spacing=(1.0, 1.0, 1.0), planner="ExperimentPlannerCPU", selection=("--quantile", "0.3")
     )
     fake = FakeCommands(planned, full)
-    assert go(fake)[0] == "sfr_plan_and_preprocess", "nobody knows which options the plan by hand was made with"
+    assert go(fake)[0] == "sfr_plan_and_preprocess", "the options of the plan by hand are unknown"
     short = FakeCommands(planned, run_options(rounds=1))
     assert go(short) == []
     other = FakeCommands(
@@ -229,7 +229,7 @@ def test_adaptation_and_checkpoint_are_handed_to_planning(
 
 @pytest.mark.parametrize("option", ["adaptation", "checkpoint"])
 def test_a_plan_by_hand_is_made_again_where_one_of_them_is_asked_for(option: str, planned: SFRDataset) -> None:
-    """Nobody knows which options it was made with; the command keeps what fits."""
+    """Its options are unknown; the command keeps what fits."""
     assert go(FakeCommands(planned, run_options(**{option: "full"})))[0] == "sfr_plan_and_preprocess"
 
 
@@ -362,7 +362,7 @@ def test_predictions_are_made_from_the_start(planned: SFRDataset, tmp_path: Path
     assert go(fake) == ["nnUNetv2_predict"]
 
 
-# --- trainings that nobody has a record of ---------------------------------------------------------------------------
+# --- trainings without a record ---------------------------------------------------------------------------
 
 
 def train_by_hand(fake: FakeCommands, *, began: str = "2100_01_01_00_00_00", **changes: object) -> Path:

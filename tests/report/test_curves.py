@@ -81,8 +81,8 @@ def test_chosen_trainers(project: SFRDataset) -> None:
     save_log(project, "nnUNetTrainerSFR_ACMT", "checkpoint_final.pth", LOG)
     trainings, _ = read_trainings(project, "all", ["nnUNetTrainerSFR_ACMT"])
     assert [training.name for training in trainings] == ["nnUNetTrainerSFR_ACMT"]
-    with pytest.raises(UserError, match=r"Nobody has no model .* choose -tr among nnUNetTrainerSFR_"):
-        read_trainings(project, "all", ["Nobody"])
+    with pytest.raises(UserError, match=r"NoTrainer has no model .* choose -tr among nnUNetTrainerSFR_"):
+        read_trainings(project, "all", ["NoTrainer"])
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no checkpoint", b"PK\x03\x04 cut off"])

@@ -73,7 +73,7 @@ def test_mistakes(run: Run, labelled: SFRDataset, tmp_path: Path, capsys: pytest
     assert run(*ARGUMENTS, "-o", theirs / "index.html") == 1
     assert_one_line(capsys, "is a file; choose a folder with -o")
     assert (theirs / "index.html").read_text() == "mine"
-    assert run(*ARGUMENTS, "-tr", "Nobody") == 1
+    assert run(*ARGUMENTS, "-tr", "NoTrainer") == 1
     assert_one_line(capsys, "choose -tr among none")
     assert run(*ARGUMENTS, "-f", "3") == 1
     assert_one_line(capsys, "there are no pseudo-labels to report on; run sfr_pseudolabel -d 42 -c 3d_fullres")

@@ -89,7 +89,7 @@ def test_who_does_not_say_where_from_may_read_alone(server: Served) -> None:
         (f"cases/{FIRST}/image/-1", 404),
         (f"cases/{FIRST}/labels/..", 409),
         (f"cases/{FIRST}/labels/round_9", 409),
-        ("cases/nobody", 404),
+        ("cases/no_such_case", 404),
         (f"cases/{FIRST}/label", 405),
     ],
 )

@@ -169,7 +169,7 @@ def test_rounds_out_of_order_are_refused(project: SFRDataset) -> None:
     manifest = store.folder / "manifest.json"
     text = manifest.read_text()
     manifest.write_text(text.replace('"scripted"', '"another"'))
-    refused("were made anew since; run sfr_select --round 1 again")
+    refused("were made again since; run sfr_select --round 1 again")
     manifest.write_text(text)
     optimizer = project.paths.sam_stage("all") / FINAL_OPTIMIZER
     content = torch.load(optimizer, weights_only=True)
