@@ -104,7 +104,8 @@ class PseudoLabelledDataset(UnlabelledDataset):
             raise UserError(
                 f"{self.store.folder}: has no voxel confidence of {missing[0]} ({len(missing)} of "
                 f"{len(self.identifiers)} cases are without), which retraining.pseudo_weighting asks for (voxel_power, "
-                "voxel_threshold or soft_targets); run sfr_pseudolabel --overwrite, or leave these at their defaults"
+                "voxel_threshold or soft_targets) and which label maps and earlier versions do not have; run "
+                "sfr_pseudolabel --overwrite without --from-images, or leave these at their defaults"
             )
 
     def confidence(self, identifier: str) -> dict[str, Any] | None:

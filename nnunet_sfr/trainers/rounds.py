@@ -83,7 +83,7 @@ class LaterRound(SemiSupervisedTrainer):
         store = self.open_store(paths.pseudo_labels(self.fold, round_index=self.round_index), "sfr_pseudolabel")
         cases = self.pseudo_labelled(store)
         low, pool = len(self.low_confidence), len(cases.identifiers)
-        self.print_to_log_file(f"round {self.round_index}: SAM's labels teach in {low} of {pool} unlabelled cases")
+        self.print_to_log_file(f"round {self.round_index}: SAM's labels are used in {low} of {pool} unlabelled cases")
         return cases
 
     def open_store(self, folder: Path, command: str) -> PseudoLabelStore:

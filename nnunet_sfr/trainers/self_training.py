@@ -44,11 +44,6 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
                 f"error: {type(self).__name__} never labels the unlabelled cases: it needs st.relabel_at in the SFR "
                 f"plan ({list(self.active_settings.st.relabel_at)}) and 2 epochs ({self.num_epochs}) or more"
             )
-        if self._relabelling_epochs and self.active_settings.pseudo_weighting.needs_voxel_confidence:
-            raise SystemExit(
-                f"error: {type(self).__name__} labels the cases itself, without voxel confidence; leave voxel_power, "
-                "voxel_threshold and soft_targets of retraining.pseudo_weighting at their defaults"
-            )
 
     def unlabelled_losses(self, labelled: Patches, unlabelled: Patches) -> Iterator[Losses]:
         self.record(round=self.round_index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,9 +71,9 @@ class StudentAndTeacher(nnUNetTrainer):
         """Length of the run for a trainer whose name does not say it."""
         return settings.retraining.epochs
 
-    @property
+    @cached_property
     def sfr_dataset(self) -> SFRDataset:
-        """The data set as the other stages see it."""
+        """The data set as the other stages see it, opened once: its settings are those of the start of the run."""
         paths = SFRPaths(
             self.plans_manager.dataset_name,
             self.plans_manager.plans_name,

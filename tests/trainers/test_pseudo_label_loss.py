@@ -17,6 +17,7 @@ from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.settings import PseudoWeightingSettings
+from nnunet_sfr.trainers import semi_supervised
 from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.pseudo_label_loss import (
     PseudoLabelLoss,
@@ -301,12 +302,29 @@ def test_weights_off_change_nothing(make_trainer: TrainerFactory, project: SFRDa
     torch.testing.assert_close(trained(), plain, rtol=1e-4, atol=1e-6)
 
 
+def test_self_training_trusts_its_own_labels_by_what_it_stored(
+    make_trainer: TrainerFactory, project: SFRDataset
+) -> None:
+    """The first epoch without pseudo-labels, the second with its own, weighted per case and per voxel."""
+    trust(project, voxel_power=1.0, case_measure="flip_agreement")
+    change_settings(project, {"retraining": {"st": {"relabel_at": [0.5]}}})
+    trainer = make_trainer("nnUNetTrainer_ST")
+    weights = iter([{"unlabelled_00": 0.5, "unlabelled_01": 1.5}])
+    with pytest.MonkeyPatch.context() as patch:
+        # an untrained network's labels agree with nothing
+        patch.setattr(semi_supervised, "case_weights", lambda records, settings: next(weights))
+        trainer.run_training()
+    assert trainer._delivers_voxel_confidence
+    assert trainer.pseudo_label_loss.case_weights == {"unlabelled_00": 0.5, "unlabelled_01": 1.5}
+    log = trainer.logger.local_logger.my_fantastic_logging["pseudo_label_loss"]
+    assert log[0] == 0
+    assert log[1] != 0
+
+
 def test_users_mistakes(make_trainer: TrainerFactory, project: SFRDataset) -> None:
     trust(project, voxel_threshold=0.5)
-    with pytest.raises(SystemExit, match=r"has no voxel confidence of unlabelled_.*run sfr_pseudolabel --overwrite"):
+    with pytest.raises(SystemExit, match=r"has no voxel confidence of unlabelled_.*run sfr_pseudolabel --overwrite "):
         make_trainer().on_train_start()
-    with pytest.raises(SystemExit, match="nnUNetTrainerSFR_ST labels the cases itself, without voxel confidence"):
-        make_trainer("nnUNetTrainerSFR_ST").on_train_start()
     trust(project, case_measure="flip_agreement")
     with pytest.raises(SystemExit, match="no pseudo-label has a flip_agreement"):
         make_trainer().on_train_start()
