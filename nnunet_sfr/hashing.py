@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_sfr.atomic import write_json
+from nnunet_sfr.errors import UserError
 
 if TYPE_CHECKING:  # sfr_run hashes files, and does not wait for torch
     from torch import nn
@@ -75,7 +76,8 @@ class FileHashes:
         return value
 
     def save(self) -> None:
-        """Keep the hashes for the next call; nothing is done where none is new."""
+        """Keep the hashes for the next call, where they can be kept; nothing is done where none is new."""
         if self._changed:
-            write_json(self._known, self._file)
+            with contextlib.suppress(OSError, UserError):  # the loss of a cache is none
+                write_json(self._known, self._file)
             self._changed = False

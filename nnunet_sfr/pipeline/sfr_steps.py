@@ -151,7 +151,9 @@ class Plan(Step):
 
         raw = list_cases(self.project.paths.raw)
         fingerprint = read_fingerprint(self.project.paths.fingerprint_file, "delete it")
-        return raw.is_that_of(stamps(fingerprint)) and self._has_cases(raw)
+        same = raw.is_that_of(stamps(fingerprint))
+        raw.hashes.save()  # so that copied files are read once
+        return same and self._has_cases(raw)
 
     def has_taken_in(self, changed: Sequence[str]) -> bool:
         """Whether sfr_add_labels has changed the raw data, and no planning came since.
@@ -164,7 +166,9 @@ class Plan(Step):
         from nnunet_sfr.planning.fingerprint import knows_added_labels
 
         raw = list_cases(self.project.paths.raw)
-        return knows_added_labels(self.project.paths.fingerprint_file, raw) and self._has_cases(raw)
+        taken_in = knows_added_labels(self.project.paths.fingerprint_file, raw)
+        raw.hashes.save()
+        return taken_in and self._has_cases(raw)
 
     def _has_cases(self, raw: RawDataset) -> bool:
         """Whether the raw cases, and no others, are preprocessed."""

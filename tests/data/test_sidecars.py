@@ -16,7 +16,7 @@ from nnunet_sfr.data.checks import check_cases
 from nnunet_sfr.data.sidecars import sidecars, spacing_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from tests.tiff_dataset import turn_into_tiff
+from tests.tiff_dataset import edit_dataset_json, turn_into_tiff
 from tests.tiny_dataset import NAME, make_raw_dataset
 from tests.tiny_project import nnunet_folders, plan_project
 
@@ -126,6 +126,28 @@ def test_voxels_beside_their_header(tmp_path: Path, ending: str, beside: str) ->
     file = tmp_path / f"case_0000{ending}"
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((2, 3, 4), np.uint8)), str(file))
     assert sidecars([file], ending) == (tmp_path / f"case_0000{beside}",)
+
+
+def test_cases_of_headers_and_voxels(tmp_path: Path) -> None:
+    """nnU-Net reads them where dataset.json names the reader."""
+    with nnunet_folders(tmp_path):
+        make_raw_dataset(tmp_path / "nnUNet_raw", labelled=1, unlabelled=1)
+        raw = tmp_path / "nnUNet_raw" / NAME
+        for file in sorted(raw.glob("*/*.nii.gz")):
+            header = file.with_name(f"{file.name.removesuffix('.nii.gz')}.mhd")
+            SimpleITK.WriteImage(SimpleITK.ReadImage(str(file)), str(header))
+            file.unlink()
+        edit_dataset_json(raw, file_ending=".mhd", overwrite_image_reader_writer="SimpleITKIO")
+        listed = list_cases(raw)
+        assert [file.name for file in listed.unlabelled[0].files] == [
+            "unlabelled_00_0000.mhd",
+            "unlabelled_00_0000.raw",
+        ]
+        assert set(check_cases(listed, samples_per_case=10, processes=1)) == {"train_00", "unlabelled_00"}
+        before = listed.stamp()
+        voxels = raw / "imagesUl/unlabelled_00_0000.raw"
+        voxels.write_bytes(voxels.read_bytes()[:-1] + b"x")
+        assert list_cases(raw).stamp() != before
 
 
 def test_an_nrrd_file_with_its_voxels_has_no_other(tmp_path: Path) -> None:
