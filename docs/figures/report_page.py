@@ -22,7 +22,7 @@ from nnunet_sfr.errors import UserError
 from tests.report.browser import find_chromium, headless
 
 PICTURE = Path(__file__).resolve().parent.parent / "images" / "report.png"
-WIDTH, HEIGHT = 1280, 1160
+WIDTH, HEIGHT = 1280, 1400
 """Of the window, in CSS pixels."""
 COLOURS = 128
 """Of the palette: the file is a quarter of one in full colour, and looks the same."""
