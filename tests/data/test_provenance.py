@@ -84,12 +84,14 @@ def test_differences_are_named(checkpoints: list[Path]) -> None:
 def test_settings_that_an_earlier_version_did_not_know_are_no_difference(checkpoints: list[Path]) -> None:
     today = every_source(checkpoints)["sam"].to_json()
     assert {"window", "adaptation_settings"} <= set(today["sam"])
-    assert {"scale", "slice_axis"} <= set(today["stitching"])
+    assert {"scale", "slice_axes"} <= set(today["stitching"])
     earlier = json.loads(json.dumps(today))
-    for section, names in {"sam": ("window", "adaptation_settings"), "stitching": ("scale", "slice_axis")}.items():
+    for section, names in {"sam": ("window", "adaptation_settings"), "stitching": ("scale", "slice_axes")}.items():
         for name in names:
             del earlier[section][name]
     earlier["sam"]["lora_rank"] = 4  # of version 0.1, which kept it whatever the adaptation
+    assert Provenance.from_json(earlier).differences(Provenance.from_json(today)) == []
+    earlier["stitching"]["slice_axis"] = today["stitching"]["slice_axes"][0]  # before there were several
     assert Provenance.from_json(earlier).differences(Provenance.from_json(today)) == []
     today["stitching"]["scale"] = [2.0, 1.0, 1.0]
     assert Provenance.from_json(earlier).differences(Provenance.from_json(today)) == ["stitching"]

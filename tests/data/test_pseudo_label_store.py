@@ -226,8 +226,8 @@ def test_a_damaged_manifest_is_named(damage: str, tmp_path: Path) -> None:
     [
         ("case.json", b"[1]", "expected an object"),
         ("case.json", b'{"class_voxels": {"1": "many"}}', r"class_voxels\.1: expected a whole number, got 'many'"),
-        ("case.pkl", b"", "cannot be read"),
-        ("case.pkl", b"nothing", "cannot be read"),
+        ("case.pkl", b"", "is damaged"),
+        ("case.pkl", b"nothing", "is damaged"),
         ("case.b2nd", b"", "damaged"),
     ],
 )
