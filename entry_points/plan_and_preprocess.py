@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from nnunet_sfr.cores import available_cores, choose_processes
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
@@ -21,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(plans=None)
     add = command.add_argument
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     add("-overwrite_plans_name", dest="plans", metavar="PLANS", help="the same as -p; default: the planner's own name")
     add(
         "-c",
@@ -101,7 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(parser().parse_args(argv))
 
     def command() -> None:
-        # importing torch takes seconds, which -h should not
+        choice = choose_processes(os.environ)
+        if choice:
+            print(choice)
+        # importing torch takes seconds, which -h should not; nnU-Net reads its variables when it is imported
         from nnunet_sfr.planning.pipeline import plan_and_preprocess
 
         plan_and_preprocess(options.pop("dataset"), plans_name=options.pop("plans"), **options)

@@ -32,9 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(parser, arguments)
 
     def command() -> None:
+        from nnunet_sfr.atomic import require_writable
         from nnunet_sfr.data.export import export_pseudo_labels
         from nnunet_sfr.labelling.summary import warn_of_emptiness
 
+        if arguments.export is not None:
+            require_writable(arguments.export)
         dataset = open_named(arguments)
         store = _label(dataset, arguments)
         if arguments.export is not None:

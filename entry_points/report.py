@@ -19,14 +19,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         # importing torch takes seconds, which -h should not
+        from nnunet_sfr.atomic import require_writable
         from nnunet_sfr.report.gathering import ReportOptions
         from nnunet_sfr.report.making import make_report
 
         dataset = open_named(arguments)
+        folder = arguments.output or dataset.paths.report(arguments.fold)
+        require_writable(folder)
         page, contents = make_report(
             dataset,
             arguments.fold,
-            arguments.output or dataset.paths.report(arguments.fold),
+            folder,
             ReportOptions(
                 trainers=arguments.trainers,
                 all_sources=arguments.all_sources,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_sfr.atomic import require_writable
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
@@ -183,6 +184,8 @@ def _check_folders(options: RunOptions) -> None:
         from nnunet_sfr.pipeline.project import Project
 
         Project(options).check_input_images()
+    if options.predictions is not None:
+        require_writable(options.predictions)
 
 
 def _options(arguments: argparse.Namespace) -> RunOptions:

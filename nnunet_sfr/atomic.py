@@ -52,6 +52,23 @@ def replacing(file: Path) -> Iterator[Path]:
         raise
 
 
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that could not be made or written to, before hours of work; nothing of it is made.
+
+    Raises:
+        UserError: saying why not.
+    """
+    place = folder.absolute()
+    with file_errors_explained(folder):
+        while not os.path.lexists(place):
+            place = place.parent
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        probe = place / f".{socket.gethostname()}-{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+
+
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Remove temporary files of :func:`replacing` whose processes were killed.
 

@@ -12,6 +12,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager, deter
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_sfr.atomic import write_json
+from nnunet_sfr.data.case_files import require_files
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.folds import FOLDS, check_fold
 from nnunet_sfr.label_names import class_names
@@ -149,6 +150,7 @@ class SFRDataset:
         identifiers = sorted(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else []
         if not identifiers:
             raise UserError(f"{folder}: no preprocessed labelled cases; run sfr_plan_and_preprocess first")
+        require_files(folder, identifiers)
         return identifiers
 
 

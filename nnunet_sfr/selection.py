@@ -221,7 +221,8 @@ def read_selection(file: Path, pool: Sequence[str]) -> Selection:
         UserError: there is none, it is damaged, or it does not divide these cases.
     """
     remedy = "run sfr_select for this round"
-    content = read_json(file, remedy)
+    shape = {"high": [str], "low": [str], "values?": {...: float | None}, "rule?": {}, "overruled?": {...: [str]}}
+    content = read_json(file, remedy, shape)
     content.pop("nnunet_sfr_version", None)
     try:
         high, low = tuple(content.pop("high")), tuple(content.pop("low"))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from nnunet_sfr.data import export
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
 from tests.tiny_dataset import NAME
 from tests.tiny_model import random_model
 from tests.tiny_project import PLANS, change_settings
@@ -36,6 +41,7 @@ COMMANDS = (
     "adapt_weights",
 )
 
+CPU = ("-device", "cpu")
 Run = Callable[..., tuple[int, str]]
 
 
@@ -197,6 +203,48 @@ def test_every_source_of_pseudo_labels(run: Run, project: SFRDataset, tmp_path: 
     (tmp_path / "maps" / "unlabelled_00.nii.gz").unlink()
     assert_refused(run, tmp_path, "unlabelled_00.nii.gz: not found (1 of 2 label maps are missing)", *from_images)
     assert_refused(run, tmp_path, "dataset.json: not found", *from_model[:-1], tmp_path / "maps")
+
+
+def test_results_are_read_where_the_raw_data_are_gone(
+    run: Run, project: SFRDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report and the export of a model, on a machine that has no raw data and no variable for them."""
+    shutil.copy(project.paths.fingerprint_file, random_model(project))
+    shutil.rmtree(project.paths.raw)
+    for unset in (False, True):
+        if unset:
+            monkeypatch.delenv("nnUNet_raw")
+        assert run("report", "-d", "42", "-np", "1")[0] == 0
+        output = tmp_path / f"exported_{unset}"
+        assert run("export", "-d", "42", "-tr", "nnUNetTrainer", "-o", output) == (0, "")
+        assert (output / "fold_all" / "checkpoint_final.pth").is_file()
+
+
+def test_an_export_that_fails_leaves_nothing(
+    run: Run, project: SFRDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither half of the label maps nor the folder; what was there stays."""
+    assert run("pseudolabel", "-d", "42", "--from-model", random_model(project), *CPU, "--overwrite")[0] == 0
+    store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.grid)
+    original = export.to_original_grid
+    calls: list[int] = []
+
+    def fails_at_the_second(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) % 2 == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), "disk")
+        return original(*arguments)
+
+    monkeypatch.setattr(export, "to_original_grid", fails_at_the_second)
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "mine.txt").touch()
+    for folder in (tmp_path / "new", old):
+        with pytest.raises(UserError, match="the disk reports an error"):
+            export.export_pseudo_labels(store, project, folder)
+    assert not (tmp_path / "new").exists()
+    assert [file.name for file in old.iterdir()] == ["mine.txt"]
+    assert_refused(run, tmp_path, "mine.txt", "pseudolabel", "-d", "42", *CPU, "--export", old / "mine.txt")
 
 
 @pytest.mark.parametrize(

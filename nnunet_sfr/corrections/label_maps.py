@@ -50,7 +50,8 @@ def find_label_maps(folder: Path, raw: RawDataset) -> LabelMaps:
     ending = raw.dataset_json["file_ending"]
     names = f"<case>{ending}, with unlabelled cases of {raw.folder.name}"
     if not folder.is_dir():
-        raise UserError(f"{folder}: not found; name the folder with the label maps, {names}")
+        what = "is no folder" if folder.exists() else "not found"
+        raise UserError(f"{folder}: {what}; name the folder with the label maps, {names}")
     files = {file.name: file for file in sorted(folder.iterdir()) if not file.name.startswith(".")}
     if not files:
         raise UserError(f"{folder}: is empty; put label maps there, {names}")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
+from nnunet_sfr.data.case_files import PROPERTIES, damage_explained
 from nnunet_sfr.data.preprocessing import PROVENANCE
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
@@ -22,6 +23,18 @@ def image_hash(properties: Mapping[str, Any]) -> str:
     """Identifies a preprocessed image by what preprocessing recorded of its files and settings."""
     provenance = json.dumps(properties.get(PROVENANCE), sort_keys=True, default=str)
     return hashlib.sha256(provenance.encode()).hexdigest()
+
+
+class LabelledDataset(nnUNetDatasetBlosc2):
+    """Labelled cases, as nnU-Net reads them; a damaged file is named."""
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Image (C, D, H, W), label map (1, D, H, W), None, properties."""
+        with damage_explained(Path(self.source_folder), identifier):
+            data, segmentation, previous, properties = super().load_case(identifier)
+            if not isinstance(properties, dict):
+                raise TypeError("a pickle that holds something else")
+        return data, segmentation, previous, properties
 
 
 class UnlabelledDataset(nnUNetDatasetBlosc2):
@@ -48,7 +61,7 @@ class UnlabelledDataset(nnUNetDatasetBlosc2):
     def read_properties(self, identifier: str) -> dict[str, Any]:
         """What nnU-Net's preprocessing recorded of a case, without opening its arrays."""
         file = Path(self.source_folder, f"{identifier}.pkl")
-        return read_pickle(file, "run sfr_plan_and_preprocess again", ("spacing", "shape_before_cropping"))
+        return read_pickle(file, "run sfr_plan_and_preprocess again", PROPERTIES)
 
     def confidence(self, identifier: str) -> dict[str, Any] | None:
         """The confidence record of a case's pseudo-label; None where there are images alone."""
@@ -56,9 +69,10 @@ class UnlabelledDataset(nnUNetDatasetBlosc2):
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Image (C, D, H, W), segmentation (1, D, H, W), None, properties; patches fall anywhere in the image."""
-        data, segmentation, _, properties = super().load_case(identifier)
-        # with an ignore label nnU-Net's loader asks for the annotated voxels, of which there are none
-        properties.setdefault("class_locations", defaultdict(list))
+        with damage_explained(Path(self.source_folder), identifier):
+            data, segmentation, _, properties = super().load_case(identifier)
+            # with an ignore label nnU-Net's loader asks for the annotated voxels, of which there are none
+            properties.setdefault("class_locations", defaultdict(list))
         return data, segmentation, None, properties
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,7 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.label_resampling import is_nnunet_default, resample_labels
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import file_errors_explained
 
 
 def to_original_grid(labels: np.ndarray, properties: dict[str, Any], dataset: SFRDataset) -> np.ndarray:
@@ -74,13 +76,28 @@ def export_pseudo_labels(store: PseudoLabelStore, dataset: SFRDataset, folder: P
     cases = UnlabelledDataset(dataset.paths.unlabelled)
     writer = dataset.plans_manager.image_reader_writer_class()
     ending = dataset.dataset_json["file_ending"]
-    folder.mkdir(parents=True, exist_ok=True)
     there = sorted(set(cases.identifiers) & set(store.identifiers()))
-    for identifier in tqdm(there, desc="Exporting pseudo-labels"):
-        _, _, _, properties = cases.load_case(identifier)
-        labels = to_original_grid(store.read_labels(identifier), properties, dataset)
-        # a writer may make more than one file (the TIFF writer puts the spacing beside the image)
-        with TemporaryDirectory(dir=folder, prefix=".") as temporary:
-            writer.write_seg(labels, str(Path(temporary, f"{identifier}{ending}")), properties)
-            for file in Path(temporary).iterdir():
-                os.replace(file, folder / file.name)
+    with _filled_at_once(folder) as temporary:
+        for identifier in tqdm(there, desc="Exporting pseudo-labels"):
+            _, _, _, properties = cases.load_case(identifier)
+            labels = to_original_grid(store.read_labels(identifier), properties, dataset)
+            # a writer may make more than one file (the TIFF writer puts the spacing beside the image)
+            writer.write_seg(labels, str(temporary / f"{identifier}{ending}"), properties)
+
+
+@contextlib.contextmanager
+def _filled_at_once(folder: Path) -> Iterator[Path]:
+    """A hidden folder within another, whose files move there when all are written; on failure nothing is left."""
+    is_new = not folder.exists()
+    try:
+        with file_errors_explained():
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=folder, prefix=".") as temporary:
+                yield Path(temporary)
+                for file in sorted(Path(temporary).iterdir()):
+                    os.replace(file, folder / file.name)
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise

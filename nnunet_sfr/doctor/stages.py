@@ -73,7 +73,10 @@ def check_adapter(dataset: SFRDataset, fold: Fold, round_index: int = 0) -> list
     if not file.is_file():
         stopped = (folder / FINE_TUNING_STATE).is_file()
         return [note("adapter", "begun, not complete" if stopped else "none yet", again)]
-    recipe = json.loads(recipe_of(file) or "{}")
+    try:
+        recipe = dict(json.loads(recipe_of(file) or "{}"))
+    except (TypeError, ValueError):
+        return [problem("adapter", f"{file}: does not say what it was made with", f"{again} --overwrite")]
     for key, value in describe(dataset).items():
         if recipe.get(key) != value:
             text = f"{file}: made for {key} {recipe.get(key)}, the plan has {value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -154,11 +155,17 @@ class Project:
         return all(self.options.configuration in plan["configurations"] for plan in plans)
 
     def _plan_is_whole(self) -> bool:
-        """Whether nnU-Net's plan can be read; the step that made it removes one that was cut short by a kill."""
+        """Whether nnU-Net's plan is not cut short by a kill; the step that makes it removes such a one.
+
+        Raises:
+            UserError: it is no plan.
+        """
         try:
-            read_plans(self.paths.plans_file)
-        except UserError:
+            json.loads(self.paths.plans_file.read_bytes())
+        except (OSError, ValueError):
             return False
+        if self.is_planned():
+            self.network_plan()
         return True
 
     def properties(self, *, unlabelled: bool) -> list[Path]:

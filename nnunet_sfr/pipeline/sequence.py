@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnunet_sfr.command_lines import shown
+from nnunet_sfr.command_lines import AUTO, shown
 from nnunet_sfr.pipeline.nnunet_steps import Predict, Train, Validate
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
@@ -28,6 +28,8 @@ def shell_commands(options: RunOptions) -> str:
     nnUNetv2_train validates at its end, so the step of its own is not among them.
     """
     lines = []
+    if options.device == AUTO:
+        lines.append("# nnU-Net's commands take CUDA; where there is none, print again with -device cpu")
     for step in steps_of(options):
         if not isinstance(step, Validate):
             lines += [f"# {step.name}: {step.title}", shown(step.command)]

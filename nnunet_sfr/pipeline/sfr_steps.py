@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_sfr.command_lines import Command
+from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.paths import FINAL_CHECKPOINT, MANIFEST, PLANS_JSON
@@ -87,10 +88,10 @@ class Plan(Step):
     @property
     def _planner_used(self) -> str | None:
         try:
-            planner: str | None = json.loads(self.project.paths.plans_file.read_text()).get("experiment_planner_used")
-        except (OSError, ValueError):
+            plans = read_json(self.project.paths.plans_file, "", {"experiment_planner_used": str})
+        except UserError:
             return None
-        return planner
+        return str(plans["experiment_planner_used"])
 
     @property
     def result(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from nnunet_sfr.atomic import remove_leftovers
 from nnunet_sfr.command_lines import AUTO, Command, shown
+from nnunet_sfr.cores import choose_processes
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.interruption import InterruptedRunError, ending_signals_raise
 from nnunet_sfr.label_journal import require_completed
@@ -70,6 +72,9 @@ def walk(options: RunOptions, typed: str, run: Runner = run_command) -> None:
             remove_leftovers(place)
         _say(f"{options.dataset_name}, {options.plans}, {options.configuration}, fold {options.fold}: {folder.name}")
         _say(f"state and logs: {folder.folder}")
+        choice = choose_processes(os.environ)  # which the steps inherit
+        if choice:
+            _say(choice)
         steps = steps_of(options)
         walker = _Walker(folder, history, HashCache(folder.hashes), run)
         for number, step in enumerate(steps, start=1):

@@ -54,6 +54,8 @@ def _check_folder(folder: Path) -> None:
 
 def _raw_images(dataset: SFRDataset, choices: Sequence[Choice]) -> dict[str, list[str]]:
     """The raw files of every case on the list that are on this machine, in the order of the channels."""
+    if not dataset.paths.raw_is_here():
+        return {choice.case: [] for choice in choices}
     ending = dataset.dataset_json["file_ending"]
     folder = dataset.paths.raw_unlabelled
     found = {}

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import Tensor
 from tqdm import tqdm
 
 from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.data.datasets import LabelledDataset
 from nnunet_sfr.data.preprocessing import check_grids
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
@@ -158,9 +158,7 @@ class _Run:
     ) -> _Run:
         settings = this_round.settings
         training_ids, validation_ids = dataset.split(fold)
-        validation_cases = infer_dataset_class(str(dataset.paths.labelled))(
-            str(dataset.paths.labelled), validation_ids[: settings.max_validation_cases]
-        )
+        validation_cases = LabelledDataset(str(dataset.paths.labelled), validation_ids[: settings.max_validation_cases])
         check_grids(validation_cases, dataset.plans_manager, dataset.configuration_manager)
         seed_everything(settings.seed)
         accelerator = make_accelerator(device, settings.batch_size)

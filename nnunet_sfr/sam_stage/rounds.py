@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
-from nnunet_sfr.data.datasets import Cases, JoinedDataset, PseudoLabelledDataset, UnlabelledDataset
+from nnunet_sfr.data.datasets import Cases, JoinedDataset, LabelledDataset, PseudoLabelledDataset, UnlabelledDataset
 from nnunet_sfr.data.preprocessing import check_grids
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
@@ -74,7 +73,7 @@ def open_round(dataset: SFRDataset, fold: Fold, round_index: int) -> Round:
             no selection, or the model's labels changed since it was made.
     """
     training, _ = dataset.split(fold)
-    labelled = infer_dataset_class(str(dataset.paths.labelled))(str(dataset.paths.labelled), training)
+    labelled = LabelledDataset(str(dataset.paths.labelled), training)
     check_grids(labelled, dataset.plans_manager, dataset.configuration_manager)
     if round_index == 0:
         return Round(dataset.settings.fine_tuning, labelled, fold=fold, labelled=frozenset(training))
