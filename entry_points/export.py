@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_sfr.paths import FINAL_CHECKPOINT
+
 from .command_line import add_configuration, argument_parser, fold, open_named, run
 
 
@@ -20,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-tr", dest="trainer", default="nnUNetTrainerSFR_MT", metavar="TRAINER", help="trainer's name")
     parser.add_argument(
-        "-chk", dest="checkpoint", default="checkpoint_final.pth", metavar="FILE", help="checkpoint to export"
+        "-chk", dest="checkpoint", default=FINAL_CHECKPOINT, metavar="FILE", help="checkpoint to export"
     )
     parser.add_argument("--teacher", action="store_true", help="export the teacher's weights instead of the student's")
     parser.add_argument(
