@@ -9,7 +9,8 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.report.colours import label_classes
 
-IGNORED_COLOUR = "#9a9a9a"
+IGNORED_COLOUR = "#c8b6ff"
+"""No class has it, and it stands out from the grey of an image."""
 LARGEST_VALUE = 250
 """The viewer draws label maps of one byte a voxel, and needs a few values for the differences of two of them."""
 

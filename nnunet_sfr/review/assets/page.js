@@ -85,7 +85,7 @@ class Page {
       // before the image: 3D of a large one takes long without a graphics card
       if (!this.layout || Viewer.isFlat(about.shape) !== this.wasFlat) this.setLayout(Viewer.firstLayout(about.shape, NARROW.matches));
       this.wasFlat = Viewer.isFlat(about.shape);
-      await this.viewer.showImage(image, about.shape);
+      await this.viewer.showImage(image, about.shape, this.chosenWindow());
       if (isLate()) return;
       this.drawing = new Drawing(labels, about.shape, about.spacing);
       this.stands(name, about);
@@ -235,10 +235,13 @@ class Page {
     Object.assign(byId("level"), { min: low - 2 * span, max: high + 2 * span, value: (low + high) / 2 });
     Object.assign(byId("width"), { min: span / 100, max: 5 * span, value: span });
     this.nameWindow();
-    const { is_ct: isCT } = this.session.channels[Number(byId("channel").value || 0)];
-    byId("presets").hidden = !isCT;
-    if (isCT && byId("preset").selectedIndex > 0) this.applyPreset(); // chosen for an earlier case
+    byId("presets").hidden = !this.isCT;
   }
+
+  get isCT() { return this.session.channels[Number(byId("channel").value || 0)].is_ct; }
+
+  // Of CT, also what was chosen for an earlier case.
+  chosenWindow() { return this.isCT ? byId("preset").value.split(" ").map(Number) : null; }
 
   nameWindow() {
     for (const id of ["level", "width"]) byId(`${id}-value`).textContent = Number(Number(byId(id).value).toPrecision(3));
@@ -253,7 +256,7 @@ class Page {
   }
 
   applyPreset() {
-    const [low, high] = byId("preset").value.split(" ").map(Number);
+    const [low, high] = this.chosenWindow();
     for (const [id, value] of [["level", (low + high) / 2], ["width", high - low]]) {
       const input = byId(id);
       input.min = Math.min(Number(input.min), value);
@@ -271,7 +274,7 @@ class Page {
       const image = await api.getImage(name, Number(byId("channel").value));
       if (name !== this.name) return;
       const cross = this.viewer.cross;
-      await this.viewer.showImage(image, drawing.shape);
+      await this.viewer.showImage(image, drawing.shape, this.chosenWindow());
       this.showWindow();
       this.show(this.shown);
       this.viewer.moveTo(cross);

@@ -5,6 +5,7 @@ const DRAW_UNIT = 33991; // WebGL's TEXTURE7, in which NiiVue's shaders look for
 const GRADIENT_UNITS = [33990, 33992]; // TEXTURE6, TEXTURE8
 const RENDER = 4;
 const PLANE_OF_SLICE = [2, 1, 0]; // NiiVue counts axial, coronal, sagittal
+const [CAL_MAX, CAL_MIN] = [124, 128]; // bytes of a NIfTI-1 header
 const CROSS_GAP = 5; // voxels around the cross that it leaves free
 const MOST_ZOOM = 16;
 const MOST_FOR_3D = 2 ** 24; // voxels up to which the planes come with 3D from the start
@@ -76,8 +77,12 @@ export class Viewer {
     table.labels.push(name);
   }
 
-  // file: a NIfTI file whose axes are right, anterior, superior.
-  async showImage(file, shape) {
+  // file: a NIfTI file whose axes are right, anterior, superior. window: [low, high], or null for that of the file.
+  async showImage(file, shape, window = null) {
+    if (window) {
+      const header = new DataView(file);
+      for (const [at, value] of [[CAL_MIN, window[0]], [CAL_MAX, window[1]]]) header.setFloat32(at, value, true);
+    }
     while (this.nv.volumes.length) this.nv.removeVolumeByIndex(0);
     this.nv.drawBitmap = null;
     await this.nv.loadFromArrayBuffer(file, "image.nii");
