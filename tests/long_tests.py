@@ -42,6 +42,12 @@ LONG = (
     Long("tests/sam_stage/test_processes.py::test_a_batch_that_cannot_be_shared_is_refused", "under torchrun"),
     Long("tests/test_installation.py::test_installation_and_uninstallation", "fresh environments"),
     Long("tests/test_installation.py::test_half_removed_package_leaves_python_starting_in_silence", "the same"),
+    Long(
+        "tests/test_everything_nnunet_plans.py::test_the_whole_path",
+        "the commands run on the plainest data set and on regions in make test",
+        ("2d", "two_channels", "four_classes*", "ignore_label"),
+    ),
+    Long("tests/trainers/test_magicnet.py::test_a_resumed_run_ends_with_the_same_weights", "two whole trainings"),
     Long("tests/trainers/test_compiled.py", "whole trainings with torch.compile"),
     Long("tests/trainers/test_distributed.py::test_helpers_make_ranks_agree", _DDP),
     Long("tests/trainers/test_distributed.py::test_ranks_agree_after_three_steps", _DDP),

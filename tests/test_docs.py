@@ -52,6 +52,15 @@ def test_every_block_of_the_worked_example_is_checked_and_its_file_is_shown_in_f
     assert without_blank_lines(shown) == without_blank_lines((REPOSITORY / method).read_text())
 
 
+def test_every_page_has_its_place_on_the_site() -> None:
+    navigation = (REPOSITORY / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    named = re.findall(r"- ([\w-]+\.md)$", navigation, flags=re.MULTILINE)
+    assert len(named) == len(set(named))
+    # the others are made by docs/site_hooks.py
+    written = {page.name for page in (REPOSITORY / "docs").glob("*.md")}
+    assert set(named) == written | {"index.md", "benchmarks.md", "changelog.md", "commands.md", "contributing.md"}
+
+
 def table_rows(page: str, first_header: str) -> dict[str, list[str]]:
     """The other cells of each row of a table, by the first name in backquotes of its first cell."""
     text = (REPOSITORY / "docs" / page).read_text()
