@@ -318,6 +318,10 @@ class RoundSettings:
     name wins over it."""
     labelled_fraction: float = 0.5
     """Chance that a patch of SAM's fine-tuning comes from a labelled case, and not from one of high confidence."""
+    model_share: float = 0.0
+    """Share of the re-trained model's probabilities in SAM's labels of a round: (1 - share) SAM + share model. On the
+    left atrium the mean of both has a higher Dice than either (docs/results.md), whole rounds with it were not
+    measured."""
 
     def __post_init__(self) -> None:
         require(
@@ -334,6 +338,7 @@ class RoundSettings:
         for name in ("fine_tuning_fraction", "retraining_fraction"):
             value = getattr(self, name)
             require(value > 0, f"{name} must be positive, got {value}")
+        require(0.0 <= self.model_share < 1.0, f"model_share must lie in [0, 1), got {self.model_share}")
         require(
             0.0 < self.labelled_fraction <= 1.0,
             f"labelled_fraction must lie above 0 and at most at 1, got {self.labelled_fraction}",

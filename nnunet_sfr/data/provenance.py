@@ -93,7 +93,13 @@ class Provenance:
 
     @classmethod
     def of_sam(
-        cls, adapters: Sequence[Path], settings: SFRConfiguration, *, fold: Fold, round_index: int
+        cls,
+        adapters: Sequence[Path],
+        settings: SFRConfiguration,
+        *,
+        fold: Fold,
+        round_index: int,
+        fused_with: tuple[float, Provenance] | None = None,
     ) -> Provenance:
         """Labels of a fine-tuned SAM, or of several whose probabilities are averaged.
 
@@ -102,7 +108,9 @@ class Provenance:
             settings: the SFR plan.
             fold: whose SAM.
             round_index: 0, or the round of SFR+.
+            fused_with: share of another source, and what made its labels.
         """
+        others = {} if fused_with is None else {"fused_with": [fused_with[0], fused_with[1].fingerprint]}
         return cls(
             source=SAM,
             fold=fold,
@@ -110,6 +118,7 @@ class Provenance:
             adapter=adapters[0].name,
             adapter_sha256=",".join(file_hash(adapter) for adapter in adapters),
             settings=_sections(settings, "stitching", "sam", "pseudo_labels"),
+            others=others,
         )
 
     @classmethod

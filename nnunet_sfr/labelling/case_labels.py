@@ -116,6 +116,7 @@ def label_case(
     *,
     mirrored: bool = False,
     references: Mapping[str, torch.Tensor | None] | None = None,
+    fusion: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
 ) -> CaseLabels:
     """Decide on a label for every voxel of a case, and say how certain the decision is.
 
@@ -125,6 +126,8 @@ def label_case(
         dataset: gives labels and regions.
         mirrored: whether to predict the mirrored images too, for the confidence.
         references: label maps (D, H, W) to compare with, by the entry of the record that they give.
+        fusion: mixes another source into the probabilities (C, D, H, W) of a case before they decide; the comparisons
+            with mirrored images and between planes stay those of the labeller.
 
     Raises:
         UserError: a probability is not finite (an argmax over NaN would pass for a label).
@@ -132,6 +135,8 @@ def label_case(
     predictions = labeller.case_probabilities(case.identifier, case.image, case.properties, mirrored=mirrored)
     combined = _combine(case.identifier, predictions, dataset.label_manager, labeller)
     probabilities = combined.probabilities
+    if fusion is not None:
+        probabilities = fusion(case.identifier, probabilities)
     labels = decide(probabilities, dataset.label_manager, regions=labeller.regions)
     confidence = confidence_record(
         probabilities,

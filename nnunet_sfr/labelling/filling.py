@@ -17,6 +17,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling.case_labels import CaseLabels, Labeller, LoadedCase, label_case
+from nnunet_sfr.labelling.fusion import Fusion
 from nnunet_sfr.labelling.summary import summarise
 from nnunet_sfr.replacement import finish_replacement, new_folder, replace_folder
 
@@ -72,6 +73,7 @@ def fill_store(
     *,
     share: Share = ALL_CASES,
     references: ReferenceStores = NO_REFERENCES,
+    fusion: Fusion | None = None,
 ) -> PseudoLabelStore:
     """Label the unlabelled cases that a store does not have yet, and print how it went.
 
@@ -82,6 +84,7 @@ def fill_store(
         made_by: what makes the labels.
         share: what this call takes of the work.
         references: stores to compare with.
+        fusion: another source to mix in.
 
     Raises:
         UserError: no unlabelled cases, cases of another grid, or a store of another maker.
@@ -96,6 +99,7 @@ def fill_store(
             progress="Pseudo-labelling",
             mirrored=dataset.settings.pseudo_labels.measure_flip_agreement,
             references=references,
+            fusion=fusion,
         )
     store = PseudoLabelStore.open(folder, grid=dataset.grid)
     summarise(store, mine)
@@ -111,6 +115,7 @@ def label_pool(
     progress: str | None = None,
     mirrored: bool = False,
     references: ReferenceStores = NO_REFERENCES,
+    fusion: Fusion | None = None,
 ) -> None:
     """Label the given cases that the store does not have yet; after an interruption the next call continues.
 
@@ -122,6 +127,7 @@ def label_pool(
         progress: text of the progress bar; None to print nothing.
         mirrored: whether to predict the mirrored images too, for the confidence.
         references: stores to compare with.
+        fusion: another source to mix in.
 
     Raises:
         UserError: no unlabelled cases, or one of another grid.
@@ -132,7 +138,14 @@ def label_pool(
         print_progress(identifiers, todo)
     for identifier in tqdm(todo, desc=progress, disable=progress is None):
         case = LoadedCase.open(identifier, cases, dataset)
-        labels = label_case(case, labeller, dataset, mirrored=mirrored, references=references.labels(identifier))
+        labels = label_case(
+            case,
+            labeller,
+            dataset,
+            mirrored=mirrored,
+            references=references.labels(identifier),
+            fusion=fusion,
+        )
         write_case(store, identifier, labels, dataset)
 
 

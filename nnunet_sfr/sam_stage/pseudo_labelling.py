@@ -15,6 +15,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.case_labels import Labeller, Prediction, predict_mirrored
 from nnunet_sfr.labelling.filling import ALL_CASES, ReferenceStores, Share, fill_store
+from nnunet_sfr.labelling.fusion import Fusion
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.intensities import intensities_of
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference, load_adapter
@@ -48,20 +49,34 @@ def pseudo_label(
     """
     UnlabelledDataset(dataset.paths.unlabelled)  # without cases there is nothing to build SAM for
     paths = dataset.paths
-    before = None
+    before, fusion = None, None
     if round_index > 0:
         previous = paths.pseudo_labels(fold, round_index=round_index - 1)
         before = PseudoLabelStore.open_if_there(previous, grid=dataset.grid)
+        fusion = _fusion(dataset, fold, round_index)
     return fill_store(
         dataset,
         paths.pseudo_labels(fold, round_index=round_index),
         sam_labeller(dataset, fold, device, adapter=adapter, round_index=round_index),
         Provenance.of_sam(
-            adapter_files(dataset, fold, adapter, round_index), dataset.settings, fold=fold, round_index=round_index
+            adapter_files(dataset, fold, adapter, round_index),
+            dataset.settings,
+            fold=fold,
+            round_index=round_index,
+            fused_with=None if fusion is None else (fusion.share, fusion.store.made_by),
         ),
         share=share,
         references=ReferenceStores(previous_round=before),
+        fusion=fusion,
     )
+
+
+def _fusion(dataset: SFRDataset, fold: Fold, round_index: int) -> Fusion | None:
+    """The re-trained model's labels before a round of SFR+, as far as ``rounds.model_share`` takes them."""
+    share = dataset.settings.rounds.model_share
+    if share == 0:
+        return None
+    return Fusion(PseudoLabelStore.open(dataset.paths.model_pseudo_labels(fold, round_index), grid=dataset.grid), share)
 
 
 def adapter_files(dataset: SFRDataset, fold: Fold, adapter: str, round_index: int = 0) -> list[Path]:

@@ -113,7 +113,8 @@ def _later_round(dataset: SFRDataset, fold: Fold, round_index: int, labelled: Ca
             "previous_adapter_sha256": file_hash(previous / FINAL_ADAPTER),
             "high": list(selection.high),
             "labels_of_high": dict(selection.model),
-            "rounds": settings.to_dict()["rounds"],
+            # what decides about labels alone changes no fine-tuning
+            "rounds": {key: value for key, value in settings.to_dict()["rounds"].items() if key != "model_share"},
         },
         fold=fold,
         labelled=frozenset(labelled.identifiers),

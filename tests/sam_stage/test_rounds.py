@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from nnunet_sfr.confidence import agreement
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.data.voxel_confidence import write_voxel_confidence
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling.filling import Share
@@ -193,6 +196,24 @@ def test_every_round_has_a_store_of_its_own(second_round: SFRDataset) -> None:
     expected = agreement(torch.from_numpy(store.read_labels(LOW)), torch.from_numpy(of_before), num_classes=2)
     assert store.read_confidence(LOW)["previous_round_agreement"] == pytest.approx(expected)
     assert {file.name: file.stat().st_mtime_ns for file in first.iterdir()} == before
+
+
+def test_labels_of_a_round_can_take_the_models(second_round: SFRDataset) -> None:
+    """A model that is certain of everything decides alone with a share of 0.9."""
+    fine_tune(second_round, "all", CPU, round_index=1)
+    change_settings(second_round, {"rounds": {"model_share": 0.9}})
+    dataset = reopened(second_round)
+    model = PseudoLabelStore.open(dataset.paths.model_pseudo_labels("all", 1), grid=dataset.grid)
+    label = partial(pseudo_label, dataset, "all", CPU, adapter=FINAL_ADAPTER, round_index=1, share=Share())
+    with pytest.raises(UserError, match=r"round_1_model: has no probabilities of .* set rounds.model_share to 0"):
+        label()
+    for case in (HIGH, LOW):
+        certain = np.ones(model.read_labels(case).shape[1:], np.float32)
+        write_voxel_confidence(model.folder, case, certain, patch_size=dataset.configuration_manager.patch_size)
+    store = label()
+    for case in (HIGH, LOW):
+        np.testing.assert_array_equal(np.maximum(store.read_labels(case), 0), np.maximum(model.read_labels(case), 0))
+    assert store.manifest["made_by"]["fused_with"] == [0.9, model.made_by.fingerprint]
 
 
 def test_rounds_share_the_views_of_labelled_cases(pretrained_project: SFRDataset) -> None:
