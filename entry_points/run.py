@@ -149,7 +149,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def _add_rounds(parser: argparse.ArgumentParser) -> None:
     rounds = parser.add_argument_group("SFR+ (sfr_select -h says more)")
-    rounds.add_argument("--plus", action="store_true", help="let model and SAM teach each other once more, in rounds")
+    rounds.add_argument("--plus", action="store_true", help="let model and SAM train each other once more, in rounds")
     rounds.add_argument("--rounds", type=positive_number, metavar="R", help="with --plus: number of rounds; default: 1")
     rounds.add_argument(
         "--confidence", choices=(PAPER, *CONFIDENCE_MEASURES), help="with --plus: what to tell the cases apart by"
@@ -157,7 +157,7 @@ def _add_rounds(parser: argparse.ArgumentParser) -> None:
     rounds.add_argument("--confidence-of", choices=CONFIDENCE_SOURCES, help="with --plus: whose confidence counts")
     sides = rounds.add_mutually_exclusive_group()
     sides.add_argument(
-        "--threshold", type=fraction, metavar="T", help="with --plus: cases with at least this confidence teach SAM"
+        "--threshold", type=fraction, metavar="T", help="with --plus: cases with at least this confidence train SAM"
     )
     sides.add_argument("--quantile", type=fraction, metavar="SHARE", help="with --plus: this share of them does")
 

@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(
         "sfr_select",
-        "Before a round of SFR+, divide the unlabelled cases: those of high confidence will teach SAM with the "
-        "re-trained model's labels, those of low confidence will get SAM's new labels and teach the model. Reads what "
+        "Before a round of SFR+, divide the unlabelled cases: those of high confidence will train SAM with the "
+        "re-trained model's labels, those of low confidence will get SAM's new labels and train the model. Reads what "
         "sfr_pseudolabel --round R -tr TRAINER stored.",
     )
     add_configuration(parser)

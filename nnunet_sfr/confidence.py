@@ -68,7 +68,7 @@ MEASURES: dict[str, Measure] = {
         _product("flip_agreement", "sam_agreement"), "agreement under flips times that with SAM's first labels"
     ),
     "estimated_dice": Measure(_product("flip_agreement", "expected_dice"), "agreement under flips times expected Dice"),
-    "flip_agreement": Measure(_entry("flip_agreement"), "Dice with what it says of the mirrored image"),
+    "flip_agreement": Measure(_entry("flip_agreement"), "Dice with its labels of the mirrored image"),
     "plane_agreement": Measure(
         _entry("plane_agreement"), "Dice between mosaics of slices across different axes, mean over pairs"
     ),

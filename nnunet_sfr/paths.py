@@ -270,7 +270,7 @@ class SFRPaths(DatasetPaths):
         return self.all_pseudo_labels(fold) / name
 
     def model_pseudo_labels(self, fold: Fold, round_index: int) -> Path:
-        """Folder of the store with what the re-trained model says of the pool before an SFR+ round (from 1).
+        """Folder of the store with the re-trained model's labels of the pool before an SFR+ round (from 1).
 
         Args:
             fold: of the labelled cases.

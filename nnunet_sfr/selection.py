@@ -1,7 +1,7 @@
 """SFR+'s choice: the unlabelled cases that a model is sure of, and those that it is not.
 
-The cases of high confidence teach SAM (with the re-trained model's labels), those of low confidence get SAM's new
-labels and teach the model (docs/method.md, section 5). The choice of one round is one JSON file,
+The cases of high confidence train SAM (with the re-trained model's labels), those of low confidence get SAM's new
+labels and train the model (docs/method.md, section 5). The choice of one round is one JSON file,
 :meth:`nnunet_sfr.paths.SFRPaths.selection`.
 """
 
@@ -29,7 +29,7 @@ PAPER = "paper"
 
 @dataclass(frozen=True)
 class Selection:
-    """Who teaches whom in one round.
+    """Which cases train which network in one round.
 
     Args:
         high: identifiers of high confidence, sorted.

@@ -44,7 +44,7 @@ def warnings(selection: Selection, model: PseudoLabelStore, class_names: dict[st
 
     Args:
         selection: the choice.
-        model: store with the model's labels, which the high cases teach.
+        model: store with the model's labels, which the high cases carry to SAM.
         class_names: name by label value (as text), background left out.
     """
     found = []

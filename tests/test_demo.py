@@ -336,7 +336,7 @@ def test_without_a_spacing_the_planner_chooses(tmp_path: Path) -> None:
     assert "-overwrite_target_spacing" not in plan
 
 
-def test_second_run_starts_afresh(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_run_starts_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "output"
     arguments = ["--data", str(folder), "--labelled", "1", "--output", str(output)]
     assert main(arguments, FakeCommands(folder, output)) == 0

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from docs.figures import way_of_data
+from docs.figures import data_flow
 from docs.figures.canvas import Canvas
 from nnunet_sfr.trainers import find_trainer
 
@@ -23,12 +23,12 @@ README_LIMIT = 150_000
 
 @pytest.fixture(scope="module")
 def canvas() -> Canvas:
-    return way_of_data.draw()
+    return data_flow.draw()
 
 
 @pytest.fixture(scope="module")
 def written(canvas: Canvas, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("figures") / "way_of_data.png"
+    file = tmp_path_factory.mktemp("figures") / "data_flow.png"
     canvas.write(file)
     return file
 
@@ -61,7 +61,7 @@ def test_words_are_of_one_size_apart_and_on_the_picture(canvas: Canvas) -> None:
 
 
 def test_the_file_appears_whole_small_and_opaque(written: Path) -> None:
-    assert [file.name for file in written.parent.iterdir()] == ["way_of_data.png"]
+    assert [file.name for file in written.parent.iterdir()] == ["data_flow.png"]
     picture = Image.open(written)
     assert picture.width == 1800
     assert "transparency" not in picture.info
@@ -70,7 +70,7 @@ def test_the_file_appears_whole_small_and_opaque(written: Path) -> None:
 
 
 def test_the_picture_of_the_documentation_is_up_to_date(written: Path) -> None:
-    shown, drawn = pixels(way_of_data.PICTURE), pixels(written)
+    shown, drawn = pixels(data_flow.PICTURE), pixels(written)
     assert shown.shape == drawn.shape
     # other versions of matplotlib may draw edges a little differently; a word that moves changes thousands of pixels
-    assert (np.abs(shown - drawn).max(axis=-1) > 128).sum() < 200, "run python docs/figures/way_of_data.py"
+    assert (np.abs(shown - drawn).max(axis=-1) > 128).sum() < 200, "run python docs/figures/data_flow.py"

@@ -223,7 +223,7 @@ class MACTSource:
     Args:
         cases: by name.
         split: who is what.
-        opened: what ``sfr_convert.json`` says of the source.
+        opened: the entries of ``sfr_convert.json`` about the source.
         flips: axes along which labels were turned round, by case, noted while they are written.
     """
 

@@ -34,7 +34,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Content:
-    """What ``dataset.json`` says of images and labels.
+    """The entries of ``dataset.json`` about images and labels.
 
     Args:
         channels: their names ("CT" asks nnU-Net for its CT normalisation).
@@ -102,11 +102,11 @@ class Source(Protocol):
 
     @property
     def origin(self) -> Mapping[str, Any] | None:
-        """What ``dataset.json`` says of where the data are from; None for nothing."""
+        """The entries of ``dataset.json`` about where the data are from; None for nothing."""
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """What ``sfr_convert.json`` says of the source; cases and version join it."""
+        """The entries of ``sfr_convert.json`` about the source; cases and version join it."""
 
     def has_label(self, case: str) -> bool: ...
 

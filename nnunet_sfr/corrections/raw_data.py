@@ -1,4 +1,4 @@
-"""The raw data of corrected cases: labels and images in their new places, and what dataset.json says of them."""
+"""The raw data of corrected cases: labels and images in their new places, and their entries in dataset.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the re-trained model says of the pool before a round of SFR+, for ``sfr_pseudolabel --round r -tr TRAINER``.
+"""The re-trained model's labels of the pool before a round of SFR+, for ``sfr_pseudolabel --round r -tr TRAINER``.
 
 ``sfr_select`` reads how sure it is, and SAM learns from its labels of the cases that it is sure of.
 """

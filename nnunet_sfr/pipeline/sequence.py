@@ -11,7 +11,7 @@ from nnunet_sfr.pipeline.step import Step
 
 
 def steps_of(options: RunOptions) -> list[Step]:
-    """Round 0 is SFR; every round of SFR+ lets model and SAM teach each other once more."""
+    """Round 0 is SFR; every round of SFR+ lets model and SAM train each other once more."""
     project = Project(options)
     steps: list[Step] = [Plan(project), FineTune(project), PseudoLabel(project), Train(project)]
     for round_index in range(1, options.rounds + 1):

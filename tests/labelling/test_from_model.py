@@ -47,7 +47,7 @@ def label(dataset: SFRDataset, model: Path, **options: Any) -> PseudoLabelStore:
 
 
 def nnunet_labels(dataset: SFRDataset, model: Path, case: str, *folds: int | str, mirror: bool = False) -> np.ndarray:
-    """What nnU-Net's predictor says of our preprocessed image: (1, D, H, W)."""
+    """What nnU-Net's predictor gives for our preprocessed image: (1, D, H, W)."""
     predictor = nnUNetPredictor(use_mirroring=mirror, device=CPU, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), folds or ("all",), CHECKPOINT)
     image, _, _, _ = UnlabelledDataset(dataset.paths.unlabelled).load_case(case)

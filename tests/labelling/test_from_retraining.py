@@ -1,4 +1,4 @@
-"""What the re-trained model says of the pool before a round of SFR+."""
+"""The re-trained model's labels of the pool before a round of SFR+."""
 
 from __future__ import annotations
 

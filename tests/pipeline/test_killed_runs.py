@@ -31,7 +31,7 @@ TRAINER = "nnUNetTrainerSFR_MT_3epochs"
 SFR_RUN = "import sys; from nnunet_sfr.entry_points.run import main; sys.exit(main())"
 OPTIONS = ("-d", "42", "-pl", "ExperimentPlannerCPU", "--epochs", "3", "-device", "cpu", "-np", "1")
 EMPTY = "--accept-empty-labels"
-"""Three iterations teach SAM too little for anything to be found."""
+"""Three iterations train SAM too little for anything to be found."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "fine_tuning": {"iterations": 3, "validation_every": 1, "warmup_fraction": 0.34},
     "retraining": {"iterations_per_epoch": 1, "validation_iterations_per_epoch": 1},

@@ -257,7 +257,7 @@ def test_without_low_confidence_there_is_no_pseudo_label_loss(project: SFRDatase
 
 
 def test_patches_without_names_are_an_error(project: SFRDataset) -> None:
-    """Or nothing would be of low confidence, and SAM would teach nothing without a word."""
+    """Or nothing would be of low confidence, and SAM would train nothing without a word."""
     trainer = build_trainer(project, f"{PLUS}_MT")
     trainer.on_train_start()
     patches = Patches(torch.zeros(2, 1, *trainer.configuration_manager.patch_size), [])

@@ -1,6 +1,6 @@
-"""Draws the data flow, docs/images/way_of_data.png, with volumes of the demonstration.
+"""Draws the data flow, docs/images/data_flow.png, with volumes of the demonstration.
 
-python docs/figures/way_of_data.py
+python docs/figures/data_flow.py
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from demo.synthetic import Volume, make_volume
 from docs.figures.canvas import PAPER, Canvas, Picture, Point
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
-PICTURE = Path(__file__).resolve().parents[1] / "images" / "way_of_data.png"
+PICTURE = Path(__file__).resolve().parents[1] / "images" / "data_flow.png"
 
 PANEL, WAY, LOOP = "#eef1f4", "#0072b2", "#d55e00"
 """The last two are Okabe and Ito's blue and vermilion, which colour-blind people tell apart."""
