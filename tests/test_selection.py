@@ -109,7 +109,7 @@ def test_labels_that_are_not_complete_are_refused(project: SFRDataset) -> None:
     ("content", "said"),
     [
         ("{", "cannot be read as JSON"),
-        ('{"high": []}', "is not a selection"),
+        ('{"high": []}', "the key low is missing"),
         ('{"high": [], "low": [], "surprise": 1}', "is not a selection"),
         ('{"high": ["unlabelled_00"], "low": []}', r"does not divide the unlabelled cases \(unlabelled_01\)"),
         (
