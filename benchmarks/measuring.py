@@ -220,7 +220,7 @@ def _tensor_peak_on_cpu(trainer_class: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "trace.json")
         profiler.export_chrome_trace(str(file))
-        events: Sequence[dict[str, Any]] = json.loads(file.read_text())["traceEvents"]
+        events: Sequence[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
     return max(int(event["args"]["Total Allocated"]) for event in events if event["name"] == "[memory]")
 
 
@@ -233,7 +233,7 @@ def _forget_resident_peak() -> None:
 def _resident(field: str) -> int | None:
     """VmRSS (now) or VmHWM (peak) of this process in bytes; None where there is no /proc."""
     with suppress(FileNotFoundError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
             if name == field:
                 return int(value.split()[0]) * 1024

@@ -108,7 +108,7 @@ def circumstances(device_name: str, threads: int) -> dict[str, str]:
 def cpu_model() -> str:
     """The processor's name; platform.processor() has none on Linux."""
     file = Path("/proc/cpuinfo")
-    for line in file.read_text().splitlines() if file.is_file() else ():
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         name, _, value = line.partition(":")
         if name.strip() == "model name":
             return value.strip()
@@ -132,9 +132,9 @@ def replace_section(file: Path, name: str, content: str) -> None:
         UserError: the file has not both markers.
     """
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    before, found_start, rest = file.read_text().partition(start)
+    before, found_start, rest = file.read_text(encoding="utf-8").partition(start)
     _, found_end, after = rest.partition(end)
     if not (found_start and found_end):
         raise UserError(f"{file}: has no lines {start} and {end}; put them where the table belongs")
     with replacing(file) as temporary:
-        temporary.write_text(f"{before}{start}\n{content.strip()}\n{end}{after}")
+        temporary.write_text(f"{before}{start}\n{content.strip()}\n{end}{after}", encoding="utf-8")

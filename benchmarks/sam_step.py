@@ -375,7 +375,7 @@ def _keep(
             }
             content = json.dumps(raw, indent=2)
         with replacing(options.output) as temporary:
-            temporary.write_text(content + "\n")
+            temporary.write_text(content + "\n", encoding="utf-8")
     if options.update_readme:
         replace_section(README, SECTION, report)
 

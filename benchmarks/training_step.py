@@ -132,7 +132,7 @@ def _as_json(measurement: Measurement, rows: Sequence[Row]) -> str:
 
 def _write(file: Path, content: str) -> None:
     with replacing(file) as temporary:
-        temporary.write_text(content + "\n")
+        temporary.write_text(content + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -100,7 +100,7 @@ def write_table(rows: Sequence[Sequence[str]], folder: Path) -> None:
     bold = [[f"**{cell}**" if row[1] == "mean" else cell for cell in row] for row in rows]
     rule = ["---", "---", *["---:"] * (len(rows[0]) - 2)]
     lines = [f"| {' | '.join(row)} |" for row in (bold[0], rule, *bold[1:])]
-    (folder / "table.md").write_text("\n".join(lines) + "\n")
+    (folder / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _format(values: Sequence[float]) -> list[str]:

@@ -46,7 +46,7 @@ def public_functions(package: Path = PACKAGE) -> list[Documented]:
 def _in_module(file: Path, package: Path) -> Iterator[tuple[str, Function]]:
     """(where and name, function)."""
     place = file.relative_to(package.parent).as_posix()
-    for node in ast.parse(file.read_text()).body:
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, Function) and is_counted(node):
             yield f"{place}:{node.lineno} {node.name}", node
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):

@@ -32,7 +32,7 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that lie outside docs/."""
     for source, page in PAGES.items():
-        text = (REPOSITORY / source).read_text()
+        text = (REPOSITORY / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=rewritten(text, source, page, config.repo_url)))
     files.append(File.generated(config, "commands.md", content=commands_page()))
     return files
@@ -77,7 +77,9 @@ def rewritten(markdown: str, source: str, page: str, repository_url: str | None)
 def commands_page() -> str:
     """Every command with what it prints for ``-h``."""
     scripts = re.findall(
-        r"^(sfr_\w+) = \"([\w.]+):main\"", (REPOSITORY / "pyproject.toml").read_text(), flags=re.MULTILINE
+        r"^(sfr_\w+) = \"([\w.]+):main\"",
+        (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
     )
     sections = [f"## `{name}`\n\n```text\n{help_text(name, module)}\n```\n" for name, module in scripts]
     introduction = "# Commands\n\nWhat each command prints for `-h`.\n"

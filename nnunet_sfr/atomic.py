@@ -141,7 +141,7 @@ def write_json(content: Any, file: Path) -> None:
         file: replaced if it is there; its folder has to be.
     """
     with replacing(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _free_bytes(folder: Path) -> int:

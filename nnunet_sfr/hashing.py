@@ -56,7 +56,7 @@ class FileHashes:
         self._known: dict[str, Any] = {}
         self._changed = False
         with contextlib.suppress(OSError, ValueError, TypeError):  # the loss of a cache is none
-            self._known = dict(json.loads(file.read_text()))
+            self._known = dict(json.loads(file.read_text(encoding="utf-8")))
 
     def of(self, file: Path) -> str:
         """The hash of a file.

@@ -204,7 +204,7 @@ def read_identifiers(file: Path) -> list[str]:
         UserError: the file cannot be read.
     """
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read ({error}); give a text file with one identifier a line") from None
     return [identifier for line in lines if (identifier := line.split("#")[0].strip())]

@@ -152,7 +152,7 @@ def write(name: str, content: bytes) -> Callable[[Path], None]:
 def edit(name: str, change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
     def spoil(root: Path) -> None:
         file = FILES[name](root)
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         change(content)
         file.write_text(json.dumps(content))
 

@@ -36,7 +36,9 @@ MODEL, ADAPTATION = "plain_sam", "last_blocks"
 
 def blocks(marker: str) -> list[str]:
     """The Python blocks of the page below a marker such as ``into <file>``."""
-    return re.findall(rf"<!-- {re.escape(marker)} -->\n```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    return re.findall(
+        rf"<!-- {re.escape(marker)} -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
 
 
 @pytest.fixture
@@ -88,14 +90,14 @@ def names_below(prefix: str, module: nn.Module) -> set[str]:
 
 
 def test_every_python_block_has_a_place() -> None:
-    markers = re.findall(r"(<!-- .*? -->\n)?```python\n", PAGE.read_text())
+    markers = re.findall(r"(<!-- .*? -->\n)?```python\n", PAGE.read_text(encoding="utf-8"))
     assert all(re.fullmatch(r"<!-- (file \S+|into \S+|run) -->\n", marker) for marker in markers)
     assert len(markers) == 5 + 2 + 1 + 2 + 1
 
 
 def test_the_line_of_the_table_is_the_present_one_with_one_name_more() -> None:
     _, entries = blocks(f"into {TABLE_OF_ADAPTATIONS}")
-    assert entries.replace(", LAST_BLOCKS", "") in (REPOSITORY / TABLE_OF_ADAPTATIONS).read_text()
+    assert entries.replace(", LAST_BLOCKS", "") in (REPOSITORY / TABLE_OF_ADAPTATIONS).read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("record")
@@ -260,7 +262,7 @@ def test_no_other_file_lists_models_or_adaptations() -> None:
         (file.relative_to(REPOSITORY).as_posix(), name)
         for file in files
         if not file.relative_to(REPOSITORY).as_posix().startswith(TABLES)
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         for name in names_in(node)
     }
     assert found - ALLOWED == set()

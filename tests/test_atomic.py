@@ -31,7 +31,7 @@ def test_a_failed_write_keeps_the_older_file(tmp_path: Path) -> None:
     write_json({"a": 1}, file)
     with pytest.raises(KeyboardInterrupt):
         write_half(file, KeyboardInterrupt())
-    assert json.loads(file.read_text()) == {"a": 1}
+    assert json.loads(file.read_text(encoding="utf-8")) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -74,7 +74,7 @@ def test_the_temporary_name_keeps_the_suffix_and_hides(tmp_path: Path) -> None:
         assert temporary.name.endswith("case.nii.gz")
         temporary.write_text("whole")
         assert not (tmp_path / "deep" / "case.nii.gz").exists()
-    assert (tmp_path / "deep" / "case.nii.gz").read_text() == "whole"
+    assert (tmp_path / "deep" / "case.nii.gz").read_text(encoding="utf-8") == "whole"
 
 
 def test_a_full_disk_is_told_whoever_says_so(tmp_path: Path) -> None:
@@ -151,4 +151,4 @@ def test_what_the_operating_system_refuses(
     with pytest.raises(UserError, match=said), file_errors_explained():
         refuse(file)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-    assert file.read_text() == "old"
+    assert file.read_text(encoding="utf-8") == "old"

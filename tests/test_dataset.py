@@ -39,11 +39,11 @@ def test_a_written_split_is_what_was_asked_for_and_stays(seven_cases: SFRDataset
     seven_cases.write_split("all")
     assert not splits_file(seven_cases).exists()
     seven_cases.write_split(3)
-    written = json.loads(splits_file(seven_cases).read_text())
+    written = json.loads(splits_file(seven_cases).read_text(encoding="utf-8"))
     assert [(split["train"], split["val"]) for split in written] == before
     (seven_cases.paths.labelled / "train_99.b2nd").touch()
     seven_cases.write_split(3)
-    assert json.loads(splits_file(seven_cases).read_text()) == written
+    assert json.loads(splits_file(seven_cases).read_text(encoding="utf-8")) == written
     assert [seven_cases.split(fold) for fold in range(5)] == before
 
 

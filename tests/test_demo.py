@@ -127,7 +127,7 @@ def test_raw_data_in_nnunets_layout(folder: Path, tmp_path: Path) -> None:
     files = {str(file.relative_to(dataset)) for file in dataset.rglob("*") if file.is_file()}
     images = {"imagesTr/a", "imagesUl/b", "imagesUl/c", "imagesTs/d", "imagesTs/e"}
     assert files == {f"{image}_0000.nii.gz" for image in images} | {"labelsTr/a.nii.gz", "dataset.json"}
-    content = json.loads((dataset / "dataset.json").read_text())
+    content = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
     assert content["labels"] == {"background": 0, "label_1": 1}
     assert content["numTraining"] == 1
     assert (dataset / "imagesUl/b_0000.nii.gz").read_bytes() == (folder / "images/b.nii.gz").read_bytes()
@@ -276,7 +276,7 @@ class FakeCommands:
             self.workspace.sfr_plan.parent.mkdir(parents=True)
             self.workspace.sfr_plan.write_text(json.dumps(SFR_PLAN))
         if name == "sfr_run" and "--status" not in command:
-            self.plan = json.loads(self.workspace.sfr_plan.read_text())
+            self.plan = json.loads(self.workspace.sfr_plan.read_text(encoding="utf-8"))
             self._copy(("d", "e"), self.workspace.predictions)
         if name == "sfr_pseudolabel":
             self._copy(("b", "c"), self.workspace.pseudo_labels)
@@ -318,8 +318,8 @@ def test_whole_walk_runs_the_public_commands_in_order(
             }
         }
     }
-    assert (output / "table.csv").read_text().splitlines()[-1] == "prediction,mean,1.000"
-    assert "| **prediction** | **mean** | **1.000** |" in (output / "table.md").read_text()
+    assert (output / "table.csv").read_text(encoding="utf-8").splitlines()[-1] == "prediction,mean,1.000"
+    assert "| **prediction** | **mean** | **1.000** |" in (output / "table.md").read_text(encoding="utf-8")
     assert (output / "figure.png").is_file()
 
 

@@ -18,7 +18,7 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 def quoted_code(page: Path) -> list[tuple[str, str]]:
     """(file, code) of every Python block that a comment above it says to be from a file of this repository."""
-    return re.findall(r"<!-- from (\S+) -->\n```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    return re.findall(r"<!-- from (\S+) -->\n```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def without_blank_lines(text: str) -> list[str]:
@@ -26,12 +26,12 @@ def without_blank_lines(text: str) -> list[str]:
 
 
 def test_the_settings_page_is_up_to_date() -> None:
-    assert settings_page.PAGE.read_text() == settings_page.render(), "run python docs/settings_page.py"
+    assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.render(), "run python docs/settings_page.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_exist(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
     missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert not missing
 
@@ -39,21 +39,25 @@ def test_links_and_pictures_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_quoted_code_is_the_code(page: Path) -> None:
     for source, code in quoted_code(page):
-        assert code in (REPOSITORY / source).read_text(), f"{page.name} quotes {source}, which says something else"
+        assert code in (REPOSITORY / source).read_text(encoding="utf-8"), (
+            f"{page.name} quotes {source}, which says something else"
+        )
 
 
 def test_every_block_of_the_worked_example_is_checked_and_its_file_is_shown_in_full() -> None:
     page = REPOSITORY / "docs" / "add-a-method.md"
     quotes = quoted_code(page)
     # the one block that is no quotation is run by tests/trainers/test_interpolation_consistency.py
-    assert page.read_text().count("```python\n") == len(quotes) + page.read_text().count("<!-- outside the package -->")
+    assert page.read_text(encoding="utf-8").count("```python\n") == len(quotes) + page.read_text(
+        encoding="utf-8"
+    ).count("<!-- outside the package -->")
     method = "nnunet_sfr/trainers/interpolation_consistency.py"
     shown = "".join(code for source, code in quotes if source == method)
-    assert without_blank_lines(shown) == without_blank_lines((REPOSITORY / method).read_text())
+    assert without_blank_lines(shown) == without_blank_lines((REPOSITORY / method).read_text(encoding="utf-8"))
 
 
 def test_every_page_has_its_place_on_the_site() -> None:
-    navigation = (REPOSITORY / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    navigation = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     named = re.findall(r"- ([\w-]+\.md)$", navigation, flags=re.MULTILINE)
     assert len(named) == len(set(named))
     # the others are made by docs/site_hooks.py
@@ -63,7 +67,7 @@ def test_every_page_has_its_place_on_the_site() -> None:
 
 def table_rows(page: str, first_header: str) -> dict[str, list[str]]:
     """The other cells of each row of a table, by the first name in backquotes of its first cell."""
-    text = (REPOSITORY / "docs" / page).read_text()
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
     [table] = re.findall(rf"^\| {first_header} \|[^\n]*\n\|[-|]+\n((?:\|[^\n]*\n)+)", text, flags=re.MULTILINE)
     rows = [[cell.strip() for cell in line.strip("|").split(" |")] for line in table.splitlines()]
     return {first.split("`")[1]: cells for first, *cells in rows}
@@ -83,13 +87,17 @@ def test_the_table_of_models_is_that_of_the_code() -> None:
         model = MODELS[name]
         expected = [str(model.stride), canvases(model), intensities[model.intensities], f"`{model.adaptation}`"]
         assert cells == expected, name
-    assert f"| `{DEFAULT_MODEL}` (default) |" in (REPOSITORY / "docs" / "method.md").read_text()
+    assert f"| `{DEFAULT_MODEL}` (default) |" in (REPOSITORY / "docs" / "method.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_explained(method: str) -> None:
-    assert f"| `nnUNetTrainerSFR_{method}` | `nnUNetTrainer_{method}` | " in (REPOSITORY / "README.md").read_text()
-    assert re.search(rf"^\*\*.+\*\* \(`{method}`\)", (REPOSITORY / "docs" / "method.md").read_text(), re.MULTILINE)
+    assert f"| `nnUNetTrainerSFR_{method}` | `nnUNetTrainer_{method}` | " in (REPOSITORY / "README.md").read_text(
+        encoding="utf-8"
+    )
+    assert re.search(
+        rf"^\*\*.+\*\* \(`{method}`\)", (REPOSITORY / "docs" / "method.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
 
 
 def test_every_adaptation_is_explained() -> None:
@@ -104,12 +112,12 @@ def test_the_page_of_licences_names_all_weights_and_packages() -> None:
         assert (file, licence) == (
             ("none: trained from scratch", "") if weights is None else (f"`{weights.file}`", weights.licence)
         )
-    text = (REPOSITORY / "docs" / "licences.md").read_text()
+    text = (REPOSITORY / "docs" / "licences.md").read_text(encoding="utf-8")
     default = MODELS[DEFAULT_MODEL].weights
     assert default is not None
     assert f"`{default.sha256}`" in text
     [dependencies] = re.findall(
-        r"^dependencies = \[(.*?)^\]", (REPOSITORY / "pyproject.toml").read_text(), re.DOTALL | re.M
+        r"^dependencies = \[(.*?)^\]", (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.DOTALL | re.M
     )
     packages = re.findall(r'^    "([\w-]+)', dependencies, flags=re.MULTILINE)
     assert len(packages) > 20
@@ -120,7 +128,7 @@ def test_every_module_of_the_sam_stage_is_on_the_page_of_architecture() -> None:
     folder = REPOSITORY / "nnunet_sfr" / "sam_stage"
     modules = {file.name for file in folder.glob("*.py")} - {"__init__.py"}
     packages = {f"{file.parent.name}/" for file in folder.glob("*/__init__.py")}
-    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
     [section] = re.findall(r"`sam_stage/`, file by file:(.*?)\n\n[A-Z]", text, flags=re.DOTALL)
     assert (
         set(re.findall(r"`(\w+(?:\.py|/))`", "".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE))))
@@ -131,13 +139,17 @@ def test_every_module_of_the_sam_stage_is_on_the_page_of_architecture() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_modules_that_are_run_can_be_run(page: Path) -> None:
     """``-m nnunet_sfr.entry_points.finetune`` does nothing without the last lines of a script."""
-    for module in set(re.findall(r"-m nnunet_sfr\.entry_points\.(\w+)", page.read_text())):
+    for module in set(re.findall(r"-m nnunet_sfr\.entry_points\.(\w+)", page.read_text(encoding="utf-8"))):
         file = REPOSITORY / "entry_points" / f"{module}.py"
-        assert 'if __name__ == "__main__":' in file.read_text(), f"{file} does nothing when it is run with -m"
+        assert 'if __name__ == "__main__":' in file.read_text(encoding="utf-8"), (
+            f"{file} does nothing when it is run with -m"
+        )
 
 
 def test_every_command_in_the_readme_exists() -> None:
-    text = (REPOSITORY / "README.md").read_text()
-    scripts = set(re.findall(r"^(sfr_\w+) = ", (REPOSITORY / "pyproject.toml").read_text(), flags=re.MULTILINE))
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    scripts = set(
+        re.findall(r"^(sfr_\w+) = ", (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )
     assert scripts
     assert set(re.findall(r"\bsfr_\w+", text)) == scripts

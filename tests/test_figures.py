@@ -39,7 +39,9 @@ def pixels(file: Path) -> NDArray[np.float64]:
 
 def test_every_command_and_trainer_in_the_drawing_exists(canvas: Canvas) -> None:
     words = " ".join(text.get_text() for text in canvas.axes.texts)
-    scripts = re.findall(r"^(sfr_\w+) = ", (REPOSITORY / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    scripts = re.findall(
+        r"^(sfr_\w+) = ", (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     drawn = set(re.findall(r"\bsfr_\w+", words))
     assert drawn == {"sfr_plan_and_preprocess", "sfr_finetune", "sfr_pseudolabel", "sfr_select"}
     assert drawn <= set(scripts)

@@ -38,7 +38,7 @@ NEVER = {"trainers": "sam_stage", "sam_stage": "trainers", "labelling": "trainer
 
 def imported(file: Path) -> Iterator[str]:
     """Every module that a file imports, at its top or in a function."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -55,7 +55,7 @@ def imports_of_package() -> Iterator[tuple[str, str]]:
 
 def declared() -> set[str]:
     """Import names of the dependencies in pyproject.toml."""
-    text = (REPOSITORY / "pyproject.toml").read_text()
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     [dependencies] = re.findall(r"^dependencies = \[(.*?)^\]", text, flags=re.DOTALL | re.MULTILINE)
     names = re.findall(r'^    "([\w-]+)', dependencies, flags=re.MULTILINE)
     return {IMPORT_NAMES.get(name, name) for name in names if name not in NOT_IMPORTED}

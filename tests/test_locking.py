@@ -27,7 +27,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
 def test_the_second_is_told_who_the_first_is(run: RunPaths) -> None:
     other_fold = replace(run, fold=1, name="SFR_ACMT")
     with locked(run, "sfr_run -d 42"):
-        written = json.loads(run.lock_holder.read_text())
+        written = json.loads(run.lock_holder.read_text(encoding="utf-8"))
         assert (written["user"], written["host"], written["pid"]) == (
             getpass.getuser(),
             socket.gethostname(),

@@ -15,7 +15,7 @@ STEPS = "tests/trainers/test_every_trainer.py::test_a_few_steps_on_every_kind_of
 @pytest.mark.parametrize("long", LONG, ids=lambda long: long.name)
 def test_every_name_is_a_test(long: Long) -> None:
     file, _, function = long.name.partition("::")
-    text = (REPOSITORY / file).read_text()
+    text = (REPOSITORY / file).read_text(encoding="utf-8")
     assert re.search(rf"^def {re.escape(function) if function else 'test_'}", text, flags=re.MULTILINE)
 
 

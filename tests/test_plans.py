@@ -48,7 +48,7 @@ def save(file: Path, **changes: Any) -> Path:
         configuration="3d_fullres",
         settings=configuration(),
     )
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     for section, values in changes.items():
         content["configurations"]["3d_fullres"].setdefault(section, {}).update(values)
     file.write_text(json.dumps(content))
@@ -72,7 +72,7 @@ def test_saving_keeps_the_other_configurations(tmp_path: Path) -> None:
     save_configuration(
         file, dataset_name="Dataset001_A", plans_name="nnUNetPlans", configuration="2d", settings=configuration()
     )
-    assert sorted(json.loads(file.read_text())["configurations"]) == ["2d", "3d_fullres"]
+    assert sorted(json.loads(file.read_text(encoding="utf-8"))["configurations"]) == ["2d", "3d_fullres"]
 
 
 def test_an_edited_value_is_used(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_settings_of_methods_are_read_from_where_earlier_versions_had_them(tmp_p
         "relabel_at": [0.5],
     }
     file = save(tmp_path / "plan.json")
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     content["configurations"]["3d_fullres"]["retraining"] = old
     file.write_text(json.dumps(content))
     read = load(file).retraining

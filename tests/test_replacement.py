@@ -32,7 +32,7 @@ def test_a_folder_is_replaced(tmp_path: Path) -> None:
     folder = write(tmp_path / "round_0", "old")
     write(new_folder(folder), "new")
     replace_folder(folder)
-    assert (folder / "file").read_text() == "new"
+    assert (folder / "file").read_text(encoding="utf-8") == "new"
     assert names(tmp_path) == ["round_0"]
 
 
@@ -53,7 +53,7 @@ def test_killed_while_it_is_replaced(renamed: int, tmp_path: Path) -> None:
         replace_folder(folder)
     finish_replacement(folder)
     # before the first renaming nothing has happened; after it there is no way back
-    assert (folder / "file").read_text() == ("old", "new")[renamed]
+    assert (folder / "file").read_text(encoding="utf-8") == ("old", "new")[renamed]
     assert names(tmp_path) == ([".new", ".old", "round_0"], ["round_0"])[renamed]
 
 
@@ -71,7 +71,7 @@ def test_what_is_set_aside_first_is_kept(tmp_path: Path) -> None:
         assert not folder.exists()
         write(folder, attempt)
     set_aside(folder)
-    assert (kept_aside(folder) / "file").read_text() == "good"
+    assert (kept_aside(folder) / "file").read_text(encoding="utf-8") == "good"
     remove_kept_aside(folder)
     assert names(tmp_path) == []
     set_aside(folder)

@@ -149,7 +149,7 @@ def test_warnings(project: SFRDataset) -> None:
     assert warning == "the model's labels of any case do not have tumour"
 
     record = store.folder / f"{HIGH}.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "class_voxels": {"0": 5, "1": 0}}))
+    record.write_text(json.dumps({**json.loads(record.read_text(encoding="utf-8")), "class_voxels": {"0": 5, "1": 0}}))
     [warning] = warnings(select(project, "all", 1, BY_FLIPS), store, project.class_names)
     assert warning == "the model's labels of a high case do not have class_1"
 

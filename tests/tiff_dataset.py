@@ -31,4 +31,4 @@ def turn_into_tiff(raw: Path, spacing: list[float] | None = SPACING) -> None:
 
 def edit_dataset_json(raw: Path, **changes: Any) -> None:
     file = raw / "dataset.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **changes}))

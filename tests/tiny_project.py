@@ -83,8 +83,8 @@ def project_copy(root: Path, target: Path) -> Iterator[SFRDataset]:
 
 def build_trainer(dataset: SFRDataset, name: str, fold: Fold = "all") -> Any:
     """A trainer by name, ours or nnU-Net's own, built as nnUNetv2_train does, from the files as they are now."""
-    plans = {**json.loads(dataset.paths.plans_file.read_text()), "continue_training": False}
-    dataset_json = json.loads((dataset.paths.preprocessed / "dataset.json").read_text())
+    plans = {**json.loads(dataset.paths.plans_file.read_text(encoding="utf-8")), "continue_training": False}
+    dataset_json = json.loads((dataset.paths.preprocessed / "dataset.json").read_text(encoding="utf-8"))
     trainer_class: Any = nnUNetTrainer if name == "nnUNetTrainer" else find_trainer(name)
     return trainer_class(plans, dataset.paths.configuration, fold, dataset_json, torch.device("cpu"))
 
@@ -92,7 +92,7 @@ def build_trainer(dataset: SFRDataset, name: str, fold: Fold = "all") -> Any:
 def change_settings(dataset: SFRDataset, changes: dict[str, dict[str, Any]]) -> None:
     """Edit the SFR plan on disk, as a user would."""
     file = dataset.paths.sfr_plans_file
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     for section, values in changes.items():
         content["configurations"][dataset.paths.configuration][section].update(values)
     file.write_text(json.dumps(content))

@@ -63,7 +63,7 @@ def write_results(study: Study, workspace: Workspace, *, update_readme: bool) ->
     numbers = {**_numbers(study, results, counts), "pseudo_labels": labels}
     write_json(numbers, workspace.folder / "results.json")
     with replacing(workspace.folder / "table.md") as temporary:
-        temporary.write_text(table + "\n")
+        temporary.write_text(table + "\n", encoding="utf-8")
     if update_readme:
         name = f"{study.dataset.lower()}_{study.name}"
         replace_section(BENCHMARKS / "README.md", name, table)

@@ -72,7 +72,7 @@ def train(trainer_class: Any, dataset: SFRDataset, device: torch.device) -> dict
         ``model`` (folder), ``seconds`` of this call's training, ``median_step_seconds``, ``peak_memory_bytes``
         (resident on the CPU, allocated by torch on CUDA), ``resumed``, and machine, software, commit and day.
     """
-    plans = {**json.loads(dataset.paths.plans_file.read_text()), "continue_training": False}
+    plans = {**json.loads(dataset.paths.plans_file.read_text(encoding="utf-8")), "continue_training": False}
     trainer = trainer_class(plans, CONFIGURATION, FOLD, dict(dataset.dataset_json), device)
     checkpoint = Path(trainer.output_folder, "checkpoint_latest.pth")
     resumed = checkpoint.is_file()

@@ -26,7 +26,7 @@ def check_all(checks: Sequence[CaseCheck], progress: Path, *, processes: int) ->
     Raises:
         UserError: the first problem, and how many cases have more.
     """
-    passed = set(progress.read_text().splitlines()) if progress.is_file() else set()
+    passed = set(progress.read_text(encoding="utf-8").splitlines()) if progress.is_file() else set()
     waiting = [check for check in checks if _stamp(check) not in passed]
     progress.parent.mkdir(parents=True, exist_ok=True)
     with progress.open("a") as stream:

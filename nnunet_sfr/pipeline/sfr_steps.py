@@ -130,7 +130,7 @@ class Plan(Step):
         """Remove a plan that nnU-Net was killed over: its planner reads the one that is there."""
         with contextlib.suppress(FileNotFoundError):
             try:
-                json.loads(self.result.read_text())
+                json.loads(self.result.read_text(encoding="utf-8"))
             except ValueError:
                 self.result.unlink()
 

@@ -86,7 +86,7 @@ def _fine_tunings(dataset: SFRDataset, fold: Fold, problems: list[str]) -> list[
     for round_index, file in rounds:
         again = f"run {shown(CommandLines.of(dataset.paths, fold).fine_tune(round_index))} --overwrite"
         try:
-            log = json.loads(file.read_text())
+            log = json.loads(file.read_text(encoding="utf-8"))
             panels = [
                 CurvePanel(title, (_curve(key, [(entry["iteration"], entry[key]) for entry in log]),))
                 for title, key in (("loss", "loss"), (f"Dice on {_measured_on(fold)}", "validation_dice"))

@@ -167,7 +167,7 @@ class PictureCache:
 
     def _read_measured(self) -> dict[str, dict[str, Any]]:
         try:
-            content: dict[str, dict[str, Any]] = json.loads(self._measured_file.read_text())
+            content: dict[str, dict[str, Any]] = json.loads(self._measured_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}  # it only saves time
         return content

@@ -54,7 +54,7 @@ def test_encoders_are_measured_and_reported(
     file = tmp_path / "report.json"
     options = ["--only", "small", "--steps", "2", "--repeats", "3", "--output", str(file)]
     assert main(options, call_here) == 0
-    report = json.loads(file.read_text())
+    report = json.loads(file.read_text(encoding="utf-8"))
     assert [len(side[kind]) for side in report["seconds"]["small"] for kind in ("cpu", "wall")] == [6, 6, 6, 6]
     names = [line["name"] for line in report["lines"]]
     assert names[:2] == ["embed a canvas of 32², CPU time (s)", "embed a canvas of 32², wall time (s)"]
@@ -93,7 +93,7 @@ def test_limit_of_the_ratio_is_enforced_on_request(
 def test_report_has_times_and_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "report.md"
     assert main(["--only", "encoder_256", "--output", str(file)], measured(1.0, 0.25)) == 0
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     assert text == capsys.readouterr().out
     assert "| embed a canvas of 256², CPU time (s)       |     1.000 | 0.250 |  0.25 |  0.40 |" in text
     assert "| embed a canvas of 256², wall time (s)      |     0.500 | 0.125 |  0.25 |       |" in text

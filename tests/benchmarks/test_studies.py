@@ -86,7 +86,7 @@ class FakeCommands:
         given = {name: command[command.index(f"--{name}") + 1] for name in ("dataset", "seed", "iterations-per-epoch")}
         plans = list(project.glob("nnUNet_preprocessed/*/*_SFRPlans.json"))
         for plan in plans:
-            schedule = json.loads(plan.read_text())["configurations"][CONFIGURATION]["retraining"]
+            schedule = json.loads(plan.read_text(encoding="utf-8"))["configurations"][CONFIGURATION]["retraining"]
             assert str(schedule["seed"]) == given["seed"]
             assert str(schedule["iterations_per_epoch"]) == given["iterations-per-epoch"]
         assert len(plans) == (given["dataset"] == "120")
@@ -166,7 +166,7 @@ def test_the_adaptation_is_handed_to_planning(run_study: Any) -> None:
 
 def test_a_study_from_before_there_were_adaptations_continues(tmp_path: Path) -> None:
     file = open_workspace(tmp_path, STUDY).folder / "study.json"
-    earlier = json.loads(file.read_text())
+    earlier = json.loads(file.read_text(encoding="utf-8"))
     del earlier["adaptation"]
     write_json(earlier, file)
     open_workspace(tmp_path, STUDY)
@@ -215,7 +215,7 @@ def test_every_trainer_gets_the_same_number_of_iterations(run_study: Any) -> Non
             expected += in_one_go(trainer, seed)
         expected += in_rounds(seed)
     assert lines == expected
-    base = json.loads(workspace.base.sfr_plan.read_text())["configurations"][CONFIGURATION]
+    base = json.loads(workspace.base.sfr_plan.read_text(encoding="utf-8"))["configurations"][CONFIGURATION]
     assert base["retraining"]["seed"] == 42, "runs share files with the base by hard links and must not change them"
     assert base["fine_tuning"] == {"iterations": 80, "warmup_fraction": 0.125, "validation_every": 40}
 
@@ -242,7 +242,7 @@ def test_all_labels_are_trained_with_the_plan_of_the_few(
         "train nnUNetTrainer on 121 seed 1 x50 True",
     ]
     full = workspace.base_of_all
-    assert json.loads((full.preprocessed / "dataset.json").read_text())["numTraining"] == 3
+    assert json.loads((full.preprocessed / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 3
     assert sorted(file.name for file in (full.raw_dataset / "labelsTr").iterdir()) == [
         f"{case}.nii.gz" for case in "abc"
     ]
@@ -265,7 +265,7 @@ def test_a_stopped_study_goes_on_where_it_was(run_study: Any, die_at: int) -> No
     assert rest == [*SHARED, *in_one_go("nnUNetTrainer", 1), *in_rounds(1)][die_at:]
     assert run_study(trainers, [1])[0] == []
     assert workspace.seeds("nnUNetTrainerSFRPlus_MT") == [1]
-    record = json.loads(workspace.record("nnUNetTrainerSFRPlus_MT", 1).read_text())
+    record = json.loads(workspace.record("nnUNetTrainerSFRPlus_MT", 1).read_text(encoding="utf-8"))
     assert record["seconds"] == 180.0, "three trainings of a minute each"
 
 
@@ -336,7 +336,7 @@ def test_the_table_averages_over_cases_then_over_seeds(tmp_path: Path, monkeypat
     # 0.8, 0.9, 0.1; over the two common seeds every case is 0.1 better, so that the interval has no width
     assert cells[1][1:5] == ["0.600 ± 0.436", "0.800, 0.900, 0.100", "0.533", "+0.100 (+0.100 to +0.100)"]
     assert cells[1][5:] == ["10.0 ± 0.0", "2.0 ± 0.0", "1.5", "0.25", "512"]
-    numbers = json.loads((workspace.folder / "results.json").read_text())
+    numbers = json.loads((workspace.folder / "results.json").read_text(encoding="utf-8"))
     assert numbers["trainers"]["nnUNetTrainer"]["dice"] == {"1": pytest.approx(0.7), "2": pytest.approx(0.8)}
     assert "source" not in numbers["study"], "a path of this machine belongs to no commit"
 
@@ -364,7 +364,7 @@ def test_the_share_of_the_gap_and_the_classes_stand_in_the_table(
     assert of_classes[1:4] == ["Dice of each class", "organ", "other"]
     assert first[1:4] == ["nnUNetTrainer", "0.650", "0.700"]
     assert "- data: BTCV, 4 labelled (drawn with seed 2), 0 unlabelled, 2 to test" in "\n".join(lines)
-    numbers = json.loads((workspace.folder / "results.json").read_text())
+    numbers = json.loads((workspace.folder / "results.json").read_text(encoding="utf-8"))
     assert numbers["classes"]["nnUNetTrainer"]["organ"] == {"1": pytest.approx(0.65), "2": pytest.approx(0.65)}
 
 
@@ -440,7 +440,7 @@ def test_options_of_data_sets(
 def test_a_study_of_the_left_atrium_benchmark_continues(tmp_path: Path) -> None:
     """Its folder knows nothing of other data sets."""
     file = open_workspace(tmp_path, STUDY).folder / "study.json"
-    earlier = {key: value for key, value in json.loads(file.read_text()).items() if key in LA_KEYS}
+    earlier = {key: value for key, value in json.loads(file.read_text(encoding="utf-8")).items() if key in LA_KEYS}
     assert len(earlier) == 12
     write_json(earlier, file)
     assert open_workspace(tmp_path, STUDY).base.dataset == "Dataset120_LA"
@@ -457,7 +457,7 @@ LA_KEYS = (
 @pytest.mark.parametrize("dataset", paper_datasets())
 def test_the_tables_of_the_paper(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper, "BENCHMARKS", tmp_path)
-    tables = json.loads(paper.TABLES.read_text())["datasets"][dataset]
+    tables = json.loads(paper.TABLES.read_text(encoding="utf-8"))["datasets"][dataset]
     classes = [name for _, name in tables["columns"] if name not in results.METRICS]
     if classes:
         labels = import_module(f"nnunet_sfr.conversion.{PUBLIC_DATASETS[dataset].module}").LABELS
@@ -498,7 +498,7 @@ def test_settings_of_the_plan_are_changed_by_section(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     write_json({"configurations": {CONFIGURATION: {"sam": {"model": "vit_b"}}}, "plans_name": "x"}, file)
     change_settings(file, {"retraining": {"seed": 3}})
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     assert content == {
         "configurations": {CONFIGURATION: {"sam": {"model": "vit_b"}, "retraining": {"seed": 3}}},
         "plans_name": "x",

@@ -52,7 +52,7 @@ def test_both_trainers_are_measured_and_reported(tmp_path: Path, capsys: pytest.
     file = tmp_path / "report.json"
     assert main([*TINY_ARGUMENTS, "--output", str(file)], call_here) == 0
     assert dict(os.environ) == before
-    report = json.loads(file.read_text())
+    report = json.loads(file.read_text(encoding="utf-8"))
     assert [[len(turn) for turn in turns] for turns in report["seconds"]] == [[2, 2], [2, 2]]
     assert len(report["ratios_by_turn"]) == 2
     assert report["workload"]["features"] == list(TINY.features)
@@ -94,8 +94,8 @@ def test_limits_are_enforced_on_request(
 def test_markdown_report_is_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "report.md"
     assert main(["--output", str(file)], measured(2.4, 110)) == 0
-    assert file.read_text() == capsys.readouterr().out
-    assert "|        1.0000 |              2.4000 |  2.40 |  2.60 |" in file.read_text()
+    assert file.read_text(encoding="utf-8") == capsys.readouterr().out
+    assert "|        1.0000 |              2.4000 |  2.40 |  2.60 |" in file.read_text(encoding="utf-8")
 
 
 def test_every_trainer_is_timed_against_stock(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,10 +123,10 @@ def test_every_trainer_is_timed_against_stock(capsys: pytest.CaptureFixture[str]
 
 def test_readme_has_a_place_for_the_table(tmp_path: Path) -> None:
     copy = tmp_path / "README.md"
-    copy.write_text(README.read_text())
+    copy.write_text(README.read_text(encoding="utf-8"))
     replace_section(copy, SECTION, "first")
     replace_section(copy, SECTION, "second")
-    text = copy.read_text()
+    text = copy.read_text(encoding="utf-8")
     assert "<!-- training_step:start -->\nsecond\n<!-- training_step:end -->\n" in text
     assert "first\n" not in text
     assert text.startswith("# Benchmarks\n")

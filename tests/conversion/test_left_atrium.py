@@ -34,7 +34,7 @@ def convert(source: Path, dataset: Path, *, labelled: int, allow_missing: bool =
 
 @pytest.fixture
 def lists() -> dict[str, list[str]]:
-    content: dict[str, list[str]] = json.loads((LISTS / "LA.json").read_text())
+    content: dict[str, list[str]] = json.loads((LISTS / "LA.json").read_text(encoding="utf-8"))
     return content
 
 
@@ -95,7 +95,7 @@ def test_the_first_n_of_the_training_list_are_the_labelled_ones_of_the_shared_sp
 ) -> None:
     if not SHARED.is_dir():
         pytest.skip(f"no data at {SHARED}")
-    shared = json.loads((SHARED / "splits.json").read_text())
+    shared = json.loads((SHARED / "splits.json").read_text(encoding="utf-8"))
     assert shared["order"] == lists["train"]
     assert shared[f"labeled_{labelled}"] == lists["train"][:labelled]
 
@@ -115,10 +115,10 @@ def test_originals_become_a_data_set(originals: Path, lists: dict[str, list[str]
         f"imagesTs/{test}_0000.nii.gz",
         f"labelsTs/{test}.nii.gz",
     }
-    content = json.loads((dataset / "dataset.json").read_text())
+    content = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
     assert content["labels"] == {"background": 0, "left_atrium": 1}
     assert content["numTraining"] == 2
-    record = json.loads((dataset / "sfr_convert.json").read_text())
+    record = json.loads((dataset / "sfr_convert.json").read_text(encoding="utf-8"))
     assert (record["source"], record["unlabelled"]) == (str(originals), [third])
     assert record["missing"] == [*lists["train"][3:], *lists["test"][1:]]
 

@@ -24,7 +24,7 @@ from nnunet_sfr.errors import UserError
 from tests.conversion import trees
 from tests.tiny_dataset import make_raw_dataset
 
-SPLITS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "splits.json").read_text())
+SPLITS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "splits.json").read_text(encoding="utf-8"))
 
 
 def convert(name: str, source: Path, dataset: Path, labelled: int = 1, **request: Any) -> Split:
@@ -36,7 +36,7 @@ def convert(name: str, source: Path, dataset: Path, labelled: int = 1, **request
 
 
 def dataset_json(dataset: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((dataset / "dataset.json").read_text())
+    content: dict[str, Any] = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
     return content
 
 
@@ -122,7 +122,7 @@ def test_brats_as_in_the_paper(brats: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(trees.read(dataset / "labelsTr" / f"{case}.nii.gz"), truth > 0)
     source = brats / "HGG" / case / f"{case}_flair.nii.gz"
     assert (dataset / "imagesTr" / f"{case}_0000.nii.gz").read_bytes() == source.read_bytes()
-    record = json.loads((dataset / "sfr_convert.json").read_text())
+    record = json.loads((dataset / "sfr_convert.json").read_text(encoding="utf-8"))
     assert (record["unlabelled"], len(record["missing"])) == ([lists.training[2]], 335 - 5)
 
 
@@ -202,7 +202,7 @@ def test_mact_is_cropped_and_its_labels_lie_on_the_images(mact_tree: Path, tmp_p
         for new, value in enumerate((1, 3, 4, 5, 6, 7, 11, 14), start=1):
             expected[values == value] = new
         np.testing.assert_array_equal(label, expected[2:18, 3:15, 0:12])
-    flipped = json.loads((dataset / "sfr_convert.json").read_text())["flipped_labels"]
+    flipped = json.loads((dataset / "sfr_convert.json").read_text(encoding="utf-8"))["flipped_labels"]
     assert flipped == {f"{number:04d}": "z" for number in range(2, 44, 2)}
 
 
@@ -237,7 +237,7 @@ def test_abdomenct_1k_with_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert split.labelled == ("Case_00001", "Case_00002", "Case_00003")
     assert split.test == ("Case_00404", "Case_00801")
     assert len(split.unlabelled) == 15
-    record = json.loads((dataset / "sfr_convert.json").read_text())
+    record = json.loads((dataset / "sfr_convert.json").read_text(encoding="utf-8"))
     assert record["images_without_mask"] == ["Case_00011", "Case_00900"]
     (source / "Mask" / "Case_00005.nii.gz").unlink()
     with pytest.raises(UserError, match=r"has 19 masks of 20 \(numbers without one: Case_00005, Case_00010"):
@@ -449,7 +449,7 @@ def test_mistakes_of_mact(tmp_path: Path) -> None:
     source = trees.mact(tmp_path / "mact", (2, 20, 44))
     label = source / "labels" / "label_tcia_multiorgan" / "label0021.nii.gz"
     table = source / "cropping.csv"
-    good = table.read_text()
+    good = table.read_text(encoding="utf-8")
 
     def refused(said: str) -> None:
         with pytest.raises(UserError, match=said):

@@ -105,7 +105,7 @@ def identifiers(folder: Path) -> list[str]:
 
 
 def content(file: Path) -> Any:
-    return json.loads(file.read_text())
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def test_the_raw_data_follow(dataset: SFRDataset, corrected: Path) -> None:

@@ -29,7 +29,9 @@ def test_spacings_go_round(tmp_path: Path) -> None:
         export_pseudo_labels(fill_store(dataset), dataset, tmp_path / "exported")
         cases = [f"unlabelled_0{index}" for index in range(3)]
         assert names(tmp_path / "exported") == sorted(f"{case}{end}" for case in cases for end in (".json", ".tif"))
-        assert json.loads((tmp_path / "exported" / f"{cases[0]}.json").read_text()) == {"spacing": SPACING}
+        assert json.loads((tmp_path / "exported" / f"{cases[0]}.json").read_text(encoding="utf-8")) == {
+            "spacing": SPACING
+        }
 
         shutil.rmtree(dataset.paths.pseudo_labels("all"))
         assert label_from_images(dataset, "all", folder=tmp_path / "exported").identifiers() == cases

@@ -102,7 +102,7 @@ def test_dice_is_that_of_the_cases_left_out(project: SFRDataset) -> None:
         expected[identifier] = 2 * half / (half + truth.sum())
     assert dict(findings.cases) == pytest.approx(expected)
     assert findings.mean == pytest.approx(np.mean(list(expected.values())))
-    written = json.loads(project.paths.crosscheck_result.read_text())
+    written = json.loads(project.paths.crosscheck_result.read_text(encoding="utf-8"))
     assert written["mean"] == findings.mean
     # the store of the tiny project was filled by a threshold, of which SAM's Dice says nothing
     assert (written["expected"], written["num_unlabelled"]) == (None, 0)

@@ -36,7 +36,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def edit_json(raw: Path, **changes: Any) -> None:
     file = raw / "dataset.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **changes}))
 
 
 def image(value: float = 1.0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:

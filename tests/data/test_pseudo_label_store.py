@@ -140,7 +140,7 @@ def test_stores_without_hashes_in_their_records_are_read(project: SFRDataset, tm
     write(store, project, "case", numbered((1, 4, 5, 6)))
     record, manifest = store.folder / "case.json", store.folder / "manifest.json"
     record.write_text(json.dumps({"mean_max_probability": 0.9}))
-    content = json.loads(manifest.read_text())
+    content = json.loads(manifest.read_text(encoding="utf-8"))
     assert content.pop("format") == 2
     manifest.write_text(json.dumps(content))
     assert PseudoLabelStore.open(store.folder, grid=GRID).identifiers() == ["case"]

@@ -85,7 +85,7 @@ def test_volumes_without_any_spacing_file_are_said_to_have_1_mm(tiff: Path, capf
 
 def test_a_link_to_nothing_is_named(tiff: Path) -> None:
     for name in ("imagesUl/unlabelled_00.json", "labelsTr/train_00.json"):
-        content = (tiff / name).read_text()
+        content = (tiff / name).read_text(encoding="utf-8")
         (tiff / name).unlink()
         (tiff / name).symlink_to("moved.json")
         with pytest.raises(UserError, match=f"^{tiff / name}: a link to moved.json, which is not there"):

@@ -19,7 +19,7 @@ def peak_of(function: Callable[[], object]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "trace.json")
         profiler.export_chrome_trace(str(file))
-        events = json.loads(file.read_text())["traceEvents"]
+        events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
     return max(int(event["args"]["Total Allocated"]) for event in events if event["name"] == "[memory]")
 
 

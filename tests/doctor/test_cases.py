@@ -84,7 +84,7 @@ def test_no_unlabelled_cases(raw: Path) -> None:
 
 
 def test_labelled_cases_that_dataset_json_names(raw: Path) -> None:
-    content = json.loads((raw / "dataset.json").read_text())
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     images = [f"imagesTr/train_00_{channel:04d}.nii.gz" for channel in range(2)]
     content["dataset"] = {
         "first": {"images": images, "label": "labelsTr/train_00.nii.gz"},

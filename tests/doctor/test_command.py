@@ -180,7 +180,7 @@ def test_every_stage_has_its_command(project: SFRDataset) -> None:
 
 def test_a_mistake_in_the_sfr_plan_is_said_once(run: Run, project: SFRDataset) -> None:
     file = project.paths.sfr_plans_file
-    file.write_text(file.read_text().replace('"batch_size": 2', '"batch_size": 0'))
+    file.write_text(file.read_text(encoding="utf-8").replace('"batch_size": 2', '"batch_size": 0'))
     code, report, _ = run(*ON_PROJECT, "--json")
     assert code == 1
     (plan,) = found(report, "problem")

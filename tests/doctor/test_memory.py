@@ -218,7 +218,11 @@ def test_main_memory_of_labelling_a_case(classes: int) -> None:
 
 
 def test_factors_of_the_trainers_are_those_that_were_measured() -> None:
-    section = README.read_text().partition("<!-- every_trainer:start -->")[2].partition("<!-- every_trainer:end -->")[0]
+    section = (
+        README.read_text(encoding="utf-8")
+        .partition("<!-- every_trainer:start -->")[2]
+        .partition("<!-- every_trainer:end -->")[0]
+    )
     rows = re.findall(r"^\| nnUNetTrainerSFR_(\w+) .*\|\s*([0-9.]+) \|$", section, flags=re.MULTILINE)
     measured = {name: float(ratio) for name, ratio in rows}
     assert measured.keys() == METHODS.keys()

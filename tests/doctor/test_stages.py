@@ -115,7 +115,7 @@ def test_pseudo_labels(project: SFRDataset) -> None:
 def test_empty_pseudo_labels_are_noted(project: SFRDataset) -> None:
     store = project.paths.pseudo_labels("all")
     for case in ("unlabelled_00", "unlabelled_01"):
-        record = json.loads((store / f"{case}.json").read_text())
+        record = json.loads((store / f"{case}.json").read_text(encoding="utf-8"))
         (store / f"{case}.json").write_text(json.dumps({**record, "class_voxels": {"0": 9, "1": 0}}))
     finding = only(check_store(project), "note")
     assert finding.text == (
@@ -127,11 +127,11 @@ def test_empty_pseudo_labels_are_noted(project: SFRDataset) -> None:
 
 def test_pseudo_labels_that_do_not_fit_the_data(project: SFRDataset) -> None:
     store = project.paths.pseudo_labels("all")
-    record = json.loads((store / "unlabelled_00.json").read_text())
+    record = json.loads((store / "unlabelled_00.json").read_text(encoding="utf-8"))
     (store / "unlabelled_00.json").write_text(json.dumps({**record, "input": "another image"}))
     with pytest.raises(UserError, match="the image of unlabelled_00 changed"):
         check_store(project)
-    manifest = json.loads((store / "manifest.json").read_text())
+    manifest = json.loads((store / "manifest.json").read_text(encoding="utf-8"))
     manifest["grid"]["spacing"] = [9.0, 9.0, 9.0]
     (store / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"made for spacing \[9\.0"):

@@ -69,7 +69,7 @@ def test_what_is_written(call: Call, folders: tuple[Path, Path]) -> None:
     assert code == 0
     assert "tumour: empty prediction, counted as the worst possible: 1 of 3 cases" in stdout
     assert "tumour: truth and prediction empty, in no mean: 1 of 3 cases" in stdout
-    content = without_nan((prediction / "sfr_metrics.json").read_text())
+    content = without_nan((prediction / "sfr_metrics.json").read_text(encoding="utf-8"))
     tumour = content["classes"]["tumour"]
     assert (tumour["n_both_empty"], tumour["n_empty_predictions"], tumour["n_empty_truths"]) == (1, 1, 0)
     assert (tumour["metrics"]["dice"]["n"], tumour["metrics"]["dice"]["mean"]) == (2, 0.5)
@@ -89,7 +89,7 @@ def test_what_is_written(call: Call, folders: tuple[Path, Path]) -> None:
     ]
     assert (rows[5]["dice"], rows[5]["hd95_mm"], rows[5]["tp"]) == ("", "", "0")
     assert (rows[3]["dice"], rows[3]["fn"], rows[2]["truth_ml"]) == ("0.0", "1", "0.27")
-    assert (prediction / "summary.json").read_text() == "nnU-Net's"
+    assert (prediction / "summary.json").read_text(encoding="utf-8") == "nnU-Net's"
 
 
 def test_a_comparison(call: Call, folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_comparison(call: Call, folders: tuple[Path, Path], tmp_path: Path) ->
     assert code == 0
     assert "compared with" in stdout
     assert {entry.name for entry in (tmp_path / "out").iterdir()} == {"both.json", "both.csv"}
-    comparison = without_nan((tmp_path / "out" / "both.json").read_text())["comparison"]
+    comparison = without_nan((tmp_path / "out" / "both.json").read_text(encoding="utf-8"))["comparison"]
     dice = comparison["classes"]["tumour"]["dice"]
     assert (dice["n"], dice["difference"], dice["low"], dice["high"]) == (2, 0.5, 0.0, 1.0)
     assert (dice["n_better"], dice["n_worse"], dice["higher_is_better"], dice["verdict"]) == (1, 0, True, "unclear")
@@ -118,14 +118,14 @@ def test_pictures_have_pixels_in_every_name(call: Call, tmp_path: Path) -> None:
     code, stdout, _ = call(tmp_path / "truth", tmp_path / "prediction", "--compare", tmp_path / "truth")
     assert code == 0
     assert "95HD [px]" in stdout
-    text = (tmp_path / "prediction" / "sfr_metrics.json").read_text()
+    text = (tmp_path / "prediction" / "sfr_metrics.json").read_text(encoding="utf-8")
     assert "_mm" not in text
     content = without_nan(text)
     assert content["units"]["hd95_px"] == "px"
     assert content["settings"] == {"nsd_tolerance_px": 2.0}
     assert content["cases"]["a"]["liver"]["asd_px"] == 0.0
     assert content["cases"]["a"]["liver"]["truth_ml"] is None
-    assert "hd95_px" in (tmp_path / "prediction" / "sfr_metrics.csv").read_text().splitlines()[0]
+    assert "hd95_px" in (tmp_path / "prediction" / "sfr_metrics.csv").read_text(encoding="utf-8").splitlines()[0]
 
 
 def test_distances_in_voxels_have_another_name(call: Call, folders: tuple[Path, Path]) -> None:
@@ -134,7 +134,7 @@ def test_distances_in_voxels_have_another_name(call: Call, folders: tuple[Path, 
     assert code == 0
     assert "95HD [voxels]" in stdout
     assert "NSD (1 voxels)" in stdout
-    content = without_nan((prediction / "sfr_metrics.json").read_text())
+    content = without_nan((prediction / "sfr_metrics.json").read_text(encoding="utf-8"))
     assert content["units"]["hd95_voxels"] == "voxels"
     assert content["settings"] == {"nsd_tolerance_voxels": 1.0}
     # the diagonal of the image, which stands for the tumour that was missed, in voxels
@@ -146,13 +146,16 @@ def test_labels_from_every_place(call: Call, folders: tuple[Path, Path], tmp_pat
     named = tmp_path / "named.json"
     named.write_text(json.dumps({**DATASET_JSON, "labels": {"background": 0, "organ": [1, 2], "tumour": 2}}))
     assert call(truth, prediction, "-djfile", named, "-pfile", prediction / "plans.json", "-np", "1")[0] == 0
-    assert list(without_nan((prediction / "sfr_metrics.json").read_text())["classes"]) == ["organ", "tumour"]
+    assert list(without_nan((prediction / "sfr_metrics.json").read_text(encoding="utf-8"))["classes"]) == [
+        "organ",
+        "tumour",
+    ]
     with nnunet_folders(tmp_path):
         raw = tmp_path / "nnUNet_raw" / "Dataset042_Liver"
         raw.mkdir()
         (raw / "dataset.json").write_text(json.dumps({**DATASET_JSON, "labels": {"background": 0, "all": [1, 2]}}))
         assert call(truth, prediction, "-d", "42")[0] == 0
-        assert list(without_nan((prediction / "sfr_metrics.json").read_text())["classes"]) == ["all"]
+        assert list(without_nan((prediction / "sfr_metrics.json").read_text(encoding="utf-8"))["classes"]) == ["all"]
         refused(call, "no data set 43", truth, prediction, "-d", "43")
     (prediction / "dataset.json").unlink()
     refused(call, "dataset.json: not found; name the data set with -d", truth, prediction)
@@ -182,7 +185,7 @@ def test_mistakes(call: Call, folders: tuple[Path, Path], tmp_path: Path) -> Non
     code, stdout, _ = call(truth, prediction, "--chill")
     assert code == 0
     assert "left out, for want of a prediction: 1 of 3 cases" in stdout
-    assert without_nan((prediction / "sfr_metrics.json").read_text())["missing_predictions"] == ["b"]
+    assert without_nan((prediction / "sfr_metrics.json").read_text(encoding="utf-8"))["missing_predictions"] == ["b"]
 
 
 def folder(path: Path) -> Path:

@@ -83,7 +83,7 @@ def test_a_case_of_another_image_is_labelled_anew(project: SFRDataset, tmp_path:
     store, labeller = empty_store(project, tmp_path / "store"), HalfAndHalf()
     label_pool(store, project, labeller, [CASE])
     record = store.folder / f"{CASE}.json"
-    text = record.read_text()
+    text = record.read_text(encoding="utf-8")
     assert '"input": "' in text
     record.write_text(text.replace('"input": "', '"input": "another '))
     label_pool(store, project, labeller, [CASE])

@@ -186,7 +186,7 @@ def asymmetric(asymmetric_root: Path, tmp_path: Path) -> Iterator[SFRDataset]:
 
 
 def other_plan(dataset: SFRDataset, transpose_forward: list[int], spacing: list[float]) -> dict[str, Any]:
-    plans: dict[str, Any] = json.loads(dataset.paths.plans_file.read_text())
+    plans: dict[str, Any] = json.loads(dataset.paths.plans_file.read_text(encoding="utf-8"))
     plans["transpose_forward"] = transpose_forward
     plans["transpose_backward"] = [transpose_forward.index(axis) for axis in range(3)]
     plans["configurations"]["3d_fullres"].update(spacing=spacing, patch_size=[16, 16, 16])
@@ -300,7 +300,7 @@ def test_a_reader_that_turns_images_is_refused_where_it_does(asymmetric: SFRData
 
 
 def edit(file: Path, **changes: Any) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **changes}))
 
 
 Break = Callable[[Path], object]
@@ -364,7 +364,7 @@ class RunsCode:
 
 
 def rename_network(model: Path, name: str) -> None:
-    plans = json.loads((model / "plans.json").read_text())
+    plans = json.loads((model / "plans.json").read_text(encoding="utf-8"))
     plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = name
     (model / "plans.json").write_text(json.dumps(plans))
 
@@ -437,7 +437,7 @@ def test_folds_and_checkpoints_that_are_not_there(unlabelled: SFRDataset) -> Non
 
 
 def test_the_second_stage_of_a_cascade(unlabelled: SFRDataset, tmp_path: Path) -> None:
-    plans = json.loads(unlabelled.paths.plans_file.read_text())
+    plans = json.loads(unlabelled.paths.plans_file.read_text(encoding="utf-8"))
     plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
     model = threshold_model(tmp_path / "model", plans, unlabelled.dataset_json, "3d_cascade_fullres")
     with thresholding(), pytest.raises(UserError, match=r"is the second stage of a cascade.*use 3d_lowres"):

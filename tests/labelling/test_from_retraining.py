@@ -87,7 +87,7 @@ def test_models_that_cannot_begin_a_round(project: SFRDataset) -> None:
     with pytest.raises(UserError, match="nnUNetTrainerSFR_MT__nnUNetPlansCPU__3d_fullres: there is no such model"):
         label(project, "nnUNetTrainerSFR_MT")
     model = random_model(project)
-    plans = json.loads((model / "plans.json").read_text())
+    plans = json.loads((model / "plans.json").read_text(encoding="utf-8"))
     plans["configurations"]["3d_fullres"]["spacing"] = [2.0, 2.0, 2.0]
     (model / "plans.json").write_text(json.dumps(plans))
     with pytest.raises(UserError, match=r"was trained for spacing \[2.0, 2.0, 2.0\], the plan has"):

@@ -28,7 +28,7 @@ def wait_until_gone(mark: str, *, seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while (pids := living(mark)) and time.monotonic() < end:
         time.sleep(0.02)
-    names = [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in pids]
+    names = [Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ") for pid in pids]
     assert not pids, f"still there: {names}"
 
 

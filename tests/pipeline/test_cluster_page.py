@@ -23,7 +23,9 @@ from tests.pipeline.marked_processes import MARK, none_survives
 from tests.tiny_project import nnunet_folders
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cluster.md"
-WALL_TIME, JOBS, FOLDS, SEVERAL_GPUS = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+WALL_TIME, JOBS, FOLDS, _, SEVERAL_GPUS = re.findall(
+    r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL
+)
 SBATCH = """#!/bin/sh
 # as sbatch would, but at once: the lines that it is given, and a job's number
 for word in "$@"; do case "$word" in --wrap=*) echo "${word#--wrap=}" >> "$SUBMITTED";; esac; done
@@ -40,7 +42,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     (folder / "sbatch").chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SUBMITTED": str(folder / "submitted")}
     subprocess.run(["bash", "-euc", JOBS + FOLDS], env=environment, check=True, capture_output=True)
-    return (folder / "submitted").read_text().splitlines()
+    return (folder / "submitted").read_text(encoding="utf-8").splitlines()
 
 
 def essence(command: str) -> list[str]:
@@ -113,4 +115,4 @@ def test_a_job_whose_time_is_up_is_requeued(tmp_path: Path) -> None:
             time.sleep(0.02)
         job.terminate()
         job.wait(timeout=20)
-    assert (tmp_path / "told").read_text() == "ended\nrequeue 17\n"
+    assert (tmp_path / "told").read_text(encoding="utf-8") == "ended\nrequeue 17\n"

@@ -170,14 +170,14 @@ def content_of(file: Path) -> object:
     """What a file of a case holds, but for the hash of what made a record, which follows from that of the adapter."""
     if file.suffix != ".json":
         return file.read_bytes()
-    record: dict[str, Any] = json.loads(file.read_text())
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     assert len(record.pop("made_by")) == 64
     return record
 
 
 def maker(manifest: Path) -> dict[str, Any]:
     """What a store was made by and for, but for the hash of the adapter: safetensors shuffles its header."""
-    content: dict[str, Any] = json.loads(manifest.read_text())
+    content: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
     assert content["made_by"].pop("adapter_sha256")
     return content
 

@@ -81,7 +81,7 @@ def test_output_goes_to_screen_and_log_and_the_exit_code_comes_back(
     for code in (0, 3):
         assert run_command(["sh", "-c", f"echo out; echo error >&2; exit {code}"], log, lock) == code
     assert capfdbinary.readouterr().out == b"out\nerror\n" * 2
-    lines = log.read_text().splitlines()
+    lines = log.read_text(encoding="utf-8").splitlines()
     assert [line.partition("$ ")[2] or line for line in lines] == [
         *("sh -c 'echo out; echo error >&2; exit 0'", "out", "error"),
         *("sh -c 'echo out; echo error >&2; exit 3'", "out", "error"),
@@ -110,7 +110,9 @@ def test_a_signal_ends_the_command_as_ctrl_c_does(
     process.send_signal(signum)
     output, _ = process.communicate(timeout=20)
     assert output == b"", "a traceback of nnU-Net's is for the log"
-    assert (tmp_path / "log").read_text().endswith("\nending\n"), "the command can put its things in order"
+    assert (tmp_path / "log").read_text(encoding="utf-8").endswith("\nending\n"), (
+        "the command can put its things in order"
+    )
     assert process.returncode == 128 + signum
     assert living(mark) == []
 
@@ -154,7 +156,7 @@ def test_nothing_outlives_a_killed_sfr_run(start: Start, mark: str, tmp_path: Pa
 
 def test_the_command_does_not_outlive_its_supervisor(start: Start, mark: str, tmp_path: Path) -> None:
     process = start(STUBBORN)
-    supervisor = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+    supervisor = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()[0])
     os.kill(supervisor, signal.SIGKILL)
     assert process.wait(timeout=20) == 128 + signal.SIGKILL
     wait_until_gone(mark)

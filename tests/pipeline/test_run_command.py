@@ -129,7 +129,7 @@ def test_the_only_plan_and_configuration_need_no_name(sfr_run: Call, fake: FakeC
     assert code == 0
     assert "sfr_finetune -d 42 -c 3d_fullres -f all -p nnUNetPlansCPU" in output
     file = fake.dataset.paths.sfr_plans_file
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     content["configurations"] = {"2d": content["configurations"]["3d_fullres"]}
     file.write_text(json.dumps(content))
     assert "sfr_finetune -d 42 -c 2d -f all -p nnUNetPlansCPU" in sfr_run("-d", "42", "--print")[1]
@@ -330,7 +330,7 @@ def test_nothing_heavy_is_imported_before_there_is_work(fake: FakeCommands) -> N
 
 def test_the_state_is_for_people(sfr_run: Call, fake: FakeCommands) -> None:
     sfr_run(*CASE, "-device", "cpu")
-    steps = json.loads(fake.project.options.paths.state.read_text())["steps"]
+    steps = json.loads(fake.project.options.paths.state.read_text(encoding="utf-8"))["steps"]
     train = steps["train"]
     assert train["command"] == "nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p nnUNetPlansCPU -device cpu"
     assert set(train["outputs"]) == {"student", "teacher"}

@@ -39,7 +39,9 @@ def go(fake: FakeCommands) -> list[str]:
 
 
 def state(fake: FakeCommands) -> dict[str, dict[str, object]]:
-    content: dict[str, dict[str, object]] = json.loads(fake.project.options.paths.state.read_text())["steps"]
+    content: dict[str, dict[str, object]] = json.loads(fake.project.options.paths.state.read_text(encoding="utf-8"))[
+        "steps"
+    ]
     return content
 
 
@@ -61,7 +63,7 @@ def test_a_run_takes_every_step_once(planned: SFRDataset) -> None:
     )
     assert steps["train"]["exit_code"] == 0
     log = fake.project.options.paths.folder / str(steps["train"]["log"])
-    assert log.read_text().startswith("nnUNetv2_train 42")
+    assert log.read_text(encoding="utf-8").startswith("nnUNetv2_train 42")
 
 
 def test_a_setting_that_does_not_pass_is_found_before_any_step(planned: SFRDataset) -> None:
@@ -184,7 +186,7 @@ def test_an_image_that_was_preprocessed_anew_is_labelled_and_trained_on_anew(pla
 def test_an_edited_network_plan_stays_and_is_trained(planned: SFRDataset) -> None:
     fake = FakeCommands(planned, run_options())
     go(fake)
-    plans = json.loads(planned.paths.plans_file.read_text())
+    plans = json.loads(planned.paths.plans_file.read_text(encoding="utf-8"))
     plans["configurations"]["3d_fullres"]["batch_size"] = 1
     planned.paths.plans_file.write_text(json.dumps(plans))
     assert go(fake) == [TRAIN], "SAM does not care"
@@ -236,7 +238,7 @@ def test_a_plan_by_hand_is_made_again_where_one_of_them_is_asked_for(option: str
 def test_a_plan_that_was_cut_short_is_made_again(planned: SFRDataset) -> None:
     """nnU-Net writes its plan in place, and its planner reads the one that is there."""
     fake = FakeCommands(planned, run_options(target_spacing=(1.0, 1.0, 1.0)))
-    whole = planned.paths.plans_file.read_text()
+    whole = planned.paths.plans_file.read_text(encoding="utf-8")
     fake.raising = {"sfr_plan_and_preprocess": InterruptedRunError(9)}
     with pytest.raises(InterruptedRunError):
         go(fake)
@@ -290,11 +292,11 @@ def test_rounds_follow_each_other_and_can_be_added(planned: SFRDataset) -> None:
 def test_a_choice_by_hand_stays(planned: SFRDataset) -> None:
     fake = FakeCommands(planned, run_options(rounds=1))
     go(fake)
-    manifest = json.loads((fake.project.store(1, of_model=True) / "manifest.json").read_text())
+    manifest = json.loads((fake.project.store(1, of_model=True) / "manifest.json").read_text(encoding="utf-8"))
     by_hand = {"high": [], "low": [], "model": manifest["made_by"], "overruled": {"low": ["unlabelled_00"]}}
     fake.project.selection(1).write_text(json.dumps(by_hand))
     assert go(fake) == ["sfr_finetune --round --overwrite", TRAIN]
-    assert json.loads(fake.project.selection(1).read_text()) == by_hand
+    assert json.loads(fake.project.selection(1).read_text(encoding="utf-8")) == by_hand
 
 
 def test_runs_share_their_steps(planned: SFRDataset) -> None:
@@ -309,7 +311,7 @@ def test_what_another_run_has_changed_is_known(planned: SFRDataset) -> None:
     """Two runs on one SAM, under two settings: the record of the last attempt counts, whoever made it."""
     first, second = FakeCommands(planned, run_options()), FakeCommands(planned, run_options(method="ACMT"))
     go(first)
-    before = planned.paths.sfr_plans_file.read_text()
+    before = planned.paths.sfr_plans_file.read_text(encoding="utf-8")
     change_settings(planned, {"fine_tuning": {"seed": 7}})
     second.content = "second"
     assert go(second) == ["sfr_finetune --overwrite", "sfr_pseudolabel --overwrite", TRAIN]
@@ -372,7 +374,7 @@ def train_by_hand(fake: FakeCommands, *, began: str = "2100_01_01_00_00_00", **c
     training.mkdir(parents=True)
     (training / "checkpoint_latest.pth").write_text("by hand")
     (training / f"training_log_{began}.txt").touch()
-    plans = json.loads(dataset.paths.plans_file.read_text())
+    plans = json.loads(dataset.paths.plans_file.read_text(encoding="utf-8"))
     (training.parent / "plans.json").write_text(json.dumps({**plans, "continue_training": False}))
     settings = {"trainer": trainer, **dataset.settings.to_dict(), **changes}
     (training / "sfr_settings.json").write_text(json.dumps(settings))
@@ -398,7 +400,7 @@ def test_any_other_training_by_hand_is_left_alone(changes: dict[str, str], reaso
     training = train_by_hand(fake, **changes)
     with pytest.raises(UserError, match=f"no record of, and .*{reason}"):
         go(fake)
-    assert (training / "checkpoint_latest.pth").read_text() == "by hand"
+    assert (training / "checkpoint_latest.pth").read_text(encoding="utf-8") == "by hand"
 
 
 # --- empty pseudo-labels ---
@@ -436,7 +438,7 @@ def test_empty_pseudo_labels_do_not_cost_an_earlier_model(planned: SFRDataset) -
     with pytest.raises(UserError, match="no foreground in 2 of 2 cases"):
         go(fake)
     student = fake.project.training("nnUNetTrainerSFR_MT") / "checkpoint_final.pth"
-    assert "first" in student.read_text()
+    assert "first" in student.read_text(encoding="utf-8")
 
 
 # --- earlier results ---
@@ -455,7 +457,7 @@ def test_an_earlier_result_is_kept_until_there_is_a_new_one(planned: SFRDataset)
         for _ in range(2):
             with pytest.raises(StepError, match=f"the earlier result is kept in {re.escape(str(earlier))}$"):
                 go(fake)
-        assert any("first" in file.read_text() for file in earlier.iterdir() if file.is_file())
+        assert any("first" in file.read_text(encoding="utf-8") for file in earlier.iterdir() if file.is_file())
     fake.failing = {}
     go(fake)
     assert not any((result.parent / ".earlier").exists() for result in kept.values())

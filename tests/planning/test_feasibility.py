@@ -48,10 +48,10 @@ def test_a_finer_grid_helps(root: Path) -> None:
     make_raw_dataset(root / "nnUNet_raw", labelled=2, shape=(11, 11, 11))
     plan(target_spacing=(0.5, 0.5, 0.5))
     plans = root / "nnUNet_preprocessed" / NAME / "nnUNetPlansCPU.json"
-    before = plans.read_text()
+    before = plans.read_text(encoding="utf-8")
     with pytest.raises(UserError, match="too small"):
         plan()
-    assert plans.read_text() == before
+    assert plans.read_text(encoding="utf-8") == before
 
 
 @pytest.mark.parametrize(("spacing", "voxels"), [(1e-3, "0 x 0 x 0"), (1e3, "18000 x 22000 x 20000")])

@@ -46,7 +46,7 @@ def test_labelled_cases_alone_give_nnunets_fingerprint(raw: Path) -> None:
     assert extractor.num_foreground_voxels_for_intensitystats == 100_000_000
     extractor.num_foreground_voxels_for_intensitystats = SAMPLES
     extractor.run(overwrite_existing=True)
-    assert json.loads(json.dumps(ours)) == json.loads(fingerprint_file(raw).read_text())
+    assert json.loads(json.dumps(ours)) == json.loads(fingerprint_file(raw).read_text(encoding="utf-8"))
 
 
 def test_unlabelled_cases_join_geometry_but_never_intensities(raw: Path) -> None:
@@ -67,7 +67,7 @@ def test_unlabelled_cases_join_geometry_but_never_intensities(raw: Path) -> None
     assert np.median(joined["spacings"], axis=0).tolist() == [3.0, 3.0, 3.0]
     assert alone["median_relative_size_after_cropping"] == 1.0
     assert joined["median_relative_size_after_cropping"] == 0.5
-    assert json.loads(fingerprint_file(raw).read_text()) == joined
+    assert json.loads(fingerprint_file(raw).read_text(encoding="utf-8")) == joined
 
 
 def test_a_fingerprint_is_kept_until_a_file_changes(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +92,7 @@ def test_a_copied_data_set_has_the_same_fingerprint(raw: Path, monkeypatch: pyte
     os.utime(image, ns=(1, 1))
     monkeypatch.setattr(fingerprint, "check_cases", None)
     assert update_fingerprint(file, list_cases(raw), processes=1) == first
-    kept = json.loads(file.with_name("sfr_raw_files.json").read_text())
+    kept = json.loads(file.with_name("sfr_raw_files.json").read_text(encoding="utf-8"))
     assert list(kept) == [f"imagesTr/{image.name}"], "files that were just written are not trusted"
 
     image.write_bytes(image.read_bytes()[:-1] + b"x")
@@ -115,7 +115,7 @@ def test_a_fingerprint_of_nnunet_is_made_anew(raw: Path) -> None:
     """nnUNetv2_extract_fingerprint --clean writes one of the labelled cases alone."""
     file = fingerprint_file(raw)
     update_fingerprint(file, list_cases(raw), processes=1)
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     del content["nnunet_sfr"]
     content["spacings"] = content["spacings"][:3]
     file.write_text(json.dumps(content))

@@ -38,7 +38,7 @@ def fine_tuning() -> FineTuningSettings:
 
 def edit(preprocessed: Path, section: str, **values: Any) -> Path:
     file = preprocessed / f"{PLANS}_SFRPlans.json"
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     content["configurations"]["3d_fullres"][section].update(values)
     file.write_text(json.dumps(content))
     return file
@@ -165,7 +165,7 @@ def test_options_that_repeat_the_plan_keep_its_edits_on_another_grid(
 def test_a_plan_of_version_0_1_keeps_its_rank(preprocessed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan("-sam", "vit_b") == 0
     file = preprocessed / f"{PLANS}_SFRPlans.json"
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     content["configurations"]["3d_fullres"]["sam"] = {
         "model": "vit_b",
         "checkpoint": None,

@@ -26,7 +26,7 @@ TINY = [*PLAN_ONLY, "-sam", "vit_tiny"]
 
 
 def edit(file: Path, section: str, **values: Any) -> None:
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     content["configurations"]["3d_fullres"][section].update(values)
     file.write_text(json.dumps(content))
 
@@ -118,11 +118,11 @@ def test_an_invalid_edit_is_an_error_and_not_overwritten(
     file = preprocessed / f"{PLANS}_SFRPlans.json"
     main(TINY)
     edit(file, "stitching", patch_size=[1000, 20, 20])
-    edited = file.read_text()
+    edited = file.read_text(encoding="utf-8")
     assert main(PLAN_ONLY) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {file}: configuration 3d_fullres: stitching: a canvas of 128 pixels holds")
-    assert file.read_text() == edited
+    assert file.read_text(encoding="utf-8") == edited
 
 
 @pytest.mark.parametrize(

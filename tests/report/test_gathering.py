@@ -164,7 +164,7 @@ def test_a_second_run_draws_only_what_changed(with_round: SFRDataset, drawn: lis
     assert drawn == []
     # new labels of one case: that case alone, all its pictures as its centre moved; the others' names stay
     record = with_round.paths.model_pseudo_labels("all", 1) / f"{FIRST}.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "flip_agreement": 0.95}))
+    record.write_text(json.dumps({**json.loads(record.read_text(encoding="utf-8")), "flip_agreement": 0.95}))
     (folder / "pictures" / "mine.webp").write_bytes(b"somebody else's")
     make_report(with_round, "all", folder, ReportOptions())
     assert [task.case for task in drawn] == [FIRST]
@@ -206,7 +206,7 @@ def test_a_case_that_sam_has_not_labelled(bare: SFRDataset) -> None:
 
 def test_labels_of_an_image_that_changed_are_left_out(with_round: SFRDataset) -> None:
     record = with_round.paths.pseudo_labels("all") / f"{FIRST}.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "input": "another image"}))
+    record.write_text(json.dumps({**json.loads(record.read_text(encoding="utf-8")), "input": "another image"}))
     contents = contents_of(with_round)
     assert list(by_name(contents)[FIRST].views) == ["round_1_model"]
     assert any(f"the image of {FIRST} changed since it was labelled" in text for text in contents.missing)
@@ -247,7 +247,7 @@ def test_imported_label_maps_have_no_confidence(bare: SFRDataset) -> None:
 
 def test_a_store_of_another_plan_is_named_and_left_out(with_round: SFRDataset) -> None:
     manifest = with_round.paths.model_pseudo_labels("all", 1) / "manifest.json"
-    content = json.loads(manifest.read_text())
+    content = json.loads(manifest.read_text(encoding="utf-8"))
     content["grid"]["spacing"] = [9.0, 9.0, 9.0]
     manifest.write_text(json.dumps(content))
     contents = contents_of(with_round)
@@ -257,7 +257,7 @@ def test_a_store_of_another_plan_is_named_and_left_out(with_round: SFRDataset) -
 
 def test_a_selection_of_other_labels_does_not_count(with_round: SFRDataset) -> None:
     file = with_round.paths.selection("all", 1)
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     content["model"]["trainer"] = "another"
     file.write_text(json.dumps(content))
     contents = contents_of(with_round)
@@ -284,7 +284,7 @@ def test_settings_stand_beside_those_of_planning(with_round: SFRDataset) -> None
 def test_another_version_may_have_planned_otherwise(with_round: SFRDataset) -> None:
     assert contents_of(with_round).settings_mark == "edited"
     file = with_round.paths.sfr_plans_file
-    file.write_text(json.dumps({**json.loads(file.read_text()), "nnunet_sfr_version": "0.0.9"}))
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "nnunet_sfr_version": "0.0.9"}))
     assert contents_of(with_round).settings_mark == "edited, or planned by nnunet_sfr 0.0.9"
 
 

@@ -25,14 +25,16 @@ def contents(tmp_path: Path) -> Contents:
 
 
 def data_of(page: Path, name: str) -> Any:
-    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page.read_text(), re.DOTALL)
+    found = re.search(
+        rf'<script type="application/json" id="{name}">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL
+    )
     assert found is not None
     return json.loads(found[1])
 
 
 def test_values_are_json_that_cannot_end_its_element(contents: Contents, tmp_path: Path) -> None:
     page = write_page(contents, tmp_path)
-    html = page.read_text()
+    html = page.read_text(encoding="utf-8")
     assert page == tmp_path / "index.html"
     assert data_of(page, "contents") == json.loads(json.dumps(asdict(contents)))
     assert data_of(page, "contents")["cases"][0]["name"] == HOSTILE
@@ -50,7 +52,9 @@ def test_pictures_are_files_or_inside(contents: Contents, tmp_path: Path) -> Non
         "embedded": False,
     }
     page = write_page(contents, tmp_path, single_file=True)
-    embedded = dict(re.findall(r'<script type="text/plain" data-picture="(.*?)">(.*?)</script>', page.read_text()))
+    embedded = dict(
+        re.findall(r'<script type="text/plain" data-picture="(.*?)">(.*?)</script>', page.read_text(encoding="utf-8"))
+    )
     assert set(embedded) == set(files)
     for name, uri in embedded.items():
         kind, _, content = uri.partition(",")
@@ -69,12 +73,12 @@ def test_boxes_have_the_shape_of_most_pictures(contents: Contents, tmp_path: Pat
 
 
 def test_missing_picture_leaves_the_older_page(contents: Contents, tmp_path: Path) -> None:
-    older = write_page(contents, tmp_path).read_text()
+    older = write_page(contents, tmp_path).read_text(encoding="utf-8")
     picture = tmp_path / "pictures" / "sam_1.png"
     picture.unlink()
     with pytest.raises(UserError, match=r"sam_1\.png: this picture of the report is missing; make the report again"):
         write_page(contents, tmp_path)
-    assert (tmp_path / "index.html").read_text() == older
+    assert (tmp_path / "index.html").read_text(encoding="utf-8") == older
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["index.html"]
 
 

@@ -44,7 +44,7 @@ def test_page_list_and_pictures(run: Run, labelled: SFRDataset, capsys: pytest.C
     said = capsys.readouterr().out
     assert f"the report is {folder / 'index.html'}" in said
     assert "not shown: " in said
-    page = (folder / "index.html").read_text()
+    page = (folder / "index.html").read_text(encoding="utf-8")
     assert FIRST in page
     with (folder / "annotate_next.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -54,8 +54,8 @@ def test_page_list_and_pictures(run: Run, labelled: SFRDataset, capsys: pytest.C
         3 + 2
     )  # planes in grey and two labels, mosaic and labels
     assert run(*ARGUMENTS, "--single-file", "--annotate", "1", "-o", folder) == 0
-    assert len((folder / "annotate_next.csv").read_text().splitlines()) == 2
-    assert len((folder / "index.html").read_text()) > len(page)
+    assert len((folder / "annotate_next.csv").read_text(encoding="utf-8").splitlines()) == 2
+    assert len((folder / "index.html").read_text(encoding="utf-8")) > len(page)
 
 
 def assert_one_line(capsys: pytest.CaptureFixture[str], said: str) -> None:
@@ -71,8 +71,8 @@ def test_mistakes(run: Run, labelled: SFRDataset, tmp_path: Path, capsys: pytest
     assert run(*ARGUMENTS, "-o", theirs) == 1
     assert_one_line(capsys, "is neither empty nor a report; choose another folder with -o")
     assert run(*ARGUMENTS, "-o", theirs / "index.html") == 1
-    assert_one_line(capsys, "is a file; choose a folder with -o")
-    assert (theirs / "index.html").read_text() == "mine"
+    assert_one_line(capsys, "one of the folders of this path is a file")
+    assert (theirs / "index.html").read_text(encoding="utf-8") == "mine"
     assert run(*ARGUMENTS, "-tr", "NoTrainer") == 1
     assert_one_line(capsys, "choose -tr among none")
     assert run(*ARGUMENTS, "-f", "3") == 1

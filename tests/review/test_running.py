@@ -114,9 +114,13 @@ def test_ports_that_there_are_not(
 
 def test_importing_the_other_commands_needs_no_server(tmp_path: Path) -> None:
     folder = Path(command.__file__).parent
-    users = [file.name for file in folder.glob("*.py") if "nnunet_sfr.review" in file.read_text()]
+    users = [file.name for file in folder.glob("*.py") if "nnunet_sfr.review" in file.read_text(encoding="utf-8")]
     assert users == ["review.py"]
     package = folder.parent / "nnunet_sfr"
     libraries = ("import uvicorn", "from starlette")
-    files = [file for file in package.rglob("*.py") if any(library in file.read_text() for library in libraries)]
+    files = [
+        file
+        for file in package.rglob("*.py")
+        if any(library in file.read_text(encoding="utf-8") for library in libraries)
+    ]
     assert {file.parent.name for file in files} == {"review"}

@@ -66,7 +66,7 @@ def test_a_run_leaves_adapters_and_a_log(project: SFRDataset) -> None:
         FINAL_OPTIMIZER,
         "fine_tuning_log.json",
     }
-    log = json.loads((folder / "fine_tuning_log.json").read_text())
+    log = json.loads((folder / "fine_tuning_log.json").read_text(encoding="utf-8"))
     assert [entry["iteration"] for entry in log] == [2, 4]
     assert all(0 < entry["loss"] < 2 for entry in log)
 
@@ -74,7 +74,7 @@ def test_a_run_leaves_adapters_and_a_log(project: SFRDataset) -> None:
 def test_training_learns(project: SFRDataset) -> None:
     """Thirty steps lower the loss clearly, so gradients reach what they should."""
     change_settings(project, {"fine_tuning": {"iterations": 30, "validation_every": 15}})
-    log = json.loads((fine_tune(_reopened(project), "all", CPU) / "fine_tuning_log.json").read_text())
+    log = json.loads((fine_tune(_reopened(project), "all", CPU) / "fine_tuning_log.json").read_text(encoding="utf-8"))
     assert log[1]["loss"] < 0.8 * log[0]["loss"]
 
 
@@ -155,10 +155,10 @@ def test_an_adapter_of_other_settings_is_refused(project: SFRDataset) -> None:
 
 
 def test_cases_of_another_spacing_are_refused(project: SFRDataset) -> None:
-    plans = json.loads(project.paths.plans_file.read_text())
+    plans = json.loads(project.paths.plans_file.read_text(encoding="utf-8"))
     plans["configurations"]["3d_fullres"]["spacing"] = [2.0, 2.0, 2.0]
     project.paths.plans_file.write_text(json.dumps(plans))
-    sfr_plans = json.loads(project.paths.sfr_plans_file.read_text())
+    sfr_plans = json.loads(project.paths.sfr_plans_file.read_text(encoding="utf-8"))
     sfr_plans["configurations"]["3d_fullres"]["derived_from"]["spacing"] = [2.0, 2.0, 2.0]
     project.paths.sfr_plans_file.write_text(json.dumps(sfr_plans))
     with pytest.raises(UserError, match="a target spacing changed since; run sfr_plan_and_preprocess again"):
@@ -174,7 +174,7 @@ def test_a_frozen_encoder_embeds_each_view_once(pretrained_project: SFRDataset) 
         folder = fine_tune(project, "all", CPU)
     shapes = {call.args[1].shape[1:] for call in forward.call_args_list}
     assert shapes == {build_stitched_sam(project).sam.embedding_shape}
-    log = json.loads((folder / "fine_tuning_log.json").read_text())
+    log = json.loads((folder / "fine_tuning_log.json").read_text(encoding="utf-8"))
     assert log[1]["loss"] < 0.95 * log[0]["loss"]
     assert not any(name.startswith("image_encoder") for name in load_file(folder / FINAL_ADAPTER))
     views = project.paths.sam_views

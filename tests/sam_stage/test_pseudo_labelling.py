@@ -122,7 +122,7 @@ def test_mirror_images_are_mirrored_back_and_not_averaged() -> None:
 
 def test_each_axis_has_a_sam_of_its_own(project: SFRDataset) -> None:
     """Labels are decided by the mean over the axes; another adapter of either is another maker of labels."""
-    plan = json.loads(project.paths.sfr_plans_file.read_text())
+    plan = json.loads(project.paths.sfr_plans_file.read_text(encoding="utf-8"))
     plan["configurations"][project.paths.configuration]["stitching"]["slice_axes"] = [1, 0]
     project.paths.sfr_plans_file.write_text(json.dumps(plan))
     dataset = open_dataset(project.paths.dataset_name, project.paths.configuration, project.paths.plans_name)

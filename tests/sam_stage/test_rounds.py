@@ -170,7 +170,7 @@ def test_rounds_out_of_order_are_refused(project: SFRDataset) -> None:
     scripted_round(project)
     store = PseudoLabelStore.open(project.paths.model_pseudo_labels("all", 1), grid=project.grid)
     manifest = store.folder / "manifest.json"
-    text = manifest.read_text()
+    text = manifest.read_text(encoding="utf-8")
     manifest.write_text(text.replace('"scripted"', '"another"'))
     refused("were made again since; run sfr_select --round 1 again")
     manifest.write_text(text)

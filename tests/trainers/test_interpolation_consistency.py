@@ -250,7 +250,9 @@ def test_nnunet_finds_a_method_outside_the_package(
     make_trainer: TrainerFactory, project: SFRDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page's example in a folder that nnUNet_extTrainer lists: found by name, and its loss is the stated one."""
-    [code] = re.findall(r"<!-- outside the package -->\n```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    [code] = re.findall(
+        r"<!-- outside the package -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "absolute.py").write_text(code)

@@ -365,7 +365,7 @@ def test_nnunet_itself_loads_the_checkpoint(make_trainer: TrainerFactory) -> Non
 
 def edit_plan(project: SFRDataset, edit: Callable[[dict[str, Any]], None]) -> None:
     """Change the plan of the configuration on disk, as a user would."""
-    plans = json.loads(project.paths.plans_file.read_text())
+    plans = json.loads(project.paths.plans_file.read_text(encoding="utf-8"))
     edit(plans["configurations"][project.paths.configuration])
     project.paths.plans_file.write_text(json.dumps(plans))
 
@@ -410,7 +410,7 @@ def test_it_trains_on(options: dict[str, Any], target_channels: int, tmp_path: P
         dataset = make_project(tmp_path, **options)
         change_settings(dataset, {"retraining": {"magicnet": {"blending_start": 0, "statistics_window": 1}}})
         fill_store(dataset)
-        plans = {**json.loads(dataset.paths.plans_file.read_text()), "continue_training": False}
+        plans = {**json.loads(dataset.paths.plans_file.read_text(encoding="utf-8")), "continue_training": False}
         trainer_class: Any = find_trainer("nnUNetTrainerSFR_MagicNet")
         trainer = trainer_class(plans, dataset.paths.configuration, "all", dict(dataset.dataset_json), CPU)
         train_two_steps(trainer)

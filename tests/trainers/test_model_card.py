@@ -174,7 +174,7 @@ def test_facts_of_a_training(make_trainer: TrainerFactory, project: SFRDataset) 
     assert str(project.paths.results) not in card
     # a model of version 0.1 has not recorded it: what is there now is told
     file = folder / "fold_all" / "sfr_settings.json"
-    older = {key: value for key, value in json.loads(file.read_text()).items() if key != "trained_on"}
+    older = {key: value for key, value in json.loads(file.read_text(encoding="utf-8")).items() if key != "trained_on"}
     file.write_text(json.dumps(older))
     before = read_model_facts(project, folder, ["all"])
     assert (before.labelled, before.unlabelled) == (facts.labelled, facts.unlabelled)

@@ -92,7 +92,7 @@ def previous_checkpoint(dataset: SFRDataset, name: str = PREVIOUS) -> Path:
 
 def change_selection(dataset: SFRDataset, change: Callable[[Selection], Selection]) -> None:
     file = dataset.paths.selection("all", 1)
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     del content["nnunet_sfr_version"]
     change(Selection(**content)).save(file)
 
@@ -253,7 +253,12 @@ def test_without_low_confidence_there_is_no_pseudo_label_loss(project: SFRDatase
     assert log["pseudo_label_loss"] == log["low_confidence_share"] == [0.0, 0.0]
     assert log["consistency_loss"][-1] > 0
     assert log["train_losses"] != log["supervised_loss"]
-    assert Path(trainer.log_file).read_text().count("round 1: SAM's labels are used in 0 of 2 unlabelled cases") == 1
+    assert (
+        Path(trainer.log_file)
+        .read_text(encoding="utf-8")
+        .count("round 1: SAM's labels are used in 0 of 2 unlabelled cases")
+        == 1
+    )
 
 
 def test_patches_without_names_are_an_error(project: SFRDataset) -> None:

@@ -158,12 +158,12 @@ def test_labels_of_an_earlier_training_are_replaced(make_trainer: TrainerFactory
     first = make_trainer("nnUNetTrainerSFR_ST")
     first.run_training()
     manifest = round_folder(first, 1) / "manifest.json"
-    before = manifest.read_text()
+    before = manifest.read_text(encoding="utf-8")
     shutil.rmtree(first.output_folder)
     change_settings(project, {"retraining": {"seed": 1}})
     second = make_trainer("nnUNetTrainerSFR_ST")
     second.run_training()
-    assert manifest.read_text() != before
+    assert manifest.read_text(encoding="utf-8") != before
 
 
 def test_a_run_without_any_labelling_is_refused(make_trainer: TrainerFactory, project: SFRDataset) -> None:

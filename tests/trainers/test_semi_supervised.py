@@ -93,7 +93,7 @@ def test_what_a_finished_run_leaves(make_trainer: TrainerFactory) -> None:
     folder = Path(trainer.output_folder)
     assert trainer.num_epochs == 1
     assert "nnUNetTrainerSFR_MT_1epochs" in str(folder)
-    settings = json.loads((folder / "sfr_settings.json").read_text())
+    settings = json.loads((folder / "sfr_settings.json").read_text(encoding="utf-8"))
     assert settings["retraining"]["consistency_weight"] == 0.1
     assert settings["epochs"] == 1
     assert (folder / "progress_losses.png").stat().st_size > 10_000
@@ -132,7 +132,7 @@ def test_user_mistakes_end_with_one_line(make_trainer: TrainerFactory, project: 
 
 def test_a_store_of_another_plan_is_refused(make_trainer: TrainerFactory, project: SFRDataset) -> None:
     manifest_file = project.paths.pseudo_labels("all") / "manifest.json"
-    manifest = json.loads(manifest_file.read_text())
+    manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
     manifest["grid"]["spacing"] = [2.0, 2.0, 2.0]
     manifest_file.write_text(json.dumps(manifest))
     with pytest.raises(SystemExit, match=r"made for spacing \[2.0, 2.0, 2.0\], the plan has \[1.0, 1.0, 1.0\]"):
@@ -163,15 +163,15 @@ def test_worker_processes_draw_different_patches(make_trainer: TrainerFactory, m
 
 def test_pseudo_labels_of_other_labels_or_images_are_refused(make_trainer: TrainerFactory, project: SFRDataset) -> None:
     dataset_json = project.paths.preprocessed / "dataset.json"
-    original = dataset_json.read_text()
+    original = dataset_json.read_text(encoding="utf-8")
     dataset_json.write_text(original.replace('"class_1": 1', '"class_1": 1, "class_2": 2'))
-    assert dataset_json.read_text() != original
+    assert dataset_json.read_text(encoding="utf-8") != original
     with pytest.raises(SystemExit, match="the pseudo-labels were made for labels"):
         make_trainer().on_train_start()
     dataset_json.write_text(original)
 
     record = project.paths.pseudo_labels("all") / "unlabelled_00.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "input": "another image"}))
+    record.write_text(json.dumps({**json.loads(record.read_text(encoding="utf-8")), "input": "another image"}))
     with pytest.raises(
         SystemExit, match="the image of unlabelled_00 changed since it was labelled; run sfr_pseudolabel"
     ):
@@ -185,7 +185,7 @@ def test_cases_of_another_spacing_are_refused(make_trainer: TrainerFactory, proj
         project.paths.sfr_plans_file,
         project.paths.pseudo_labels("all") / "manifest.json",
     ):
-        text = json.dumps(json.loads(file.read_text()))
+        text = json.dumps(json.loads(file.read_text(encoding="utf-8")))
         assert '"spacing": [1.0, 1.0, 1.0]' in text
         file.write_text(text.replace('"spacing": [1.0, 1.0, 1.0]', '"spacing": [2.0, 2.0, 2.0]'))
     with pytest.raises(
