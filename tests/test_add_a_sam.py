@@ -219,6 +219,8 @@ NAMES = {*MODELS, *ADAPTATIONS}
 ALLOWED = {
     # plans of version 0.1 had the rank of LoRA among the settings of SAM
     ("nnunet_sfr/plans.py", "lora"),
+    # the halves of nnU-Net's network
+    ("nnunet_sfr/trainers/feature_dropout.py", "decoder"),
 }
 
 
