@@ -144,6 +144,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="train even where most pseudo-labels have no foreground, or a class is in none; without it the run stops "
         "there",
     )
+    training.add_argument(
+        "--crosscheck",
+        action="store_true",
+        help="before the training, measure SAM on labelled cases that it is left without (sfr_crosscheck; needs two "
+        "labelled cases)",
+    )
     training.add_argument("-num_gpus", type=positive_number, default=1, metavar="N", help="GPUs for nnUNetv2_train")
 
 
@@ -206,6 +212,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         num_gpus=arguments.num_gpus,
         processes=arguments.processes,
         accept_empty_labels=arguments.accept_empty_labels,
+        crosscheck=arguments.crosscheck,
         selection=_selection(arguments),
     )
     return replace(options, configuration=_configuration(arguments.configuration, options))

@@ -81,6 +81,9 @@ class CommandLines:
         model = () if trainer is None else ("-tr", trainer)
         return ("sfr_pseudolabel", *self._case, *_round(round_index), *self._device, *model)
 
+    def crosscheck(self) -> Command:
+        return ("sfr_crosscheck", "-d", self.dataset, "-c", self.configuration, *self._plans, *self._device)
+
     def select(self, round_index: int, *options: str) -> Command:
         return ("sfr_select", *self._case, *_round(round_index), *options)
 

@@ -21,6 +21,19 @@ LIKELY, UNLIKELY = 0.70, 0.60
 labels of the left atrium with 0.73 to 0.82 helped with 1, 4 and 16 labelled cases, labels with 0.47 (1 labelled) and
 0.66 (4) lost to plain nnU-Net (docs/results.md)."""
 
+_MAYBE = float | None
+SHAPE = {
+    "classes": {...: {"name": str, "n": int, "mean": _MAYBE, "low": _MAYBE, "high": _MAYBE, "missed": int}},
+    "cases": list,
+    "mean": float,
+    "low": _MAYBE,
+    "high": _MAYBE,
+    "expected": _MAYBE,
+    "num_unlabelled": int,
+    "verdict": str,
+}
+"""Of :meth:`Findings.to_json` in a file, as far as the report reads it."""
+
 
 @dataclass(frozen=True)
 class ClassFinding:

@@ -15,7 +15,7 @@ from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.preprocessing import check_grid
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.json_files import OBJECT, read_json
 from nnunet_sfr.labelling.case_labels import Labeller, LoadedCase, label_case
 from nnunet_sfr.paths import FINAL_ADAPTER, Fold
 from nnunet_sfr.sam_stage.finetuning import fine_tune
@@ -105,7 +105,7 @@ def _dice(ours: np.ndarray, theirs: np.ndarray) -> float | None:
 def _read(file: Path, case: str, fold: int, made_by: Mapping[str, Any]) -> LeftOutCase | None:
     if not file.is_file():
         return None
-    content = read_json(file, AGAIN)
+    content = read_json(file, AGAIN, {"made_by": OBJECT, "dice": OBJECT, "record": OBJECT})
     if content.get("made_by") != made_by:
         return None
     return LeftOutCase(case, fold, content["dice"], content["record"])

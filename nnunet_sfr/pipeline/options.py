@@ -55,6 +55,8 @@ class RunOptions:
     processes: int | None = None
     accept_empty_labels: bool = False
     """Whether to train on pseudo-labels that are mostly empty, or lack a class."""
+    crosscheck: bool = False
+    """Whether to cross-check SAM before the first training."""
     selection: tuple[str, ...] = ()
     """Options for sfr_select."""
 

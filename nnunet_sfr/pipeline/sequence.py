@@ -6,14 +6,17 @@ from nnunet_sfr.command_lines import AUTO, shown
 from nnunet_sfr.pipeline.nnunet_steps import Predict, Train, Validate
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
-from nnunet_sfr.pipeline.sfr_steps import FineTune, ModelLabels, Plan, PseudoLabel, Select
+from nnunet_sfr.pipeline.sfr_steps import CrossCheck, FineTune, ModelLabels, Plan, PseudoLabel, Select
 from nnunet_sfr.pipeline.step import Step
 
 
 def steps_of(options: RunOptions) -> list[Step]:
     """Round 0 is SFR; every round of SFR+ lets model and SAM train each other once more."""
     project = Project(options)
-    steps: list[Step] = [Plan(project), FineTune(project), PseudoLabel(project), Train(project)]
+    steps: list[Step] = [Plan(project), FineTune(project), PseudoLabel(project)]
+    if options.crosscheck:
+        steps.append(CrossCheck(project))
+    steps.append(Train(project))
     for round_index in range(1, options.rounds + 1):
         steps += [kind(project, round_index) for kind in (ModelLabels, Select, FineTune, PseudoLabel, Train)]
     steps.append(Validate(project, options.rounds))

@@ -242,6 +242,33 @@ class FineTune(Overwritable):
         return {"adapter": Files.of(self.project.adapter(self.round_index), self.project.optimizer(self.round_index))}
 
 
+class CrossCheck(Overwritable):
+    """Find out how good SAM's labels are, in labelled cases that it is left without."""
+
+    title = "cross-check SAM's labels on labelled cases"
+    kind = "cross-check"
+
+    @property
+    def command(self) -> Command:
+        return self.command_lines.crosscheck()
+
+    @property
+    def result(self) -> Path:
+        return self.project.paths.crosschecks
+
+    def inputs(self) -> Parts:
+        project = self.project
+        return {
+            **settings_parts(project, "stitching", "sam", "fine_tuning", "pseudo_labels"),
+            **meaning_part(project),
+            **labelled_part(project),
+            **store_part(project, "labels of round 0", project.store(0)),
+        }
+
+    def outputs(self) -> dict[str, Files]:
+        return {"cross-check": Files.of(self.project.paths.crosscheck_result)}
+
+
 class PseudoLabel(Overwritable):
     """Let SAM label the pool."""
 

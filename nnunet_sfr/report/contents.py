@@ -178,6 +178,7 @@ class Contents:
         cases: the unlabelled pool, in the order of the identifiers.
         trainings: curves.
         rounds: rounds of SFR+ side by side, one column a round.
+        crosscheck: SAM in labelled cases that it was left without, one row a class.
         settings: every section of the SFR plan, with name, value and what planning gives.
         settings_mark: what is said of a setting that is not as planned.
         versions: what made the pseudo-labels, and what made this page.
@@ -197,6 +198,7 @@ class Contents:
     cases: Sequence[ReportCase]
     trainings: Sequence[Training] = ()
     rounds: Table | None = None
+    crosscheck: Table | None = None
     settings: Sequence[Table] = ()
     settings_mark: str = "edited"
     versions: Table | None = None

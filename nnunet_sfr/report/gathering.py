@@ -26,7 +26,7 @@ from nnunet_sfr.report.curves import read_trainings
 from nnunet_sfr.report.orientation import find_orientation
 from nnunet_sfr.report.picture_cache import CasePictures, CaseToDraw, PictureCache, PictureRequest
 from nnunet_sfr.report.sources import LabelSource, Pool, read_pool
-from nnunet_sfr.report.tables import rounds_table, settings_mark, settings_tables, versions_table
+from nnunet_sfr.report.tables import crosscheck_table, rounds_table, settings_mark, settings_tables, versions_table
 from nnunet_sfr.report.windows import GreyWindow, choose_windows
 
 Properties = Mapping[str, Mapping[str, Any]]
@@ -114,6 +114,7 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         cases=_cases(pool, views, pictures, choices),
         trainings=trainings,
         rounds=rounds_table(pool, views, classes),
+        crosscheck=crosscheck_table(dataset.paths.crosscheck_result),
         settings=settings_tables(dataset),
         settings_mark=settings_mark(dataset),
         versions=versions_table(pool.sources, created),

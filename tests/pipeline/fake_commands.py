@@ -73,6 +73,8 @@ class FakeCommands:
             return [project.optimizer(round_index), project.adapter(round_index)]
         if name == "sfr_pseudolabel":
             return project.store_files(project.store(round_index, of_model=bool(trainer)))
+        if name == "sfr_crosscheck":
+            return [project.paths.crosscheck_result]
         if name == "sfr_select":
             return [project.selection(round_index)]
         if name == "nnUNetv2_train":

@@ -66,6 +66,14 @@ def test_a_run_takes_every_step_once(planned: SFRDataset) -> None:
     assert log.read_text(encoding="utf-8").startswith("nnUNetv2_train 42")
 
 
+def test_a_cross_check_on_request_comes_before_the_training(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options(crosscheck=True))
+    assert go(fake) == ["sfr_finetune", "sfr_pseudolabel", "sfr_crosscheck", "nnUNetv2_train"]
+    assert go(fake) == []
+    change_settings(planned, {"pseudo_labels": {"tile_step_size": 0.75}})
+    assert go(fake) == ["sfr_pseudolabel --overwrite", "sfr_crosscheck --overwrite", "nnUNetv2_train"]
+
+
 def test_a_setting_that_does_not_pass_is_found_before_any_step(planned: SFRDataset) -> None:
     change_settings(planned, {"fine_tuning": {"warmup_fraction": 1.5}})
     fake = FakeCommands(planned, run_options())

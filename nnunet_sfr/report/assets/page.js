@@ -33,6 +33,10 @@ const SECTIONS = [
     says: "Every term of the loss while training, and the scores beside it: losses should fall and level off, Dice should rise; a turn for the worse deserves a look.",
   },
   {
+    id: "crosscheck", title: "Cross-check", shows: CONTENTS.crosscheck !== null, build: buildCrosscheck,
+    says: "SAM in labelled cases that it was left without (sfr_crosscheck): how good its labels are where the truth is known.",
+  },
+  {
     id: "rounds", title: "Rounds", shows: CONTENTS.rounds !== null, build: buildRounds,
     says: "The rounds of SFR+ side by side, one column a round: read each row from left to right to see what another round brought.",
   },
