@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,17 @@ CASES = [f"train_{index:02d}" for index in range(7)]
 
 @pytest.fixture
 def seven_cases(project: SFRDataset) -> SFRDataset:
-    """Seven preprocessed labelled cases, as far as their names tell."""
+    """Seven preprocessed labelled cases, of which those that the project does not have are copies of the first."""
     for identifier in CASES:
-        (project.paths.labelled / f"{identifier}.b2nd").touch()
+        copy_first_case(project, identifier)
     return project
+
+
+def copy_first_case(project: SFRDataset, identifier: str) -> None:
+    folder = project.paths.labelled
+    for ending in (".pkl", ".b2nd", "_seg.b2nd"):
+        if not (folder / f"{identifier}{ending}").exists():
+            shutil.copy(folder / f"{CASES[0]}{ending}", folder / f"{identifier}{ending}")
 
 
 def splits_file(dataset: SFRDataset) -> Path:
@@ -41,7 +49,7 @@ def test_a_written_split_is_what_was_asked_for_and_stays(seven_cases: SFRDataset
     seven_cases.write_split(3)
     written = json.loads(splits_file(seven_cases).read_text(encoding="utf-8"))
     assert [(split["train"], split["val"]) for split in written] == before
-    (seven_cases.paths.labelled / "train_99.b2nd").touch()
+    copy_first_case(seven_cases, "train_99")
     seven_cases.write_split(3)
     assert json.loads(splits_file(seven_cases).read_text(encoding="utf-8")) == written
     assert [seven_cases.split(fold) for fold in range(5)] == before
