@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,14 @@ def without_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     if "nnunetv2" in sys.modules and request.node.get_closest_marker("draws") is None:
         for name in PLOTS:
             monkeypatch.setattr(name, lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def same_locale() -> Iterator[None]:
+    """Undo what a reader of images does to the locale: with that of C, other tests would read UTF-8 as ASCII."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
 
 
 @pytest.fixture(scope="session")

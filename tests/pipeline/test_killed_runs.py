@@ -67,7 +67,7 @@ class SFRRun:
             env={**os.environ, **folders, MARK: str(root)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
         )
         self.said: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
