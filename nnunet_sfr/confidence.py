@@ -114,6 +114,7 @@ def confidence_record(
     mirrored: Iterable[torch.Tensor] = (),
     planes: Sequence[torch.Tensor] = (),
     others: Mapping[str, torch.Tensor | None] = NO_REFERENCES,
+    certainty: torch.Tensor | None = None,
 ) -> dict[str, Any]:
     """Confidence of one case.
 
@@ -125,6 +126,7 @@ def confidence_record(
         mirrored: label maps (D, H, W) of the mirrored image, mirrored back.
         planes: label maps (D, H, W) of mosaics across each axis, if there are several.
         others: label maps (D, H, W) to compare with, by the entry of ``REFERENCES`` that they give.
+        certainty: :func:`decision_probability` of the probabilities, from those who have it; None to compute it.
 
     Returns:
         None stands for a number that does not exist, as nothing can be said of foreground that was not found.
@@ -141,7 +143,7 @@ def confidence_record(
         ``sam_agreement``: of the re-trained model's labels with those of round 0, SAM's usually, which were made before
         SAM learned anything from the model.
     """
-    sure = decision_probability(probabilities, regions=regions)
+    sure = decision_probability(probabilities, regions=regions) if certainty is None else certainty
     masks = {str(label): labels == label for label in range(num_classes)}
     return {
         "mean_max_probability": float(sure.mean()),
@@ -223,11 +225,30 @@ def agreement(labels: torch.Tensor, other: torch.Tensor, *, num_classes: int) ->
         other: (D, H, W), label values.
         num_classes: label values, background included.
     """
-    # three counts over all classes, not three passes for each of them
-    totals = _class_sizes(labels, num_classes) + _class_sizes(other, num_classes)
-    overlaps = _class_sizes(labels[labels == other], num_classes)
+    overlaps, totals = _overlaps_and_totals(labels, other, num_classes)
     found = totals > 0
     return float((2 * overlaps[found] / totals[found]).mean()) if bool(found.any()) else None
+
+
+def class_dices(labels: torch.Tensor, other: torch.Tensor, *, num_classes: int) -> dict[str, float | None]:
+    """Dice of two label maps (D, H, W) by foreground label value, as text; None for a class that neither has.
+
+    Args:
+        labels: (D, H, W), label values; negative ones count as background, as in :func:`agreement`.
+        other: (D, H, W), label values.
+        num_classes: label values, background included.
+    """
+    pairs = zip(*(counts.tolist() for counts in _overlaps_and_totals(labels, other, num_classes)), strict=True)
+    return {str(label): 2 * overlap / total if total else None for label, (overlap, total) in enumerate(pairs, start=1)}
+
+
+def _overlaps_and_totals(
+    labels: torch.Tensor, other: torch.Tensor, num_classes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Voxels of every foreground class in both maps, and the sum of those in either; three counts over all classes,
+    not three passes for each of them."""
+    totals = _class_sizes(labels, num_classes) + _class_sizes(other, num_classes)
+    return _class_sizes(labels[labels == other], num_classes), totals
 
 
 def _class_sizes(labels: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -120,7 +120,7 @@ class SFRDataset:
             training, validation = _read_split(splits_file, fold)
         else:
             check_fold(fold, len(identifiers))
-            made = _make_splits(identifiers)[int(fold)]
+            made = make_splits(identifiers)[int(fold)]
             training, validation = made["train"], made["val"]
         missing = sorted({*training, *validation} - set(identifiers))
         if missing:
@@ -138,7 +138,7 @@ class SFRDataset:
         """
         self.split(fold)
         if self.splits is None and fold != "all" and not self.paths.splits_file.is_file():
-            write_json(_make_splits(self.labelled_identifiers()), self.paths.splits_file)
+            write_json(make_splits(self.labelled_identifiers()), self.paths.splits_file)
 
     def labelled_identifiers(self) -> list[str]:
         """The preprocessed labelled cases, sorted.
@@ -188,12 +188,20 @@ def open_dataset(
     )
 
 
-def _make_splits(identifiers: list[str]) -> list[dict[str, list[str]]]:
-    """nnU-Net's five folds, by its own function and seed."""
+def make_splits(identifiers: list[str], count: int = FOLDS) -> list[dict[str, list[str]]]:
+    """Folds by nnU-Net's own function and seed.
+
+    Args:
+        identifiers: of the labelled cases, at least as many as folds.
+        count: number of folds.
+
+    Returns:
+        ``train`` and ``val`` of every fold.
+    """
     # brings scikit-learn, whose import takes as long as that of torch
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-    splits = generate_crossval_split(identifiers, seed=12345, n_splits=FOLDS)
+    splits = generate_crossval_split(identifiers, seed=12345, n_splits=count)
     return [{part: [str(case) for case in split[part]] for part in ("train", "val")} for split in splits]
 
 

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.dataset import SFRDataset, make_splits
 from nnunet_sfr.errors import UserError
-
-MOST_FOLDS = 5
-"""nnU-Net's number of folds; with fewer cases, each is left out once."""
-SEED = 12345
-"""nnU-Net's."""
+from nnunet_sfr.folds import FOLDS
 
 
 def with_crosscheck_folds(dataset: SFRDataset) -> SFRDataset:
@@ -33,6 +27,5 @@ def with_crosscheck_folds(dataset: SFRDataset) -> SFRDataset:
             f"{dataset.paths.labelled}: has one labelled case; what SAM makes of cases that it did not learn from "
             "cannot be measured with fewer than two. Look at its labels of the unlabelled cases instead (sfr_report)"
         )
-    folds = generate_crossval_split(identifiers, seed=SEED, n_splits=min(MOST_FOLDS, len(identifiers)))
-    splits = tuple((list(map(str, fold["train"])), list(map(str, fold["val"]))) for fold in folds)
+    splits = tuple((fold["train"], fold["val"]) for fold in make_splits(identifiers, min(FOLDS, len(identifiers))))
     return replace(dataset, splits=splits, paths=replace(dataset.paths, crosscheck=True))

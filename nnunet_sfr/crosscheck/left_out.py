@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_sfr.atomic import write_json
+from nnunet_sfr.confidence import class_dices
+from nnunet_sfr.data.datasets import LabelledDataset
 from nnunet_sfr.data.preprocessing import check_grid
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.json_files import OBJECT, read_json
 from nnunet_sfr.labelling.case_labels import Labeller, LoadedCase, label_case
-from nnunet_sfr.paths import FINAL_ADAPTER, Fold
+from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.sam_stage.finetuning import fine_tune
 from nnunet_sfr.sam_stage.pseudo_labelling import adapter_files, sam_labeller
 
@@ -47,7 +48,7 @@ class LeftOutCase:
         return float(np.mean(known)) if known else None
 
 
-def check_fold(dataset: SFRDataset, fold: int, device: torch.device, *, overwrite: bool) -> list[LeftOutCase]:
+def label_left_out(dataset: SFRDataset, fold: int, device: torch.device, *, overwrite: bool) -> list[LeftOutCase]:
     """Fine-tune SAM without the cases of a fold, as far as that is not done, and label them.
 
     Args:
@@ -76,11 +77,9 @@ def check_fold(dataset: SFRDataset, fold: int, device: torch.device, *, overwrit
     return [found for found in known.values() if found is not None]
 
 
-def _label(dataset: SFRDataset, labeller: Labeller, identifier: str, fold: Fold) -> LeftOutCase:
-    folder = str(dataset.paths.labelled)
-    image, truth, _, properties = infer_dataset_class(folder)(folder, [identifier]).load_case(identifier)
+def _label(dataset: SFRDataset, labeller: Labeller, identifier: str, fold: int) -> LeftOutCase:
+    image, truth, _, properties = LabelledDataset(str(dataset.paths.labelled), [identifier]).load_case(identifier)
     check_grid(properties, image.shape, dataset.plans_manager, dataset.configuration_manager, identifier)
-    true_labels = truth[0].astype(np.int64)
     mask = np.where(truth[:] < 0, -1, 0)
     labels = label_case(
         LoadedCase(identifier, image, mask, properties),
@@ -88,18 +87,11 @@ def _label(dataset: SFRDataset, labeller: Labeller, identifier: str, fold: Fold)
         dataset,
         mirrored=dataset.settings.pseudo_labels.measure_flip_agreement,
     )
-    ignore = dataset.label_manager.ignore_label
-    counted = true_labels != ignore if ignore is not None else np.ones_like(true_labels, dtype=bool)
-    dice = {
-        str(label): _dice((labels.labels[0] == label) & counted, (true_labels == label) & counted)
-        for label in range(1, dataset.num_classes)
-    }
-    return LeftOutCase(identifier, int(fold), dice, labels.record)
-
-
-def _dice(ours: np.ndarray, theirs: np.ndarray) -> float | None:
-    total = int(ours.sum()) + int(theirs.sum())
-    return 2 * int((ours & theirs).sum()) / total if total else None
+    # voxels with the ignore label are background in both maps
+    counted = truth[0] != dataset.label_manager.ignore_label
+    ours, theirs = (np.where(counted, values, 0).astype(np.int64) for values in (labels.labels[0], truth[0]))
+    dice = class_dices(torch.from_numpy(ours), torch.from_numpy(theirs), num_classes=dataset.num_classes)
+    return LeftOutCase(identifier, fold, dice, labels.record)
 
 
 def _read(file: Path, case: str, fold: int, made_by: Mapping[str, Any]) -> LeftOutCase | None:

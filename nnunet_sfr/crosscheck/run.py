@@ -9,7 +9,7 @@ import torch
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.crosscheck.findings import Findings, summarise
 from nnunet_sfr.crosscheck.folds import with_crosscheck_folds
-from nnunet_sfr.crosscheck.left_out import LeftOutCase, check_fold
+from nnunet_sfr.crosscheck.left_out import LeftOutCase, label_left_out
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
@@ -37,7 +37,7 @@ def crosscheck(dataset: SFRDataset, device: torch.device, *, overwrite: bool = F
     for fold, (training, left_out) in enumerate(folds.splits):
         without = ", ".join(left_out)
         print(f"fold {fold + 1} of {len(folds.splits)}: {len(training)} cases to learn from, without {without}")
-        cases += check_fold(folds, fold, device, overwrite=overwrite)
+        cases += label_left_out(folds, fold, device, overwrite=overwrite)
     try:
         findings = summarise(cases, dataset.class_names, _records_of_unlabelled(dataset))
     except ValueError as error:

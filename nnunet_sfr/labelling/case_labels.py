@@ -138,6 +138,7 @@ def label_case(
     if fusion is not None:
         probabilities = fusion(case.identifier, probabilities)
     labels = decide(probabilities, dataset.label_manager, regions=labeller.regions)
+    certainty = decision_probability(probabilities, regions=labeller.regions)
     confidence = confidence_record(
         probabilities,
         labels,
@@ -146,20 +147,22 @@ def label_case(
         mirrored=combined.single,
         planes=combined.planes,
         others=references or {},
+        certainty=certainty,
     )
     values = labels.numpy()[None]
     # nnU-Net marks background outside the image's non-zero mask by -1; its masked augmentation relies on that
     stored = np.where((case.mask[:] < 0) & (values == 0), -1, values)
-    certainty = decision_probability(probabilities, regions=labeller.regions).float().numpy()
-    return CaseLabels(stored, {**confidence, "input": image_hash(case.properties)}, certainty)
+    return CaseLabels(stored, {**confidence, "input": image_hash(case.properties)}, certainty.float().numpy())
 
 
 @dataclass(frozen=True)
 class _Combined:
-    """Args:
-    probabilities: (C, D, H, W), to decide by.
-    single: label maps (D, H, W) of single predictions, to compare the decision with.
-    planes: label maps (D, H, W) of each plane by itself; none if there is only one.
+    """What the predictions of a case say together.
+
+    Args:
+        probabilities: (C, D, H, W), to decide by.
+        single: label maps (D, H, W) of single predictions, to compare the decision with.
+        planes: label maps (D, H, W) of each plane by itself; none if there is only one.
     """
 
     probabilities: torch.Tensor
