@@ -292,10 +292,11 @@ class PseudoLabel(Overwritable):
             **unlabelled_part(project),
             "adapter": Files.of(project.adapter(round_index)),
         }
-        if round_index > 0:
-            parts |= store_part(project, "labels of the round before", project.store(round_index - 1))
+        if round_index == 0:
+            return parts
+        parts |= store_part(project, "labels of the round before", project.store(round_index - 1))
         share = project.sfr_plan().get("rounds", {}).get("model_share", 0)
-        if round_index > 0 and share:
+        if share:
             parts |= {"rounds.model_share": share}
             parts |= store_part(project, "the model's labels", project.store(round_index, of_model=True))
         return parts

@@ -68,23 +68,8 @@ class ExperimentPlanner96(ExperimentPlanner):
     interpolates them.
     """
 
-    def __init__(
-        self,
-        dataset_name_or_id: str | int,
-        gpu_memory_target_in_gb: float = 8,
-        preprocessor_name: str = "DefaultPreprocessor",
-        plans_name: str = "nnUNetPlans96",
-        overwrite_target_spacing: Sequence[float] | None = None,
-        suppress_transpose: bool = False,
-    ) -> None:
-        super().__init__(
-            dataset_name_or_id,
-            gpu_memory_target_in_gb,
-            preprocessor_name,
-            plans_name,
-            overwrite_target_spacing,
-            suppress_transpose,
-        )
+    def __init__(self, *arguments: Any, plans_name: str = "nnUNetPlans96", **options: Any) -> None:
+        super().__init__(*arguments, plans_name=plans_name, **options)
 
     def get_plans_for_configuration(self, spacing: Sequence[float], *arguments: Any, **options: Any) -> dict[str, Any]:
         """nnU-Net's plan of one configuration, with another patch and the network for it where it is 3D."""

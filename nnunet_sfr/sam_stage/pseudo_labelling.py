@@ -99,8 +99,9 @@ def sam_labeller(
     Raises:
         UserError: no adapter, or one that does not fit.
     """
-    files = adapter_files(dataset, fold, adapter, round_index)
-    planes = [_predictors(plane, file, device) for plane, file in zip(dataset.planes, files, strict=True)]
+    planes = [
+        _predictors(plane, plane.paths.sam_stage(fold, round_index) / adapter, device) for plane in dataset.planes
+    ]
     return _SAMLabeller(planes, dataset.settings.pseudo_labels.average_mirrored)
 
 
