@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import select
 import signal
+import subprocess
 import sys
 import time
 
@@ -36,3 +40,37 @@ def test_forked_workers_die_of_sigterm_at_any_moment() -> None:
             worker.terminate()
             worker.join(10)
             assert worker.exitcode == -signal.SIGTERM
+
+
+WORKERS = """
+import multiprocessing
+from nnunet_sfr.interruption import ending_signals_raise
+
+context = multiprocessing.get_context("fork")
+lock = context.Lock()
+lock.acquire()
+with ending_signals_raise():
+    workers = [context.Process(target=lock.acquire) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    print(*(worker.pid for worker in workers), flush=True)
+    workers[0].join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")
+def test_no_forked_worker_outlives_a_killed_command() -> None:
+    """As the workers of a pool whose lock died with one of them, these wait for a lock that is never released."""
+    with subprocess.Popen([sys.executable, "-c", WORKERS], stdout=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout is not None
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(workers) == 3
+        try:
+            process.kill()
+            # each has its copy of standard output: it ends when the last of them has ended
+            assert select.select([process.stdout], [], [], 20)[0], "a worker is still there"
+            assert process.stdout.read() == ""
+        finally:
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

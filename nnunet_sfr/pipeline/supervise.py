@@ -9,7 +9,6 @@ process of the command lives, so that no other step starts before.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -20,6 +19,7 @@ from collections.abc import Sequence
 
 from filelock import FileLock, Timeout
 
+from nnunet_sfr.linux_processes import adopt_orphans, die_with_parent
 from nnunet_sfr.locking import LOCK_TIMEOUT
 
 GRACE = 5.0
@@ -32,7 +32,6 @@ EX_TEMPFAIL = 75
 """Exit code where they are not."""
 
 _POLL = 0.1
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(signum, lambda signum, frame: None)
     try:
         with FileLock(lock, timeout=LOCK_TIMEOUT):
-            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+            adopt_orphans()
             return _run(command)
     except Timeout:
         print(f"error: {lock}: the processes of an earlier step still live; end them and try again", file=sys.stderr)
@@ -61,9 +60,7 @@ def _run(command: Sequence[str]) -> int:
     def prepare() -> None:
         os.setpgid(0, 0)
         # in case the supervisor itself is killed
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor:
-            os._exit(1)
+        die_with_parent(supervisor)
 
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare)
     _wait_or_end(process)
@@ -121,15 +118,6 @@ def _signal_group(group: int, signum: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signum)
 
-
-def _prctl(option: int, value: int) -> None:
-    """A setting of this process that only Linux has."""
-    if sys.platform == "linux":
-        _LIBC.prctl(option, value, 0, 0, 0)
-
-
-if sys.platform == "linux":
-    _LIBC = ctypes.CDLL(None)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
