@@ -25,7 +25,7 @@ from benchmarks.options import positive_number
 from benchmarks.report import aligned_table, circumstances, replace_section, with_facts
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.report.page import NAME, write_page
+from nnunet_sfr.report.page import PAGE_NAME, write_page
 from tests.report.browser import find_chromium, headless
 from tests.report.example_contents import make_contents
 
@@ -80,10 +80,10 @@ def _pages(folder: Path, cases: int) -> dict[str, Path]:
     """Write the pages to open, each ``index.html`` in a folder of its own."""
     whole = folder / "files"
     contents = make_contents(cases, whole)
-    single = folder / "single" / NAME
+    single = folder / "single" / PAGE_NAME
     with replacing(single) as temporary:
         write_page(contents, whole, single_file=True).rename(temporary)
-    empty = folder / "empty" / NAME
+    empty = folder / "empty" / PAGE_NAME
     with replacing(empty) as temporary:
         temporary.write_text("<!doctype html><html lang=en><title>empty</title><p class=card>empty</p></html>\n")
     return {EMPTY: empty, FILES: write_page(contents, whole), SINGLE: single}

@@ -10,17 +10,17 @@ import SimpleITK as sitk
 
 from nnunet_sfr.conversion import volume_folder
 from nnunet_sfr.conversion.raw_dataset import write_images_and_labels
-from nnunet_sfr.conversion.source import Content, Split
-from nnunet_sfr.conversion.volume_folder import Volumes
+from nnunet_sfr.conversion.source_dataset import DatasetDescription, Split
+from nnunet_sfr.conversion.volume_folder import VolumeFolder
 from nnunet_sfr.errors import UserError
 
-UNKNOWN = Content(channels=("MRI",), labels={"background": 0})
+UNKNOWN = DatasetDescription(channels=("MRI",), labels={"background": 0})
 """Until the labels have been read."""
 
 
 def open_volumes(
     folder: Path, *, labelled: int, limit_unlabelled: int | None = None, limit_test: int | None = None
-) -> Volumes:
+) -> VolumeFolder:
     """Read and check a folder of volumes.
 
     Args:
@@ -32,13 +32,13 @@ def open_volumes(
     Raises:
         UserError: naming the file or the case, and the remedy.
     """
-    volumes = volume_folder.open_volumes(folder, UNKNOWN, labelled=labelled)
+    volumes = volume_folder.open_volume_folder(folder, UNKNOWN, labelled=labelled)
     split = volumes.split
     limited = Split(split.labelled, split.unlabelled[:limit_unlabelled], split.test[:limit_test])
     return replace(volumes, split=limited)
 
 
-def build_raw_data(volumes: Volumes, dataset: Path) -> None:
+def build_raw_data(volumes: VolumeFolder, dataset: Path) -> None:
     """Copy the volumes into nnU-Net's raw layout; test and unlabelled cases go there without their labels.
 
     Args:
@@ -49,11 +49,11 @@ def build_raw_data(volumes: Volumes, dataset: Path) -> None:
         UserError: the labels are not numbered 0, 1, 2 ... as nnU-Net needs them.
     """
     names = {f"label_{value}": value for value in _label_values(volumes) if value > 0}
-    content = Content(channels=("MRI",), labels={"background": 0, **names})
+    content = DatasetDescription(channels=("MRI",), labels={"background": 0, **names})
     write_images_and_labels(replace(volumes, content=content), dataset, bar=False)
 
 
-def _label_values(volumes: Volumes) -> list[int]:
+def _label_values(volumes: VolumeFolder) -> list[int]:
     values: set[float] = set()
     for case in volumes.split.labelled:
         values |= set(np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(volumes.label(case))))).tolist())

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.options import positive_number, whole_number
 from benchmarks.workspace import Runner, StepError, run_command
 from demo.raw_data import open_volumes
-from demo.steps import Options, Workspace, walk
+from demo.steps import DemoOptions, Workspace, run_demo
 from demo.synthetic import write_volumes
-from nnunet_sfr.conversion.volume_folder import Volumes
+from nnunet_sfr.conversion.volume_folder import VolumeFolder
 from nnunet_sfr.errors import UserError
 
 MARKER = ".nnunet_sfr_demo"
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> i
         output = options.output.expanduser().resolve()
         _prepare_output(output, data=options.data)
         volumes = _volumes(options, output)
-        walk(volumes, Workspace(output), _options(options), run)
+        run_demo(volumes, Workspace(output), _options(options), run)
     except StepError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--limit-unlabelled", type=positive_number, metavar="K", help="take K unlabelled cases (all)")
     data.add_argument("--limit-test", type=positive_number, metavar="K", help="take K test cases (all)")
     data.add_argument("--seed", type=whole_number, default=0, help="of the synthetic volumes (0)")
-    length, planned = parser.add_argument_group("length of the trainings"), Options()
+    length, planned = parser.add_argument_group("length of the trainings"), DemoOptions()
     for name, text in (
         ("iterations", "iterations of SAM's fine-tuning"),
         ("epochs", "epochs of nnU-Net's training"),
@@ -96,8 +96,8 @@ def _spacing(text: str) -> float:
     return value
 
 
-def _options(options: argparse.Namespace) -> Options:
-    return Options(
+def _options(options: argparse.Namespace) -> DemoOptions:
+    return DemoOptions(
         device=options.device,
         spacing=options.spacing or (REAL_SPACING if options.data else SYNTHETIC_SPACING),
         iterations=options.iterations,
@@ -106,7 +106,7 @@ def _options(options: argparse.Namespace) -> Options:
     )
 
 
-def _volumes(options: argparse.Namespace, output: Path) -> Volumes:
+def _volumes(options: argparse.Namespace, output: Path) -> VolumeFolder:
     if options.data:
         folder, labelled = options.data, options.labelled or REAL_LABELLED
     else:

@@ -11,8 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_sfr.conversion.source import ENDING
-from nnunet_sfr.conversion.volume_folder import Volumes
+from nnunet_sfr.conversion.source_dataset import ENDING
+from nnunet_sfr.conversion.volume_folder import VolumeFolder
 from nnunet_sfr.errors import UserError
 
 Labels = NDArray[np.integer]
@@ -51,7 +51,7 @@ def read_labels(file: Path) -> Labels:
 
 
 def score_folder(
-    result: str, folder: Path, cases: Sequence[str], volumes: Volumes, labels: Sequence[int]
+    result: str, folder: Path, cases: Sequence[str], volumes: VolumeFolder, labels: Sequence[int]
 ) -> list[Score]:
     """Score ``folder/CASE.nii.gz`` for every case that has a truth.
 

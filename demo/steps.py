@@ -23,8 +23,8 @@ from benchmarks.workspace import (
 from demo.figure import Picture, draw, read_picture
 from demo.raw_data import build_raw_data
 from demo.scoring import Score, as_text, score_folder, table_rows, write_table
-from nnunet_sfr.conversion.source import ENDING
-from nnunet_sfr.conversion.volume_folder import Volumes
+from nnunet_sfr.conversion.source_dataset import ENDING
+from nnunet_sfr.conversion.volume_folder import VolumeFolder
 from nnunet_sfr.json_files import read_json
 
 DATASET_ID, DATASET_NAME = "900", "Dataset900_SFRDemo"
@@ -33,7 +33,7 @@ PSEUDO_LABEL, PREDICTION = "pseudo-label", "prediction"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class DemoOptions:
     """What ``run.py`` was asked for; its ``--help`` says what each means."""
 
     device: str = "cpu"
@@ -90,7 +90,7 @@ class Workspace:
         return self.output / "predictions"
 
 
-def command_lines(workspace: Workspace, options: Options) -> dict[str, list[str]]:
+def command_lines(workspace: Workspace, options: DemoOptions) -> dict[str, list[str]]:
     """The public commands in their order, by the title of their step."""
     plan = ["sfr_plan_and_preprocess", "-d", DATASET_ID, "-c", CONFIGURATION, "-pl", PLANNER]
     if options.spacing is not None:
@@ -109,7 +109,7 @@ def command_lines(workspace: Workspace, options: Options) -> dict[str, list[str]
     }
 
 
-def walk(volumes: Volumes, workspace: Workspace, options: Options, run: Runner = run_command) -> None:
+def run_demo(volumes: VolumeFolder, workspace: Workspace, options: DemoOptions, run: Runner = run_command) -> None:
     """Go the whole way, then print and write table and figure.
 
     Raises:
@@ -157,7 +157,7 @@ def _run_step(step: str, command: Sequence[str], environment: Mapping[str, str],
     return seconds
 
 
-def _report(volumes: Volumes, workspace: Workspace) -> None:
+def _report(volumes: VolumeFolder, workspace: Workspace) -> None:
     names = _foreground_labels(workspace.raw_data / "dataset.json")
     split, labels = volumes.split, list(names)
     scores = score_folder(PSEUDO_LABEL, workspace.pseudo_labels, split.unlabelled, volumes, labels)
@@ -173,7 +173,7 @@ def _report(volumes: Volumes, workspace: Workspace) -> None:
     _say("\n".join(str(workspace.output / name) for name in files))
 
 
-def _pictures(scores: Sequence[Score], volumes: Volumes, workspace: Workspace) -> list[Picture]:
+def _pictures(scores: Sequence[Score], volumes: VolumeFolder, workspace: Workspace) -> list[Picture]:
     kinds = (
         (PSEUDO_LABEL, "Unlabelled case", "SAM's pseudo-label", workspace.pseudo_labels),
         (PREDICTION, "Test case", "nnU-Net's prediction", workspace.predictions),
@@ -196,7 +196,7 @@ def _foreground_labels(dataset_json: Path) -> dict[int, str]:
     return {value: name for name, value in labels.items() if value > 0}
 
 
-def _counts(volumes: Volumes) -> str:
+def _counts(volumes: VolumeFolder) -> str:
     split = volumes.split
     return f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.test)} test cases"
 

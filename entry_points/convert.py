@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         from nnunet_sfr.conversion.raw_dataset import convert_source, dataset_folder
-        from nnunet_sfr.conversion.source import Request
+        from nnunet_sfr.conversion.source_dataset import ConversionRequest
 
-        request = Request(
+        request = ConversionRequest(
             source=arguments.source,
             labelled=arguments.labelled or known.labelled,
             seed=arguments.seed,

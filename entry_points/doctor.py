@@ -19,18 +19,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # importing torch takes seconds, which -h should not
         from nnunet_sfr.doctor.examination import examine
         from nnunet_sfr.doctor.next_step import next_step
-        from nnunet_sfr.doctor.printing import as_json, last_lines, lines
-        from nnunet_sfr.doctor.subject import Subject
+        from nnunet_sfr.doctor.printing import as_json, last_lines, section_lines
+        from nnunet_sfr.doctor.subject import NamedDataset
 
         subject = None
         if arguments.dataset is not None:
-            subject = Subject(
+            subject = NamedDataset(
                 arguments.dataset, arguments.configuration, arguments.plans, arguments.fold, arguments.device
             )
         for section in examine(subject):
             sections.append(section)
             if not arguments.json:
-                print("\n".join(lines(section)), flush=True)
+                print("\n".join(section_lines(section)), flush=True)
         action, following = next_step(subject, sections)
         print(as_json(sections, following) if arguments.json else last_lines(sections, action, following))
 
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(
         "sfr_doctor",
         "Look at installation, folders, trainers and device, and with -d at a data set: images that are in training "
-        "and test, labels, folds, plan, SAM, expected memory, and how far the path has been walked. Nothing is "
+        "and test, labels, folds, plan, SAM, expected memory, and which stages are complete. Nothing is "
         "written. Exit code 1 if something would stop or falsify a run.",
         needs_dataset=False,
     )

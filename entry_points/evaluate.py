@@ -31,12 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from nnunet_sfr.evaluation.comparison import compare
         from nnunet_sfr.evaluation.folders import Evaluation, evaluate_folder
+        from nnunet_sfr.evaluation.label_map_format import find_format
         from nnunet_sfr.evaluation.output import check_output, csv_beside, write
         from nnunet_sfr.evaluation.printing import comparison_table, table, warning_lines
-        from nnunet_sfr.evaluation.sources import find_source
 
         check_output(output)
-        source = find_source(
+        source = find_format(
             arguments.pred_folder,
             dataset=arguments.dataset,
             plans_name=arguments.plans,

@@ -158,16 +158,16 @@ def _is_same_folder(first: Path | None, second: Path | None) -> bool:
 def _label(dataset: SFRDataset, arguments: argparse.Namespace) -> PseudoLabelStore:
     # importing torch takes seconds, which -h should not
     from nnunet_sfr.devices import resolve_device
-    from nnunet_sfr.labelling.filling import Share
+    from nnunet_sfr.labelling.filling import CasePartition
     from nnunet_sfr.labelling.from_images import label_from_images
     from nnunet_sfr.labelling.from_model import CHECKPOINT, label_from_model
     from nnunet_sfr.labelling.from_retraining import label_from_retraining
     from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER
     from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
 
-    share = Share(arguments.num_parts, arguments.part_id, arguments.overwrite)
+    partition = CasePartition(arguments.num_parts, arguments.part_id, arguments.overwrite)
     if arguments.from_images is not None:
-        return label_from_images(dataset, arguments.fold, folder=arguments.from_images, share=share)
+        return label_from_images(dataset, arguments.fold, folder=arguments.from_images, partition=partition)
     device = resolve_device(arguments.device)
     if arguments.from_model is not None:
         return label_from_model(
@@ -178,7 +178,7 @@ def _label(dataset: SFRDataset, arguments: argparse.Namespace) -> PseudoLabelSto
             model_folds=arguments.model_folds,
             checkpoint=arguments.model_checkpoint or CHECKPOINT,
             trust=arguments.trust,
-            share=share,
+            partition=partition,
         )
     if arguments.trainer is not None:
         return label_from_retraining(
@@ -188,7 +188,9 @@ def _label(dataset: SFRDataset, arguments: argparse.Namespace) -> PseudoLabelSto
             trainer=arguments.trainer,
             round_index=arguments.round,
             trust=arguments.trust,
-            share=share,
+            partition=partition,
         )
     adapter = BEST_ADAPTER if arguments.chk == "best" else FINAL_ADAPTER
-    return pseudo_label(dataset, arguments.fold, device, adapter=adapter, round_index=arguments.round, share=share)
+    return pseudo_label(
+        dataset, arguments.fold, device, adapter=adapter, round_index=arguments.round, partition=partition
+    )

@@ -26,8 +26,8 @@ _SELECTION = ("confidence", "confidence_of", "threshold", "quantile")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and walk; returns the exit code."""
-    from nnunet_sfr.pipeline.walk import StepError
+    """Parse the command line and run the steps; returns the exit code."""
+    from nnunet_sfr.pipeline.run_steps import StepError
 
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace, as_typed: str) -> None:
+    from nnunet_sfr.pipeline.run_steps import run_steps
     from nnunet_sfr.pipeline.sequence import shell_commands
     from nnunet_sfr.pipeline.status import status_text
-    from nnunet_sfr.pipeline.walk import walk
 
     options = _options(arguments)
     if arguments.print:
@@ -55,7 +55,7 @@ def _command(arguments: argparse.Namespace, as_typed: str) -> None:
         print(status_text(options))
     else:
         _check_folders(options)
-        walk(options, as_typed)
+        run_steps(options, as_typed)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "sfr_run",
         "Go the whole way: plan and preprocess, fine-tune SAM, pseudo-label, train nnU-Net, and with --plus the rounds "
         "of SFR+; predict, if a folder is given. Each step is one of the public commands, shown before it runs; a step "
-        "that is done is skipped, and one that was stopped is gone on with. State and logs are in "
+        "that is done is skipped, and one that was stopped is continued. State and logs are in "
         "nnUNet_results/<data set>/SFR_run__<plans>__<configuration>.",
     )
     parser.set_defaults(plans=None)

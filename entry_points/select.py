@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
         from nnunet_sfr.selection import make_rule, read_identifiers, select
-        from nnunet_sfr.selection_report import describe, plot, warnings
+        from nnunet_sfr.selection_report import plot, selection_table, warnings
 
         dataset = open_named(arguments)
         rule = make_rule(
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         file = dataset.paths.selection(arguments.fold, arguments.round)
         plot(selection, file.with_suffix(".png"))
         print(f"{rule.confidence} of {rule.confidence_of}")
-        print("\n".join(describe(selection)))
+        print("\n".join(selection_table(selection)))
         store = PseudoLabelStore.open(
             dataset.paths.model_pseudo_labels(arguments.fold, arguments.round), grid=dataset.grid
         )

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nnunet_sfr.errors import FULL, UserError, explained, file_errors_explained
+from nnunet_sfr.errors import NO_SPACE, UserError, explained, file_errors_explained
 
 _NEXT_TO_NOTHING = 2**20
 """Free bytes below which a disk counts as full."""
@@ -113,13 +113,13 @@ def no_space(error: BaseException, folder: Path | None = None) -> str | None:
     """
     current: BaseException | None = error
     while current is not None:
-        if isinstance(current, OSError) and current.errno in FULL:
-            return FULL[current.errno]
+        if isinstance(current, OSError) and current.errno in NO_SPACE:
+            return NO_SPACE[current.errno]
         if "No space left on device" in str(current):
-            return FULL[errno.ENOSPC]
+            return NO_SPACE[errno.ENOSPC]
         current = current.__cause__ or current.__context__
     if folder is not None and isinstance(error, (OSError, RuntimeError)) and _free_bytes(folder) < _NEXT_TO_NOTHING:
-        return FULL[errno.ENOSPC]
+        return NO_SPACE[errno.ENOSPC]
     return None
 
 

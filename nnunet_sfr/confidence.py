@@ -17,7 +17,7 @@ BOUNDARY_WIDTH = 2
 
 REFERENCES = ("previous_round_agreement", "sam_agreement")
 """Entries that compare a label map with another one of the same case."""
-NO_REFERENCES: Mapping[str, torch.Tensor | None] = dict.fromkeys(REFERENCES)
+NO_REFERENCE_LABELS: Mapping[str, torch.Tensor | None] = dict.fromkeys(REFERENCES)
 
 PAPER_MEASURE = "mean_max_probability"
 """Eq. 8."""
@@ -113,7 +113,7 @@ def confidence_record(
     regions: bool,
     mirrored: Iterable[torch.Tensor] = (),
     planes: Sequence[torch.Tensor] = (),
-    others: Mapping[str, torch.Tensor | None] = NO_REFERENCES,
+    others: Mapping[str, torch.Tensor | None] = NO_REFERENCE_LABELS,
     certainty: torch.Tensor | None = None,
 ) -> dict[str, Any]:
     """Confidence of one case.
@@ -184,7 +184,7 @@ def agreements(
     num_classes: int,
     mirrored: Iterable[torch.Tensor] = (),
     planes: Sequence[torch.Tensor] = (),
-    others: Mapping[str, torch.Tensor | None] = NO_REFERENCES,
+    others: Mapping[str, torch.Tensor | None] = NO_REFERENCE_LABELS,
 ) -> dict[str, float | None]:
     """The part of the record that compares the label map (D, H, W) with others of the same case.
 
@@ -204,7 +204,7 @@ def agreements(
         "plane_agreement": _mean_known(agreement(one, other, num_classes=num_classes) for one, other in pairs),
         **{
             entry: None if other is None else agreement(labels, other, num_classes=num_classes)
-            for entry, other in {**NO_REFERENCES, **others}.items()
+            for entry, other in {**NO_REFERENCE_LABELS, **others}.items()
         },
     }
 

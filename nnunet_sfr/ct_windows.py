@@ -8,19 +8,19 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_sfr.settings import SAMSettings
 
-Window = tuple[float, float]
+HounsfieldWindow = tuple[float, float]
 """Lowest and highest Hounsfield units that are told apart."""
 
-SOFT_TISSUE: Window = SAMSettings.window
-LUNG: Window = (-1350.0, 150.0)
-BONE: Window = (-500.0, 1300.0)
+SOFT_TISSUE: HounsfieldWindow = SAMSettings.window
+LUNG: HounsfieldWindow = (-1350.0, 150.0)
+BONE: HounsfieldWindow = (-500.0, 1300.0)
 """Windows in HU with which MedSAM's training data were made (widths 400, 1500, 1800 around 40, -600, 400)."""
-CT_WINDOWS: Mapping[str, Window] = {"soft tissue": SOFT_TISSUE, "lung": LUNG, "bone": BONE}
+CT_WINDOWS: Mapping[str, HounsfieldWindow] = {"soft tissue": SOFT_TISSUE, "lung": LUNG, "bone": BONE}
 CT_SCHEME = "CTNormalization"
 """nnU-Net's name of the normalisation of channels in Hounsfield units."""
 
 
-def choose_window(plans_manager: PlansManager, configuration: ConfigurationManager) -> Window:
+def choose_window(plans_manager: PlansManager, configuration: ConfigurationManager) -> HounsfieldWindow:
     """The window that holds the median of the labelled foreground of the first CT channel; soft tissue without one.
 
     Args:
@@ -39,7 +39,7 @@ def choose_window(plans_manager: PlansManager, configuration: ConfigurationManag
     return BONE if properties["median"] > SOFT_TISSUE[1] else SOFT_TISSUE
 
 
-def preprocessed_window(window: Window, properties: Mapping[str, float]) -> Window:
+def preprocessed_window(window: HounsfieldWindow, properties: Mapping[str, float]) -> HounsfieldWindow:
     """A window in HU as values of the preprocessed image, which nnU-Net normalised to (HU - mean) / deviation.
 
     Args:

@@ -12,7 +12,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager, deter
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.data.case_files import require_files
+from nnunet_sfr.data.preprocessed_files import require_files
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.folds import FOLDS, check_fold
 from nnunet_sfr.label_names import class_names

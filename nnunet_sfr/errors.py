@@ -20,7 +20,7 @@ class UserError(Exception):
         super().__init__(" ".join(message.split()))
 
 
-FULL = {
+NO_SPACE = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "your quota of disk space is used up; free some space and run the same command again",
 }
@@ -28,7 +28,7 @@ FULL = {
 
 _PERMISSION = "may not be accessed (permission denied); ask its owner for the permission, or choose another place"
 _REASONS = {
-    **FULL,
+    **NO_SPACE,
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
     errno.EROFS: "lies on a read-only file system; choose a place that can be written to",

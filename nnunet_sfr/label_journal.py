@@ -30,7 +30,7 @@ class Journal:
         images: file names of the channels, in their order, by identifier.
         file_ending: of the data set.
         num_training: number of labelled cases when it is done.
-        stamp: :meth:`nnunet_sfr.data.cases.RawDataset.stamp` of the raw data when it is done.
+        stamp: :meth:`nnunet_sfr.data.raw_cases.RawDataset.stamp` of the raw data when it is done.
         image_sidecars: names of the files that belong to the images, by identifier.
         label_sidecars: the same of the label maps.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-IGNORE = "ignore"
+IGNORE_NAME = "ignore"
 """nnU-Net's name of the label that marks what is not annotated."""
 
 
@@ -19,7 +19,7 @@ def class_names(dataset_json: Mapping[str, Any]) -> dict[str, str]:
         name: list(values) if isinstance(values, (list, tuple)) else [values]
         for name, values in dataset_json["labels"].items()
     }
-    left_out = {0, *labels.get(IGNORE, ())}
+    left_out = {0, *labels.get(IGNORE_NAME, ())}
     names: dict[str, str] = {}
     for name, values in sorted(labels.items(), key=lambda label: len(label[1])):
         for value in values:

@@ -1,4 +1,4 @@
-"""The state of the random generators of this process, so that a training can go on exactly where it stopped.
+"""The state of the random generators of this process, so that a training can continue exactly where it stopped.
 
 Worker processes have their own, and CUDA may pick other kernels: exact are runs on the CPU without workers.
 """

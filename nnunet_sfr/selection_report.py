@@ -18,7 +18,7 @@ HIGH_COLOUR, LOW_COLOUR = "#0072b2", "#d55e00"
 """Okabe and Ito's blue and vermilion, which colour-blind people tell apart."""
 
 
-def describe(selection: Selection) -> list[str]:
+def selection_table(selection: Selection) -> list[str]:
     """Who is high and who is low, each with its value, the surest first; then the counts."""
     by_confidence = sorted(selection.values, key=lambda case: (_rank(selection.values[case]), case))
     overruled = {case for cases in selection.overruled.values() for case in cases}

@@ -19,7 +19,7 @@ from demo.figure import Picture, centre_of, draw
 from demo.raw_data import build_raw_data, open_volumes
 from demo.run import main
 from demo.scoring import Score, as_text, dice, table_rows
-from demo.steps import Options, Workspace, choose_cases, command_lines
+from demo.steps import DemoOptions, Workspace, choose_cases, command_lines
 from demo.synthetic import LARGEST_SIZE, SMALLEST_SIZE, Volume, make_volume, write_volumes
 from nnunet_sfr.errors import UserError
 
@@ -255,7 +255,7 @@ def test_planes_go_through_the_middle_of_the_target() -> None:
     assert centre_of(labels) == (1, 3, 6)
 
 
-# --- the walk ---------------------------------------------------------------------------------------------------------
+# --- the whole demonstration ------------------------------------------------------------------------------------------
 
 
 class FakeCommands:
@@ -288,7 +288,7 @@ class FakeCommands:
             shutil.copy(self.folder / "labels" / f"{case}.nii.gz", target)
 
 
-def test_whole_walk_runs_the_public_commands_in_order(
+def test_the_whole_demonstration_runs_the_public_commands_in_order(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "output"
@@ -332,7 +332,7 @@ def test_failing_step_ends_with_its_exit_code(folder: Path, tmp_path: Path, caps
 
 
 def test_without_a_spacing_the_planner_chooses(tmp_path: Path) -> None:
-    plan = next(iter(command_lines(Workspace(tmp_path), Options()).values()))
+    plan = next(iter(command_lines(Workspace(tmp_path), DemoOptions()).values()))
     assert "-overwrite_target_spacing" not in plan
 
 
@@ -374,7 +374,7 @@ def test_schedules_need_a_planned_configuration(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     file.write_text('{"configurations": {"2d": {}}}')
     with pytest.raises(UserError, match="has no configuration 3d_fullres"):
-        change_settings(file, Options().schedules)
+        change_settings(file, DemoOptions().schedules)
 
 
 def test_short_schedules_are_settings_that_exist() -> None:
@@ -382,6 +382,6 @@ def test_short_schedules_are_settings_that_exist() -> None:
     from nnunet_sfr.plans import SFRConfiguration
 
     stitching = {"patch_size": [4, 32, 32], "canvas_size": 64}
-    configuration = SFRConfiguration.from_dict({"stitching": stitching, **Options().schedules})
-    assert configuration.fine_tuning.iterations == Options().iterations
-    assert configuration.retraining.iterations_per_epoch == Options().iterations_per_epoch
+    configuration = SFRConfiguration.from_dict({"stitching": stitching, **DemoOptions().schedules})
+    assert configuration.fine_tuning.iterations == DemoOptions().iterations
+    assert configuration.retraining.iterations_per_epoch == DemoOptions().iterations_per_epoch

@@ -16,7 +16,7 @@ from nnunet_sfr.confidence import PAPER_MEASURE
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.selection import Rule, Selection, make_rule, read_identifiers, read_selection, select
-from nnunet_sfr.selection_report import HIGH_COLOUR, LOW_COLOUR, describe, plot, warnings
+from nnunet_sfr.selection_report import HIGH_COLOUR, LOW_COLOUR, plot, selection_table, warnings
 from tests.later_round import BY_FLIPS, HIGH, LOW, MODEL, fill_model_store, scripted_round
 from tests.tiny_project import change_settings
 
@@ -71,7 +71,7 @@ def test_the_user_has_the_last_word(project: SFRDataset) -> None:
     fill_model_store(project, {HIGH: 0.9, LOW: None})
     selection = select(project, "all", 1, BY_FLIPS, overrule_high=[LOW], overrule_low=[HIGH])
     assert (selection.high, selection.low) == ((LOW,), (HIGH,))
-    assert [line.split() for line in describe(selection)] == [
+    assert [line.split() for line in selection_table(selection)] == [
         [HIGH, "0.9000", "low", "(overruled)"],
         [LOW, "-", "high", "(overruled)"],
         ["1", "high,", "1", "low"],

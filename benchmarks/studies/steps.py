@@ -20,7 +20,7 @@ from benchmarks.workspace import run_command as run_in_process
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.conversion import PUBLIC_DATASETS
 from nnunet_sfr.conversion.raw_dataset import convert_source
-from nnunet_sfr.conversion.source import Request
+from nnunet_sfr.conversion.source_dataset import ConversionRequest
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import DATASET_JSON, FINGERPRINT
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
@@ -204,7 +204,7 @@ class Steps:
 
 def convert(study: Study, dataset: Path) -> None:
     """Build the raw data set of a study."""
-    request = Request(
+    request = ConversionRequest(
         Path(study.source), study.labelled, study.cases_seed, allow_missing=study.allow_missing, options=study.options
     )
     convert_source(PUBLIC_DATASETS[study.dataset].open(request), dataset)

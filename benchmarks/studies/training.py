@@ -46,7 +46,7 @@ def stock_trainer(epochs: int, seed: int, iterations: int, validation_iterations
 
 
 def main() -> None:
-    """Train (or go on), report, predict; what an earlier call has finished stays."""
+    """Train (or continue), report, predict; what an earlier call has finished stays."""
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
     device = resolve_device(options.device)

@@ -1,9 +1,9 @@
 """Public data sets in nnU-Net's raw layout: one file a data set, and a record here.
 
-Such a file has a function ``open_source`` that takes a :class:`nnunet_sfr.conversion.source.Request` and returns a
-:class:`nnunet_sfr.conversion.source.Source`; checking and writing are the same for all. ::
+Such a file has a function ``open_source`` that takes a ``ConversionRequest`` and returns a ``SourceDataset``
+(:mod:`nnunet_sfr.conversion.source_dataset`); checking and writing are the same for all. ::
 
-    source = PUBLIC_DATASETS["BTCV"].open(Request(Path("Abdomen/RawData"), labelled=7))
+    source = PUBLIC_DATASETS["BTCV"].open(ConversionRequest(Path("Abdomen/RawData"), labelled=7))
     convert_source(source, dataset_folder(501, "BTCV"))
 """
 
@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nnunet_sfr.conversion.source import Request, Source
+    from nnunet_sfr.conversion.source_dataset import ConversionRequest, SourceDataset
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class PublicDataset:
     labelled: int
     options: tuple[str, ...] = ()
 
-    def open(self, request: Request) -> Source:
+    def open(self, request: ConversionRequest) -> SourceDataset:
         """Open what the request names.
 
         Raises:
             UserError: the source is not this data set, or is not complete.
         """
-        source: Source = import_module(f"nnunet_sfr.conversion.{self.module}").open_source(request)
+        source: SourceDataset = import_module(f"nnunet_sfr.conversion.{self.module}").open_source(request)
         return source
 
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from nnunet_sfr.conversion.lists import CaseLists, some, split_by_lists
-from nnunet_sfr.conversion.nifti import CaseFiles, NiftiSource, index_files
-from nnunet_sfr.conversion.source import Content, Request, Source
+from nnunet_sfr.conversion.lists import CaseLists, first_names, split_by_lists
+from nnunet_sfr.conversion.nifti import CaseFiles, NiftiDataset, index_files
+from nnunet_sfr.conversion.source_dataset import ConversionRequest, DatasetDescription, SourceDataset
 from nnunet_sfr.errors import UserError
 
 LABELS = {"background": 0, "liver": 1, "kidneys": 2, "spleen": 3, "pancreas": 4}
@@ -24,7 +24,7 @@ CASES, TEST_SHARE = 1000, 10
 """How many there are, and one in how many is for testing."""
 
 
-def open_source(request: Request) -> Source:
+def open_source(request: ConversionRequest) -> SourceDataset:
     """Open images and masks.
 
     Raises:
@@ -53,15 +53,15 @@ def open_source(request: Request) -> Source:
         "missing": list(missing),
         "images_without_mask": unused,
     }
-    return NiftiSource(cases, split, Content(("CT",), LABELS).as_json(), KNOWN, origin, record)
+    return NiftiDataset(cases, split, DatasetDescription(("CT",), LABELS).as_json(), KNOWN, origin, record)
 
 
-def _lists(request: Request, masks: list[str]) -> CaseLists:
+def _lists(request: ConversionRequest, masks: list[str]) -> CaseLists:
     if len(masks) < CASES and not request.allow_missing:
         numbers = {f"Case_{number:05d}" for number in range(1, int(masks[-1][-5:]) + 1)} - set(masks)
         raise UserError(
-            f"{request.source}: has {len(masks)} masks of {CASES} (numbers without one: {some(sorted(numbers))}); "
-            "get the others, or add --allow-missing to convert these"
+            f"{request.source}: has {len(masks)} masks of {CASES} (numbers without one: "
+            f"{first_names(sorted(numbers))}); get the others, or add --allow-missing to convert these"
         )
     if len(masks) < TEST_SHARE:
         raise UserError(f"{request.source}: has {len(masks)} masks, too few for a test list; get more")

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunet_sfr.conversion.lists import CaseLists, split_by_lists
-from nnunet_sfr.conversion.nifti import CaseFiles, NiftiSource, index_files
-from nnunet_sfr.conversion.source import Content, Request, Source
+from nnunet_sfr.conversion.nifti import CaseFiles, NiftiDataset, index_files
+from nnunet_sfr.conversion.source_dataset import ConversionRequest, DatasetDescription, SourceDataset
 from nnunet_sfr.errors import UserError
 
 LABELS = {"background": 0, "right_ventricle": 1, "myocardium": 2, "left_ventricle": 3}
@@ -23,7 +23,7 @@ _FOLDERS = {"training": range(1, 101), "testing": range(101, 151)}
 _UNPACKED = (".", "database", "ACDC", "ACDC/database")
 
 
-def open_source(request: Request) -> Source:
+def open_source(request: ConversionRequest) -> SourceDataset:
     """Open the frames of all patients.
 
     Raises:
@@ -61,7 +61,7 @@ def open_source(request: Request) -> Source:
         "labelled_patients": list(split.labelled),
         "missing": list(missing),
     }
-    return NiftiSource(cases, frames, Content(("MRI",), LABELS).as_json(), KNOWN, origin, record)
+    return NiftiDataset(cases, frames, DatasetDescription(("MRI",), LABELS).as_json(), KNOWN, origin, record)
 
 
 def _frames(folder: Path, patient: str) -> dict[str, CaseFiles]:

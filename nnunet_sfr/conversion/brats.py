@@ -12,8 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunet_sfr.conversion.lists import read_lists, split_by_lists
-from nnunet_sfr.conversion.nifti import CaseFiles, NiftiSource, find_nifti
-from nnunet_sfr.conversion.source import Content, Request, Source
+from nnunet_sfr.conversion.nifti import CaseFiles, NiftiDataset, find_nifti
+from nnunet_sfr.conversion.source_dataset import ConversionRequest, DatasetDescription, SourceDataset
 from nnunet_sfr.errors import UserError
 
 CHANNELS = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
@@ -31,7 +31,7 @@ REGIONS: Target = (
 _UNPACKED = "MICCAI_BraTS_2019_Data_Training"
 
 
-def open_source(request: Request) -> Source:
+def open_source(request: ConversionRequest) -> SourceDataset:
     """Open the case folders; ``channels`` and ``regions`` are the options.
 
     Raises:
@@ -50,10 +50,10 @@ def open_source(request: Request) -> Source:
     split, missing = split_by_lists(lists, folders, request)
     cases = {case: _files(case, folder, channels) for case, folder in folders.items()}
     labels, mapping, order = REGIONS if request.options.get("regions") else WHOLE_TUMOUR
-    content = Content(tuple(CHANNELS[channel] for channel in channels), labels, order)
+    content = DatasetDescription(tuple(CHANNELS[channel] for channel in channels), labels, order)
     origin = {"dataset": "BraTS 2019", "source": "https://www.med.upenn.edu/cbica/brats2019.html", "list": "SSL4MIS"}
     record = {"dataset": "BraTS", "source": str(root.resolve()), "seed": request.seed, "missing": list(missing)}
-    return NiftiSource(cases, split, content.as_json(), KNOWN, origin, record, mapping)
+    return NiftiDataset(cases, split, content.as_json(), KNOWN, origin, record, mapping)
 
 
 def _has_grade(folder: Path) -> bool:

@@ -17,8 +17,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunet_sfr.conversion.lists import read_lists, split_by_lists
-from nnunet_sfr.conversion.nifti import CaseFiles, NiftiSource, index_files
-from nnunet_sfr.conversion.source import Content, Request, Source
+from nnunet_sfr.conversion.nifti import CaseFiles, NiftiDataset, index_files
+from nnunet_sfr.conversion.source_dataset import ConversionRequest, DatasetDescription, SourceDataset
 from nnunet_sfr.errors import UserError
 
 LABELS = {
@@ -41,7 +41,7 @@ KNOWN = {value: name for name, value in LABELS.items()}
 _UNPACKED = (".", "Training", "RawData/Training", "Abdomen/RawData/Training")
 
 
-def open_source(request: Request) -> Source:
+def open_source(request: ConversionRequest) -> SourceDataset:
     """Open the training part of the challenge.
 
     Raises:
@@ -63,7 +63,7 @@ def open_source(request: Request) -> Source:
     cases = {case: CaseFiles((images[case],), labels[case]) for case in present}
     origin = {"dataset": "BTCV", "source": "https://www.synapse.org/Synapse:syn3193805", "list": "MagicNet"}
     record = {"dataset": "BTCV", "source": str(root.resolve()), "seed": request.seed, "missing": list(missing)}
-    return NiftiSource(cases, split, Content(("CT",), LABELS).as_json(), KNOWN, origin, record)
+    return NiftiDataset(cases, split, DatasetDescription(("CT",), LABELS).as_json(), KNOWN, origin, record)
 
 
 def _index(folder: Path, prefix: str) -> dict[str, Path]:

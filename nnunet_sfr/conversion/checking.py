@@ -8,10 +8,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_sfr.conversion.source import CaseCheck
-from nnunet_sfr.data.cases import raise_first
+from nnunet_sfr.conversion.source_dataset import CaseCheck
 from nnunet_sfr.data.file_identity import file_stamps
 from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.data.raw_cases import raise_first
 
 
 def check_all(checks: Sequence[CaseCheck], progress: Path, *, processes: int) -> None:

@@ -24,19 +24,26 @@ from numpy.typing import NDArray
 
 from nnunet_sfr.conversion.lists import read_lists, split_by_lists
 from nnunet_sfr.conversion.nifti import problem_of, require_values
-from nnunet_sfr.conversion.source import ENDING, CaseCheck, Content, Request, Source, Split
-from nnunet_sfr.conversion.volume_folder import LAYOUT, SPLITS, Volumes, open_volumes
+from nnunet_sfr.conversion.source_dataset import (
+    ENDING,
+    CaseCheck,
+    ConversionRequest,
+    DatasetDescription,
+    SourceDataset,
+    Split,
+)
+from nnunet_sfr.conversion.volume_folder import LAYOUT, VOLUME_SPLITS, VolumeFolder, open_volume_folder
 from nnunet_sfr.errors import UserError
 
 Array = NDArray[np.number[Any]]
 
-CONTENT = Content(channels=("MRI",), labels={"background": 0, "left_atrium": 1})
+DESCRIPTION = DatasetDescription(channels=("MRI",), labels={"background": 0, "left_atrium": 1})
 KNOWN = {0: "background", 1: "left_atrium"}
 SPACING = 0.625
 """Of the ``.h5`` files, which do not say it: mm, on every axis."""
 
 
-def open_source(request: Request) -> Source:
+def open_source(request: ConversionRequest) -> SourceDataset:
     """Open the ``.h5`` files, or a folder as :mod:`nnunet_sfr.conversion.volume_folder` describes.
 
     ``dataset.json`` says nothing of the origin: it is, byte for byte, that of version 0.1.
@@ -46,7 +53,7 @@ def open_source(request: Request) -> Source:
     """
     source = request.source
     record: dict[str, Any] = {"dataset": "LA", "source": str(source.resolve())}
-    if (source / SPLITS).is_file() or (source / "images").is_dir():
+    if (source / VOLUME_SPLITS).is_file() or (source / "images").is_dir():
         volumes = _open_volumes(request)
         return replace(volumes, record={**record, "layout": "images, labels and splits", "missing": []})
     originals, missing = _open_originals(request)
@@ -54,8 +61,8 @@ def open_source(request: Request) -> Source:
 
 
 @dataclass(frozen=True)
-class Originals:
-    """The ``.h5`` files: a :class:`nnunet_sfr.conversion.source.Source`."""
+class LeftAtriumDataset:
+    """The ``.h5`` files: a :class:`nnunet_sfr.conversion.source_dataset.SourceDataset`."""
 
     files: Mapping[str, Path]
     split: Split
@@ -63,7 +70,7 @@ class Originals:
 
     @property
     def dataset_json(self) -> dict[str, Any]:
-        return CONTENT.as_json()
+        return DESCRIPTION.as_json()
 
     @property
     def origin(self) -> None:
@@ -73,7 +80,7 @@ class Originals:
         return case in self.files  # beside its image
 
     def check(self, case: str) -> CaseCheck:
-        return OriginalCheck(case, self.files[case])
+        return LeftAtriumCheck(case, self.files[case])
 
     def write_images(self, case: str, folder: Path) -> None:
         _write_nifti(_read(self.files[case], "image").astype(np.float32), folder / f"{case}_0000{ENDING}")
@@ -83,8 +90,8 @@ class Originals:
 
 
 @dataclass(frozen=True)
-class OriginalCheck:
-    """One ``.h5`` file: a :class:`nnunet_sfr.conversion.source.CaseCheck`."""
+class LeftAtriumCheck:
+    """One ``.h5`` file: a :class:`nnunet_sfr.conversion.source_dataset.CaseCheck`."""
 
     case: str
     file: Path
@@ -102,7 +109,7 @@ class OriginalCheck:
         yield lambda: require_values(self.file, _read(self.file, "label"), self.case, KNOWN)
 
 
-def _open_originals(request: Request) -> tuple[Originals, tuple[str, ...]]:
+def _open_originals(request: ConversionRequest) -> tuple[LeftAtriumDataset, tuple[str, ...]]:
     """The files that are there and the cases that are not."""
     lists = read_lists("LA")
     files = {case: file for case in lists.all if (file := _find(request.source, case)) is not None}
@@ -112,11 +119,11 @@ def _open_originals(request: Request) -> tuple[Originals, tuple[str, ...]]:
             f"{len(lists.all)} cases of the standard lists (such as {lists.training[0]}); check SOURCE"
         )
     split, missing = split_by_lists(lists, files, request)
-    return Originals(files, split), missing
+    return LeftAtriumDataset(files, split), missing
 
 
-def _open_volumes(request: Request) -> Volumes:
-    volumes = open_volumes(request.source, CONTENT, labelled=request.labelled, seed=request.seed)
+def _open_volumes(request: ConversionRequest) -> VolumeFolder:
+    volumes = open_volume_folder(request.source, DESCRIPTION, labelled=request.labelled, seed=request.seed)
     for case in volumes.split.test:
         if not volumes.has_label(case):
             raise UserError(f"{volumes.label(case)}: not found; without it the test case {case} cannot be scored")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_sfr.conversion.source import Request, Split
+from nnunet_sfr.conversion.source_dataset import ConversionRequest, Split
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 
@@ -41,7 +41,9 @@ def read_lists(name: str) -> CaseLists:
     return CaseLists(tuple(content["train"]), tuple(content["test"]), tuple(content.get("validation", ())))
 
 
-def split_by_lists(lists: CaseLists, present: Collection[str], request: Request) -> tuple[Split, tuple[str, ...]]:
+def split_by_lists(
+    lists: CaseLists, present: Collection[str], request: ConversionRequest
+) -> tuple[Split, tuple[str, ...]]:
     """Divide the cases that are there.
 
     Args:
@@ -62,14 +64,14 @@ def split_by_lists(lists: CaseLists, present: Collection[str], request: Request)
     missing = tuple(case for case in lists.all if case not in present)
     if missing and not request.allow_missing:
         raise UserError(
-            f"{source}: {len(missing)} of {len(lists.all)} cases are missing: {some(missing)}; "
+            f"{source}: {len(missing)} of {len(lists.all)} cases are missing: {first_names(missing)}; "
             "get them, or add --allow-missing to convert the others"
         )
     chosen = choose_labelled(lists.training, labelled, request.seed)
     lost = [case for case in chosen if case not in present]
     if lost:  # another case in the place of a missing one would be another benchmark
         raise UserError(
-            f"{source}: {len(lost)} of the {len(chosen)} cases to label are missing: {some(lost)}; "
+            f"{source}: {len(lost)} of the {len(chosen)} cases to label are missing: {first_names(lost)}; "
             "get them or choose a smaller --labelled"
         )
     unlabelled = tuple(case for case in lists.training if case in present and case not in chosen)
@@ -95,7 +97,7 @@ def choose_labelled(training: Sequence[str], labelled: int, seed: int | None) ->
     return tuple(training[index] for index in order[:labelled])
 
 
-def some(cases: Sequence[str]) -> str:
+def first_names(cases: Sequence[str]) -> str:
     """A few names, and how many more there are."""
     rest = len(cases) - _NAMES_IN_MESSAGES
     return ", ".join(cases[:_NAMES_IN_MESSAGES]) + (f" and {rest} more" if rest > 0 else "")

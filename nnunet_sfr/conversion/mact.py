@@ -43,7 +43,14 @@ from nnunet_sfr.conversion.nifti import (
     write_label_like,
     write_volume,
 )
-from nnunet_sfr.conversion.source import ENDING, CaseCheck, Content, Request, Source, Split
+from nnunet_sfr.conversion.source_dataset import (
+    ENDING,
+    CaseCheck,
+    ConversionRequest,
+    DatasetDescription,
+    SourceDataset,
+    Split,
+)
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 
@@ -82,7 +89,7 @@ Flip = tuple[int, ...]
 """Axes of a label that are turned round."""
 
 
-def open_source(request: Request) -> Source:
+def open_source(request: ConversionRequest) -> SourceDataset:
     """Open images, label maps and crop boxes; ``fold`` and ``list`` are the options.
 
     Raises:
@@ -103,7 +110,7 @@ def open_source(request: Request) -> Source:
     fold, variant = request.options.get("fold", 0), request.options.get("list", "paper")
     split, missing = split_by_lists(fold_lists(fold, variant), cases, request)
     record = {"dataset": "MACT", "source": str(root.resolve()), "seed": request.seed, "fold": fold, "list": variant}
-    return MACTSource(cases, split, {**record, "missing": list(missing)})
+    return MACTDataset(cases, split, {**record, "missing": list(missing)})
 
 
 def fold_lists(fold: int, variant: str = "paper") -> CaseLists:
@@ -121,7 +128,7 @@ def fold_lists(fold: int, variant: str = "paper") -> CaseLists:
 
 
 @dataclass(frozen=True)
-class Row:
+class CroppingRow:
     """One line of ``cropping.csv``.
 
     Args:
@@ -135,7 +142,7 @@ class Row:
 
 @dataclass(frozen=True)
 class MACTCase:
-    """One case, which is a check too: a :class:`nnunet_sfr.conversion.source.CaseCheck`.
+    """One case, which is a check too: a :class:`nnunet_sfr.conversion.source_dataset.CaseCheck`.
 
     Args:
         case: its name.
@@ -217,8 +224,8 @@ def _spread(image: NDArray[Any], label: NDArray[Any]) -> float:
 
 
 @dataclass(frozen=True)
-class MACTSource:
-    """Cropped images and labels: a :class:`nnunet_sfr.conversion.source.Source`.
+class MACTDataset:
+    """Cropped images and labels: a :class:`nnunet_sfr.conversion.source_dataset.SourceDataset`.
 
     Args:
         cases: by name.
@@ -238,7 +245,7 @@ class MACTSource:
 
     @property
     def dataset_json(self) -> dict[str, Any]:
-        return Content(("CT",), LABELS).as_json()
+        return DatasetDescription(("CT",), LABELS).as_json()
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -303,10 +310,10 @@ def _find_cropping(root: Path) -> Path:
     return found[0]
 
 
-def _read_rows(file: Path) -> dict[str, Row]:
+def _read_rows(file: Path) -> dict[str, CroppingRow]:
     """By case, four digits."""
     columns = {"id", "publisher", "original_id", *(name for ends in EXTENTS for name in ends)}
-    rows: dict[str, Row] = {}
+    rows: dict[str, CroppingRow] = {}
     with file.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, skipinitialspace=True)
         lost = sorted(columns - set(reader.fieldnames or ()))
@@ -320,7 +327,7 @@ def _read_rows(file: Path) -> dict[str, Row]:
                 raise UserError(f"{file}: line {reader.line_num} has no whole numbers; get it again") from None
             if case in rows:
                 raise UserError(f"{file}: line {reader.line_num} has the id {case} a second time; get it again")
-            rows[case] = Row((line["publisher"].strip().upper(), original), box)
+            rows[case] = CroppingRow((line["publisher"].strip().upper(), original), box)
     return rows
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_sfr.conversion.source import ENDING, CaseCheck, Split
+from nnunet_sfr.conversion.source_dataset import ENDING, CaseCheck, Split
 from nnunet_sfr.errors import UserError
 
 NIFTI = (".nii.gz", ".nii")
@@ -282,7 +282,7 @@ class CaseFiles:
 
 @dataclass(frozen=True)
 class NiftiCheck:
-    """A case of NIfTI files: a :class:`nnunet_sfr.conversion.source.CaseCheck`.
+    """A case of NIfTI files: a :class:`nnunet_sfr.conversion.source_dataset.CaseCheck`.
 
     Args:
         case: its name.
@@ -332,8 +332,9 @@ def _require_image(file: Path, case: str) -> None:
 
 
 @dataclass(frozen=True)
-class NiftiSource:
-    """NIfTI files that are copied, with their label values mapped: a :class:`nnunet_sfr.conversion.source.Source`.
+class NiftiDataset:
+    """NIfTI files that are copied, with their label values mapped, a
+    :class:`nnunet_sfr.conversion.source_dataset.SourceDataset`.
 
     Args:
         cases: files by case.

@@ -17,11 +17,11 @@ from typing import Any
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunet_sfr.conversion.lists import choose_labelled, some
-from nnunet_sfr.conversion.source import CaseCheck, Request, Source, Split
-from nnunet_sfr.data.cases import Case, RawDataset, list_labelled, list_unlabelled
+from nnunet_sfr.conversion.lists import choose_labelled, first_names
+from nnunet_sfr.conversion.source_dataset import CaseCheck, ConversionRequest, SourceDataset, Split
 from nnunet_sfr.data.checks import case_problem, label_values
 from nnunet_sfr.data.dataset_json import read_raw_dataset_json
+from nnunet_sfr.data.raw_cases import RawCase, RawDataset, list_labelled, list_unlabelled
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
@@ -31,7 +31,7 @@ TEST_SHARE = 5
 """One labelled case in how many is held out where no test cases have a truth."""
 
 
-def open_source(request: Request) -> Source:
+def open_source(request: ConversionRequest) -> SourceDataset:
     """Open a data set by its folder, or by its name or number in ``nnUNet_raw``; ``test`` is the option.
 
     Raises:
@@ -46,20 +46,22 @@ def open_source(request: Request) -> Source:
     if len(cases) < len(pool) + len(test) + len(labelled):
         names = [case.identifier for case in (*pool, *test, *labelled)]
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise UserError(f"{folder}: {some(twice)}: in two of imagesTr, imagesUl and imagesTs; rename one of each")
+        raise UserError(
+            f"{folder}: {first_names(twice)}: in two of imagesTr, imagesUl and imagesTs; rename one of each"
+        )
     split = _split(request, folder, [case.identifier for case in labelled], [case.identifier for case in test])
     split = Split(split.labelled, (*split.unlabelled, *(case.identifier for case in pool)), split.test)
     raw = RawDataset(folder, dataset_json, labelled, pool)
     reader = find_reader(dataset_json, labelled[0].images[0], "the first image")
-    return RawSource(raw, cases, split, reader, label_values(raw), request.seed)
+    return NNUNetDataset(raw, cases, split, reader, label_values(raw), request.seed)
 
 
 @dataclass(frozen=True)
-class RawSource:
-    """A data set in nnU-Net's layout, to be divided: a :class:`nnunet_sfr.conversion.source.Source`."""
+class NNUNetDataset:
+    """A data set in nnU-Net's layout, to be divided: a :class:`nnunet_sfr.conversion.source_dataset.SourceDataset`."""
 
     raw: RawDataset
-    cases: Mapping[str, Case]
+    cases: Mapping[str, RawCase]
     split: Split
     reader: type[BaseReaderWriter]
     labels: tuple[int, ...]
@@ -92,7 +94,7 @@ class RawSource:
         return self.cases[case].label is not None
 
     def check(self, case: str) -> CaseCheck:
-        return RawCheck(self.cases[case], self.reader, self.raw.num_channels, self.labels)
+        return NNUNetCheck(self.cases[case], self.reader, self.raw.num_channels, self.labels)
 
     def write_images(self, case: str, folder: Path) -> None:
         ending = self.raw.dataset_json["file_ending"]
@@ -111,10 +113,10 @@ class RawSource:
 
 
 @dataclass(frozen=True)
-class RawCheck:
-    """A case, read by nnU-Net's reader: a :class:`nnunet_sfr.conversion.source.CaseCheck`."""
+class NNUNetCheck:
+    """A case, read by nnU-Net's reader: a :class:`nnunet_sfr.conversion.source_dataset.CaseCheck`."""
 
-    case: Case
+    case: RawCase
     reader: type[BaseReaderWriter]
     num_channels: int
     labels: tuple[int, ...]
@@ -139,7 +141,7 @@ def _folder(source: Path) -> Path:
     return found[0]
 
 
-def _test_cases(folder: Path, dataset_json: dict[str, Any]) -> tuple[Case, ...]:
+def _test_cases(folder: Path, dataset_json: dict[str, Any]) -> tuple[RawCase, ...]:
     """Those of ``imagesTs`` that have a truth."""
     if not (folder / TEST_IMAGES).is_dir() or not any((folder / TEST_IMAGES).iterdir()):
         return ()
@@ -149,7 +151,7 @@ def _test_cases(folder: Path, dataset_json: dict[str, Any]) -> tuple[Case, ...]:
     return tuple(replace(case, label=truths[case.identifier]) for case in cases if truths[case.identifier].is_file())
 
 
-def _split(request: Request, folder: Path, labelled: list[str], test: Iterable[str]) -> Split:
+def _split(request: ConversionRequest, folder: Path, labelled: list[str], test: Iterable[str]) -> Split:
     """Divide the labelled cases; the test cases come out of them where there are no others."""
     test = tuple(test)
     held_out: int = request.options.get("test", 0 if test else max(1, len(labelled) // TEST_SHARE))

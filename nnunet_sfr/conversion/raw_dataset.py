@@ -24,7 +24,7 @@ from tqdm import tqdm
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.conversion.checking import check_all, progress_file
-from nnunet_sfr.conversion.source import Source, Split
+from nnunet_sfr.conversion.source_dataset import SourceDataset, Split
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, TEST_IMAGES, UNLABELLED_IMAGES, nnunet_root
 
@@ -70,7 +70,7 @@ def _folder_by_name(root: Path, name: str) -> Path:
 
 
 def convert_source(
-    source: Source, dataset: Path, *, overwrite: bool = False, processes: int = 1, bar: bool = True
+    source: SourceDataset, dataset: Path, *, overwrite: bool = False, processes: int = 1, bar: bool = True
 ) -> None:
     """Check every case, then write a whole raw data set, truth and record too, or nothing.
 
@@ -128,7 +128,7 @@ def require_space(dataset: Path, files: Sequence[Path]) -> None:
         raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free; make room first")
 
 
-def write_images_and_labels(source: Source, dataset: Path, *, bar: bool = True) -> None:
+def write_images_and_labels(source: SourceDataset, dataset: Path, *, bar: bool = True) -> None:
     """Write all images, the labels of the labelled cases, and ``dataset.json``.
 
     Args:
@@ -153,7 +153,7 @@ def write_images_and_labels(source: Source, dataset: Path, *, bar: bool = True) 
     write_json(dataset_json, dataset / DATASET_JSON)
 
 
-def write_truth(source: Source, dataset: Path) -> None:
+def write_truth(source: SourceDataset, dataset: Path) -> None:
     """Write the labels that training must not see, of those cases that have one.
 
     Args:
@@ -182,7 +182,7 @@ def _image_folders(split: Split) -> Iterator[tuple[str, str]]:
             yield folder, case
 
 
-def _write_labels(source: Source, cases: Sequence[str], folder: Path) -> None:
+def _write_labels(source: SourceDataset, cases: Sequence[str], folder: Path) -> None:
     folder.mkdir()
     for case in cases:
         source.write_label(case, folder)

@@ -18,18 +18,18 @@ import SimpleITK as sitk
 
 from nnunet_sfr.conversion.lists import choose_labelled
 from nnunet_sfr.conversion.nifti import CaseFiles, NiftiCheck
-from nnunet_sfr.conversion.source import ENDING, CaseCheck, Content, Split
+from nnunet_sfr.conversion.source_dataset import ENDING, CaseCheck, DatasetDescription, Split
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 
-SPLITS = "splits.json"
+VOLUME_SPLITS = "splits.json"
 TEST_KEY = "development_test"
-LAYOUT = f"images/, labels/ and {SPLITS}"
+LAYOUT = f"images/, labels/ and {VOLUME_SPLITS}"
 
 
 @dataclass(frozen=True)
-class Volumes:
-    """A checked folder of volumes and its split: a :class:`nnunet_sfr.conversion.source.Source`.
+class VolumeFolder:
+    """A checked folder of volumes and its split: a :class:`nnunet_sfr.conversion.source_dataset.SourceDataset`.
 
     Args:
         folder: of the volumes.
@@ -40,7 +40,7 @@ class Volumes:
 
     folder: Path
     split: Split
-    content: Content
+    content: DatasetDescription
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def image(self, case: str) -> Path:
@@ -77,7 +77,9 @@ class Volumes:
         shutil.copyfile(self.label(case), folder / f"{case}{ENDING}")
 
 
-def open_volumes(folder: Path, content: Content, *, labelled: int, seed: int | None = None) -> Volumes:
+def open_volume_folder(
+    folder: Path, content: DatasetDescription, *, labelled: int, seed: int | None = None
+) -> VolumeFolder:
     """Read the split and check that every file it needs is there and that labels fit their images.
 
     Args:
@@ -93,8 +95,8 @@ def open_volumes(folder: Path, content: Content, *, labelled: int, seed: int | N
     for name in ("images", "labels"):
         if not (folder / name).is_dir():
             raise UserError(f"{folder / name}: no such folder; a folder of volumes has {LAYOUT}")
-    split = _read_split(folder / SPLITS, labelled, seed)
-    volumes = Volumes(folder, split, content)
+    split = _read_split(folder / VOLUME_SPLITS, labelled, seed)
+    volumes = VolumeFolder(folder, split, content)
     for case in split.labelled + split.unlabelled + split.test:
         _require_file(volumes.image(case), case)
     for case in split.labelled:
@@ -143,10 +145,10 @@ def _refuse(file: Path, cases: Sequence[str], why: str) -> None:
 
 def _require_file(file: Path, case: str) -> None:
     if not file.is_file():
-        raise UserError(f"{file}: not found; add it or take {case} out of {SPLITS}")
+        raise UserError(f"{file}: not found; add it or take {case} out of {VOLUME_SPLITS}")
 
 
-def _check_geometry(volumes: Volumes, case: str) -> None:
+def _check_geometry(volumes: VolumeFolder, case: str) -> None:
     """Headers only: a label on another grid than its image would be scored or trained on shifted."""
     image, label = _header(volumes.image(case)), _header(volumes.label(case))
     for name in ("Size", "Spacing", "Origin", "Direction"):

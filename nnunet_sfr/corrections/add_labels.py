@@ -14,7 +14,7 @@ from nnunet_sfr.corrections import derived_data, planned
 from nnunet_sfr.corrections.label_maps import check_label_maps, find_label_maps
 from nnunet_sfr.corrections.outdated import commands_to_repeat
 from nnunet_sfr.corrections.raw_data import move_raw_files, unwritable, update_dataset_json, with_labelled
-from nnunet_sfr.data.cases import RawDataset, list_cases
+from nnunet_sfr.data.raw_cases import RawDataset, list_cases
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.dataset import SFRDataset, resolve_dataset_name
 from nnunet_sfr.errors import UserError, file_errors_explained

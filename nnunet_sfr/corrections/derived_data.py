@@ -11,8 +11,8 @@ from typing import Any
 
 from nnunet_sfr import nnunet_json
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.data.cases import RawDataset
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess_new_labels
+from nnunet_sfr.data.raw_cases import RawDataset
 from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.dataset import SFRDataset

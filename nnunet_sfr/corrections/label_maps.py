@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunet_sfr.data.cases import Case, RawDataset, raise_first
 from nnunet_sfr.data.checks import label_values
 from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.data.raw_cases import RawCase, RawDataset, raise_first
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.data.reading import read_label
 from nnunet_sfr.data.sidecars import sidecars
@@ -77,7 +77,7 @@ def find_label_maps(folder: Path, raw: RawDataset) -> LabelMaps:
     return LabelMaps(new, tuple(known))
 
 
-def _conflict(file: Path, case: Case) -> str:
+def _conflict(file: Path, case: RawCase) -> str:
     """What is wrong with a label map of a labelled case; nothing if it is the label that the case has."""
     assert case.label is not None
     if file_hash(file) == file_hash(case.label):
@@ -123,7 +123,7 @@ class _Check:
     """One task of :func:`check_label_maps`."""
 
     file: Path
-    case: Case
+    case: RawCase
     reader: type[BaseReaderWriter]
     values: tuple[int, ...]
 

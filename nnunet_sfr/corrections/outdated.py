@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nnunet_sfr.command_lines import Command, CommandLines, shown
-from nnunet_sfr.data.provenance import SHAPE, Provenance
+from nnunet_sfr.command_lines import Command, CommandLines, as_text
+from nnunet_sfr.data.provenance import PROVENANCE_SHAPE, Provenance
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.devices import device_for_nnunet
 from nnunet_sfr.json_files import read_json
@@ -28,7 +28,7 @@ def commands_to_repeat(datasets: Sequence[SFRDataset]) -> list[str]:
         datasets: planned configurations.
     """
     commands = [
-        shown(command)
+        as_text(command)
         for dataset in datasets
         for fold in dataset.paths.begun_folds()
         for command in _commands(dataset, fold)
@@ -70,5 +70,5 @@ def _commands(dataset: SFRDataset, fold: Fold) -> Iterator[Command]:
 def _is_sams(store: Path) -> bool:
     if not (store / MANIFEST).is_file():
         return False
-    manifest = read_json(store / MANIFEST, "run sfr_pseudolabel --overwrite", {"made_by": SHAPE})
+    manifest = read_json(store / MANIFEST, "run sfr_pseudolabel --overwrite", {"made_by": PROVENANCE_SHAPE})
     return Provenance.from_json(manifest["made_by"]).is_sam

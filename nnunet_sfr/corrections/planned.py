@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnunet_sfr.data.cases import RawDataset
+from nnunet_sfr.data.raw_cases import RawDataset
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.nnunet_json import read_fingerprint

@@ -14,9 +14,9 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from numpy.typing import NDArray
 
-from nnunet_sfr.data.cases import Case, RawDataset, raise_first
 from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.data.raw_cases import RawCase, RawDataset, raise_first
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.data.reading import ContentError, check_spacing_file, in_mm, read_strictly
 from nnunet_sfr.data.sidecars import spacing_file
@@ -81,7 +81,7 @@ def check_cases(raw: RawDataset, *, samples_per_case: int, processes: int) -> di
 
 
 def case_problem(
-    case: Case, reader: type[BaseReaderWriter], *, num_channels: int, labels: tuple[int, ...]
+    case: RawCase, reader: type[BaseReaderWriter], *, num_channels: int, labels: tuple[int, ...]
 ) -> str | None:
     """Read one case and check what :func:`check_cases` checks of it.
 
@@ -108,7 +108,7 @@ def case_problem(
 class _Check:
     """One task of :func:`check_cases`."""
 
-    case: Case
+    case: RawCase
     reader: type[BaseReaderWriter]
     num_channels: int
     labels: tuple[int, ...]

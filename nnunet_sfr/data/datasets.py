@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_sfr.data.case_files import PROPERTIES, damage_explained
+from nnunet_sfr.data.preprocessed_files import PROPERTIES, damage_explained
 from nnunet_sfr.data.preprocessing import PROVENANCE
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
@@ -153,7 +153,7 @@ class PseudoLabelledDataset(UnlabelledDataset):
         return data, self.store.open_labels(identifier), confidence, properties
 
 
-class Cases(Protocol):
+class LoadableCases(Protocol):
     """As much of nnU-Net's data sets as its data loader reads."""
 
     identifiers: Sequence[str]
@@ -165,7 +165,7 @@ class Cases(Protocol):
 class JoinedDataset:
     """Several data sets as one; their identifiers must differ."""
 
-    def __init__(self, *parts: Cases) -> None:
+    def __init__(self, *parts: LoadableCases) -> None:
         self._part_of = {identifier: part for part in parts for identifier in part.identifiers}
         self.identifiers: Sequence[str] = list(self._part_of)
 

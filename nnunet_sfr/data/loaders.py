@@ -28,13 +28,13 @@ class TwoStreams(Iterator[dict[str, Batch]]):
     def __next__(self) -> dict[str, Batch]:
         return {"labelled": next(self.labelled), "unlabelled": next(self.unlabelled)}
 
-    def finish(self) -> None:
+    def stop_workers(self) -> None:
         """Stop the worker processes of both streams."""
         for stream in (self.labelled, self.unlabelled):
-            finish(stream)
+            stop_workers(stream)
 
 
-def finish(stream: Iterator[Batch]) -> None:
+def stop_workers(stream: Iterator[Batch]) -> None:
     """Stop the worker processes of a stream, if it has any."""
     if isinstance(stream, NonDetMultiThreadedAugmenter):
         stream._finish()

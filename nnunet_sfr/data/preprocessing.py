@@ -30,9 +30,9 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_sfr.atomic import is_disk_full, replacing
-from nnunet_sfr.data.cases import Case, RawDataset
 from nnunet_sfr.data.file_identity import file_stamps, identify
 from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.data.raw_cases import RawCase, RawDataset
 from nnunet_sfr.data.sidecars import SPACING_ENDING
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import SFRPaths
@@ -247,7 +247,7 @@ def preprocessed_shape(
 class _Job:
     """One case to preprocess: everything that a worker needs, picklable."""
 
-    case: Case
+    case: RawCase
     folder: Path
     configuration: str
     plans: dict[str, Any]
@@ -260,7 +260,7 @@ class _Job:
         return self.folder.with_name(f".{self.folder.name}.partial")
 
 
-def _job(case: Case, folder: Path, configuration: str, raw: RawDataset, plans_manager: PlansManager) -> _Job:
+def _job(case: RawCase, folder: Path, configuration: str, raw: RawDataset, plans_manager: PlansManager) -> _Job:
     provenance = {
         _INPUTS: identify(case.files, raw.hashes),
         "plan": _plan_hash(plans_manager, plans_manager.get_configuration(configuration)),
@@ -340,7 +340,7 @@ def _is_made_from(recorded: Any, job: _Job) -> bool:
     return bool(recorded == job.provenance or recorded == {**job.provenance, _INPUTS: file_stamps(job.case.files)})
 
 
-def _remove_foreign_files(folder: Path, cases: Sequence[Case]) -> int:
+def _remove_foreign_files(folder: Path, cases: Sequence[RawCase]) -> int:
     """Remove all files that belong to none of the cases (nnU-Net itself empties this folder); return how many cases."""
     if not folder.is_dir():
         return 0

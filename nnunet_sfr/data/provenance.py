@@ -39,7 +39,7 @@ SOURCES: Mapping[str, SourceKind] = {
 }
 """By :attr:`Provenance.source`. Any other source is a trainer that labels while it trains, by its name."""
 
-SHAPE: Shape = {
+PROVENANCE_SHAPE: Shape = {
     "source": str,
     "fold?": int | str | None,
     "round?": int | None,
@@ -198,7 +198,7 @@ class Provenance:
         """Inverse of :meth:`to_json`; stores of version 0.1 have the same entries.
 
         Args:
-            content: of the shape :data:`SHAPE`.
+            content: of the shape :data:`PROVENANCE_SHAPE`.
         """
         values = {name: content[key] for name, key in _KEYS.items() if content.get(key) is not None}
         settings = {section: content[section] for section in _SECTIONS if isinstance(content.get(section), Mapping)}

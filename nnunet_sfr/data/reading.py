@@ -17,7 +17,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from numpy.typing import NDArray
 
-from nnunet_sfr.data.cases import Case
+from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.data.sidecars import spacing_file
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
@@ -38,7 +38,7 @@ class ContentError(Exception):
     """Something is wrong with the content of a case; never leaves :mod:`nnunet_sfr.data`."""
 
 
-def read_label(reader: type[BaseReaderWriter], file: Path, case: Case) -> tuple[NDArray[np.float32], dict[str, Any]]:
+def read_label(reader: type[BaseReaderWriter], file: Path, case: RawCase) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Read a label file, finding what readers pass over: voxels that are cut off, NaN and infinity.
 
     Args:
@@ -59,7 +59,7 @@ def read_label(reader: type[BaseReaderWriter], file: Path, case: Case) -> tuple[
 
 
 def read_strictly(
-    reader: type[BaseReaderWriter], file: Path, case: Case, *, kind: Kind = "image"
+    reader: type[BaseReaderWriter], file: Path, case: RawCase, *, kind: Kind = "image"
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """One file as (channels, and three axes) and the reader's properties, spacing in mm among them.
 
@@ -97,7 +97,7 @@ def read_strictly(
     return array, properties
 
 
-def _check_header(reader: type[BaseReaderWriter], file: Path, case: Case, kind: Kind) -> None:
+def _check_header(reader: type[BaseReaderWriter], file: Path, case: RawCase, kind: Kind) -> None:
     if issubclass(reader, Tiff3DIO):
         check_spacing_file(file, case, kind)
     elif file.name.endswith((".nii", ".nii.gz")):
@@ -106,7 +106,7 @@ def _check_header(reader: type[BaseReaderWriter], file: Path, case: Case, kind: 
         _check_text_header(file, case)
 
 
-def check_spacing_file(image: Path, case: Case, kind: Kind) -> None:
+def check_spacing_file(image: Path, case: RawCase, kind: Kind) -> None:
     """Check the JSON file with the spacing of a TIFF volume, where there is one.
 
     Args:
@@ -130,7 +130,7 @@ def check_spacing_file(image: Path, case: Case, kind: Kind) -> None:
     _require_spacing(spacing, file, case)
 
 
-def _check_nifti(file: Path, case: Case) -> None:
+def _check_nifti(file: Path, case: RawCase) -> None:
     """Find what SimpleITK's NIfTI reader passes over: voxels cut off, which it makes up, and NaN, which become 0."""
     # it would print that it takes a spacing of 0 for 1, as SimpleITK does
     with LoggingOutputSuppressor():
@@ -144,7 +144,7 @@ def _check_nifti(file: Path, case: Case) -> None:
         _require_finite(stored, file, case)
 
 
-def _check_text_header(file: Path, case: Case) -> None:
+def _check_text_header(file: Path, case: RawCase) -> None:
     """Find a spacing that is not a number, which SimpleITK takes for 1."""
     with file.open("rb") as stream:
         stated = _STATED_IN_TEXT.search(stream.read(_HEADER_BYTES))
@@ -152,12 +152,12 @@ def _check_text_header(file: Path, case: Case) -> None:
         _require_spacing([float(length) for length in stated[1].split()], file, case)
 
 
-def _require_finite(array: NDArray[Any], file: Path, case: Case) -> None:
+def _require_finite(array: NDArray[Any], file: Path, case: RawCase) -> None:
     if not np.all(np.isfinite(array)):
         raise ContentError(f"{file}: case {case.identifier} has NaN or infinite voxels; replace them by numbers")
 
 
-def _require_spacing(spacing: Sequence[float], file: Path, case: Case) -> None:
+def _require_spacing(spacing: Sequence[float], file: Path, case: RawCase) -> None:
     if not all(np.isfinite(spacing)) or min(spacing) <= 0:
         wrong = "it must be positive and finite"
     elif min(spacing) < SMALLEST_SPACING or max(spacing) > LARGEST_SPACING:

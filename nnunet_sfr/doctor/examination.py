@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nnunet_sfr.command_lines import CommandLines, shown
+from nnunet_sfr.command_lines import CommandLines, as_text
 from nnunet_sfr.doctor.findings import Check, Finding, Level, Section, count, note, problem, section
 from nnunet_sfr.doctor.installation import check_imports, check_packages
-from nnunet_sfr.doctor.subject import Subject
+from nnunet_sfr.doctor.subject import NamedDataset
 from nnunet_sfr.doctor.variables import check_folders, check_variables
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import LABELLED_IMAGES, DatasetPaths
 
 if TYPE_CHECKING:
     from nnunet_sfr.dataset import SFRDataset
-    from nnunet_sfr.doctor.cases import RawImages
+    from nnunet_sfr.doctor.raw_folders import RawImages
 
 
-def examine(subject: Subject | None) -> Iterator[Section]:
+def examine(subject: NamedDataset | None) -> Iterator[Section]:
     """Look at installation and machine, and at a data set.
 
     Args:
@@ -57,7 +57,7 @@ def _machine() -> Iterator[Section]:
     yield section("Device", [("cores", check_cores), ("device", check_device)])
 
 
-def _dataset(subject: Subject, name: str) -> Iterator[Section]:
+def _dataset(subject: NamedDataset, name: str) -> Iterator[Section]:
     raw, raw_section = _raw_data(subject, DatasetPaths(name))
     yield raw_section
     dataset, plan_section = _plan(subject, name, has_raw=raw is not None)
@@ -66,9 +66,9 @@ def _dataset(subject: Subject, name: str) -> Iterator[Section]:
         yield from _stages(subject, dataset, raw)
 
 
-def _raw_data(subject: Subject, paths: DatasetPaths) -> tuple[RawImages | None, Section]:
-    from nnunet_sfr.doctor.cases import check_names, read_folders
+def _raw_data(subject: NamedDataset, paths: DatasetPaths) -> tuple[RawImages | None, Section]:
     from nnunet_sfr.doctor.folds import check_folds
+    from nnunet_sfr.doctor.raw_folders import check_names, read_folders
     from nnunet_sfr.doctor.same_images import check_same_images
 
     title = f"Raw data of {paths.dataset_name}"
@@ -87,7 +87,7 @@ def _raw_data(subject: Subject, paths: DatasetPaths) -> tuple[RawImages | None, 
     return raw, section(title, checks)
 
 
-def _plan(subject: Subject, name: str, *, has_raw: bool) -> tuple[SFRDataset | None, Section]:
+def _plan(subject: NamedDataset, name: str, *, has_raw: bool) -> tuple[SFRDataset | None, Section]:
     from nnunet_sfr.dataset import open_dataset
     from nnunet_sfr.doctor.folds import check_split
     from nnunet_sfr.doctor.plan import check_freshness, check_plan
@@ -107,12 +107,12 @@ def _plan(subject: Subject, name: str, *, has_raw: bool) -> tuple[SFRDataset | N
     return dataset, section(title, checks)
 
 
-def _not_planned(subject: Subject) -> Finding:
+def _not_planned(subject: NamedDataset) -> Finding:
     left_out = "mosaic, SAM, memory and stages are not looked at"
     return note("plan", f"none yet; {left_out}", f"sfr_plan_and_preprocess -d {subject.dataset}")
 
 
-def _stages(subject: Subject, dataset: SFRDataset, raw: RawImages | None) -> Iterator[Section]:
+def _stages(subject: NamedDataset, dataset: SFRDataset, raw: RawImages | None) -> Iterator[Section]:
     from nnunet_sfr.devices import resolve_device
     from nnunet_sfr.doctor import memory, sam, stages
 
@@ -133,7 +133,7 @@ def _stages(subject: Subject, dataset: SFRDataset, raw: RawImages | None) -> Ite
         ],
     )
     store = dataset.paths.pseudo_labels(fold)
-    label = shown(CommandLines.of(dataset.paths, fold, subject.device).pseudo_label())
+    label = as_text(CommandLines.of(dataset.paths, fold, subject.device).pseudo_label())
     yield section(
         f"Stages of fold {fold}",
         [

@@ -21,7 +21,7 @@ from nnunet_sfr.doctor.sam import empty_sam
 from nnunet_sfr.doctor.wording import GIB, gib
 from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
 from nnunet_sfr.sam_stage.examples import CanvasLogits
-from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
+from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
 from nnunet_sfr.sam_stage.layers.checkpointing import checkpoint_blocks
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import for_inference
@@ -201,7 +201,7 @@ class _FineTuningStep(nn.Module):
         loss, _ = stitched_segmentation_loss(
             logits,
             torch.zeros((len(logits), *logits.shape[2:]), dtype=torch.int64, device=logits.device),
-            ignore_index=IGNORE,
+            ignore_index=IGNORE_INDEX,
             cross_entropy_weight=self.settings.cross_entropy_weight,
             dice_weight=self.settings.dice_weight,
         )

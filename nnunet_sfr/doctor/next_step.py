@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nnunet_sfr.command_lines import AUTO, Command, CommandLines
 from nnunet_sfr.doctor.findings import Level, Section, count
-from nnunet_sfr.doctor.subject import Subject
+from nnunet_sfr.doctor.subject import NamedDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import CHECKPOINTS, FINAL_ADAPTER, FINAL_CHECKPOINT, UNLABELLED_IMAGES, nnunet_root
 from nnunet_sfr.pipeline.options import RunOptions
@@ -17,7 +17,7 @@ from nnunet_sfr.pipeline.sfr_steps import Plan
 DEFAULT_TRAINER = "nnUNetTrainerSFR_MT"
 
 
-def next_step(subject: Subject | None, sections: Sequence[Section]) -> tuple[str, Command]:
+def next_step(subject: NamedDataset | None, sections: Sequence[Section]) -> tuple[str, Command]:
     """What to do after this report, in words, and its command.
 
     Args:
@@ -33,7 +33,7 @@ def next_step(subject: Subject | None, sections: Sequence[Section]) -> tuple[str
     return _stage(subject)
 
 
-def _again(subject: Subject | None) -> Command:
+def _again(subject: NamedDataset | None) -> Command:
     if subject is None:
         return ("sfr_doctor",)
     return ("sfr_doctor", "-d", subject.dataset, *subject.options())
@@ -49,7 +49,7 @@ def _first_data_set() -> Command:
     return ("sfr_doctor", "-d", names[0]) if names else ("sfr_convert", "-h")
 
 
-def _plan(subject: Subject) -> Command:
+def _plan(subject: NamedDataset) -> Command:
     from nnunet_sfr.devices import resolve_device
 
     planner = ("-pl", "ExperimentPlannerCPU") if resolve_device(subject.device).type == "cpu" else ()
@@ -58,7 +58,7 @@ def _plan(subject: Subject) -> Command:
     return ("sfr_plan_and_preprocess", "-d", subject.dataset, *(() if "-p" in names else planner), *names)
 
 
-def _stage(subject: Subject) -> tuple[str, Command]:
+def _stage(subject: NamedDataset) -> tuple[str, Command]:
     """The first stage of SFR that is not complete."""
     from nnunet_sfr.data.datasets import UnlabelledDataset
     from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore

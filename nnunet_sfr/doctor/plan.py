@@ -10,21 +10,21 @@ import numpy as np
 
 from nnunet_sfr import nnunet_json
 from nnunet_sfr.canvas import UNSCALED, filled_share, scaled_size, shown_size, tiles
-from nnunet_sfr.data.cases import list_cases
 from nnunet_sfr.data.preprocessing import preprocessed_shape
+from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.doctor.wording import times
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.planning.fingerprint import stamps
-from nnunet_sfr.planning.pipeline import describe
+from nnunet_sfr.planning.pipeline import nnunet_plan_summary
 from nnunet_sfr.settings import StitchingSettings
 
 REMEDY = "run sfr_plan_and_preprocess again"
 
 
 @dataclass(frozen=True)
-class Mosaic:
+class MosaicCoverage:
     """What one stitched image holds.
 
     Args:
@@ -57,7 +57,7 @@ def check_plan(dataset: SFRDataset, stitching: StitchingSettings) -> list[Findin
     mosaic = measure_mosaic(stitching, volumes(dataset, fingerprint), slice_spacings(dataset, fingerprint))
     shares = ", ".join(f"{100 * share:.0f} %" for share in mosaic.shares)
     return [
-        ok("nnU-Net", describe(dataset.plans_manager, dataset.paths.configuration)),
+        ok("nnU-Net", nnunet_plan_summary(dataset.plans_manager, dataset.paths.configuration)),
         ok(
             "mosaic",
             f"{times(stitching.patch_size)} voxels{_at_scale(stitching)} on a canvas of {stitching.canvas_size}: room "
@@ -130,7 +130,9 @@ def _at_scale(stitching: StitchingSettings) -> str:
     return f" at a scale of {times(f'{factor:g}' for factor in stitching.scale)}, {times(size)} pixels,"
 
 
-def measure_mosaic(stitching: StitchingSettings, shapes: Sequence[Sequence[int]], spacing: Sequence[float]) -> Mosaic:
+def measure_mosaic(
+    stitching: StitchingSettings, shapes: Sequence[Sequence[int]], spacing: Sequence[float]
+) -> MosaicCoverage:
     """Capacity and coverage of a mosaic.
 
     Args:
@@ -143,7 +145,7 @@ def measure_mosaic(stitching: StitchingSettings, shapes: Sequence[Sequence[int]]
     covered = np.minimum(1.0, np.array(stitching.patch_size) / np.array(shapes))
     extent = [length * millimetres for length, millimetres in zip(stitching.patch_size, spacing, strict=True)]
     shares = np.median(covered, axis=0).tolist()
-    return Mosaic(
+    return MosaicCoverage(
         rows=rows,
         columns=columns,
         used=size[0],

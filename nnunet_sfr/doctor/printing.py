@@ -8,7 +8,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
-from nnunet_sfr.command_lines import Command, shown
+from nnunet_sfr.command_lines import Command, as_text
 from nnunet_sfr.doctor.findings import Finding, Level, Section, count
 
 _MARK = max(len(level.value) for level in Level)
@@ -21,7 +21,7 @@ _FALLBACK = (120, 60)
 """Columns and lines where the report goes to no terminal."""
 
 
-def lines(section: Section) -> list[str]:
+def section_lines(section: Section) -> list[str]:
     """A section as it is printed: its title, then a line for each finding, wrapped to the terminal."""
     return ["", section.title, *(line for finding in section.findings for line in _lines_of(finding))]
 
@@ -40,7 +40,7 @@ def last_lines(sections: Sequence[Section], action: str, command: Command) -> st
         action: what comes next, in words.
         command: that does it.
     """
-    return f"\n{summary(sections)}; next: {action}\n{shown(command)}"
+    return f"\n{summary(sections)}; next: {action}\n{as_text(command)}"
 
 
 def as_json(sections: Sequence[Section], command: Command) -> str:
@@ -55,7 +55,7 @@ def as_json(sections: Sequence[Section], command: Command) -> str:
         for section in sections
         for finding in section.findings
     ]
-    report = {"problems": count(sections, Level.PROBLEM), "findings": findings, "next": shown(command)}
+    report = {"problems": count(sections, Level.PROBLEM), "findings": findings, "next": as_text(command)}
     return json.dumps(report, indent=2)
 
 

@@ -9,7 +9,7 @@ from nnunet_sfr.paths import DatasetPaths, Fold
 
 
 @dataclass(frozen=True)
-class Subject:
+class NamedDataset:
     """A data set, as a user names it.
 
     Args:

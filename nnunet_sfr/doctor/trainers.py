@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
-from nnunet_sfr.doctor.wording import some
+from nnunet_sfr.doctor.wording import first_names
 from nnunet_sfr.environment import PLUGIN_FOLDER, VARIABLE
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
 
@@ -46,7 +46,7 @@ def check_search(names: Sequence[str] = (*TRAINERS, *ROUND_TRAINERS)) -> list[Fi
             lost.append(name)
             reason = " ".join(str(error).split())[:200]
     if lost:
-        text = f"nnU-Net finds {len(names) - len(lost)} of {len(names)}; not {some(lost)} ({reason})"
+        text = f"nnU-Net finds {len(names) - len(lost)} of {len(names)}; not {first_names(lost)} ({reason})"
         return [problem("trainers", text, REMEDY, lost)]
     return [ok("trainers", f"nnU-Net finds all {len(names)}, each also with _<N>epochs")]
 

@@ -19,7 +19,7 @@ WRITTEN = ("nnUNet_preprocessed", "nnUNet_results")
 NUMBERS = ("nnUNet_n_proc_DA", "nnUNet_def_n_proc")
 """Variables that nnU-Net takes as whole numbers while it is imported."""
 
-OTHERS = ("nnUNet_compile", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+OTHER_VARIABLES = ("nnUNet_compile", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 
 def check_folders() -> list[Finding]:
@@ -35,7 +35,7 @@ def check_variables() -> list[Finding]:
         if value is not None and not value.strip().isdecimal():
             text = f"is {value!r}; nnU-Net takes a whole number and ends with an error"
             findings.append(problem(name, text, f"export {name}=<number>, or unset {name}"))
-    values = [f"{name}={os.environ[name]}" for name in (*NUMBERS, *OTHERS) if name in os.environ]
+    values = [f"{name}={os.environ[name]}" for name in (*NUMBERS, *OTHER_VARIABLES) if name in os.environ]
     return findings or [ok("variables", ", ".join(values) or "none that changes nnU-Net's defaults is set")]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 GIB = 2**30
 
 
-def some(names: Sequence[str], most: int = 2) -> str:
+def first_names(names: Sequence[str], most: int = 2) -> str:
     """The first names of a list, and how many more there are.
 
     Args:

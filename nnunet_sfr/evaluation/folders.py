@@ -13,7 +13,7 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.evaluation.cases import CaseTask, evaluate_case
+from nnunet_sfr.evaluation.case_metrics import EvaluationTask, evaluate_case
 from nnunet_sfr.evaluation.classes import Classes, file_ending, read_classes
 from nnunet_sfr.evaluation.metrics import Metrics
 from nnunet_sfr.evaluation.rules import NSD_TOLERANCE_MM
@@ -76,7 +76,7 @@ def evaluate_folder(
     missing = _unmatched(truths, predictions, allow_missing=allow_missing)
     reader = reader_writer or find_reader(dataset_json, next(iter(truths.values())))
     tasks = [
-        CaseTask(identifier, truths[identifier], file, classes, reader, nsd_tolerance_mm, voxels)
+        EvaluationTask(identifier, truths[identifier], file, classes, reader, nsd_tolerance_mm, voxels)
         for identifier, file in predictions.items()
     ]
     results = run_parallel(evaluate_case, tasks, processes=processes, description=f"Measuring {prediction.name}")

@@ -17,7 +17,7 @@ from nnunet_sfr.evaluation.bootstrap import CONFIDENCE, RESAMPLES, SEED
 from nnunet_sfr.evaluation.comparison import Comparison, PairedDifference
 from nnunet_sfr.evaluation.folders import Evaluation
 from nnunet_sfr.evaluation.rules import RULES
-from nnunet_sfr.evaluation.summary import METRICS, foreground_mean, summarise
+from nnunet_sfr.evaluation.summary import METRICS, class_summaries, foreground_mean
 
 _LIBRARIES = ("nnunetv2", "monai", "numpy")
 
@@ -55,7 +55,7 @@ def write(evaluation: Evaluation, comparison: Comparison | None, file: Path) -> 
 
 
 def _as_json(evaluation: Evaluation, comparison: Comparison | None) -> dict[str, Any]:
-    summary = summarise(evaluation)
+    summary = class_summaries(evaluation)
     unit = evaluation.unit
     names = {metric: name_with_unit(metric, unit) for metric in METRICS}
     content = {

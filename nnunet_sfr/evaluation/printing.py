@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from nnunet_sfr.evaluation.comparison import Comparison, PairedDifference
 from nnunet_sfr.evaluation.folders import Evaluation
 from nnunet_sfr.evaluation.rules import HIGHER_IS_BETTER, TITLES
-from nnunet_sfr.evaluation.summary import ClassSummary, Statistics, foreground_mean, summarise
+from nnunet_sfr.evaluation.summary import ClassSummary, Statistics, class_summaries, foreground_mean
 
 _FOREGROUND = "foreground mean"
 _MOST_WARNINGS = 3
@@ -16,7 +16,7 @@ _MOST_WARNINGS = 3
 
 def table(evaluation: Evaluation) -> list[str]:
     """Mean and standard deviation of every class and metric, and how many cases have empty masks."""
-    summary = summarise(evaluation)
+    summary = class_summaries(evaluation)
     header = ["", *(_title(metric, evaluation) for metric in TITLES)]
     rows = [[name, *(_mean_sd(one.metrics[metric], metric) for metric in TITLES)] for name, one in summary.items()]
     if len(summary) > 1:

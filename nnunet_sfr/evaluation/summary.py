@@ -50,7 +50,7 @@ class ClassSummary:
     metrics: dict[str, Statistics]
 
 
-def summarise(evaluation: Evaluation) -> dict[str, ClassSummary]:
+def class_summaries(evaluation: Evaluation) -> dict[str, ClassSummary]:
     """Every class, by name."""
     return {
         name: _summarise_class([case[name] for case in evaluation.cases.values()]) for name in evaluation.classes.labels
@@ -59,10 +59,10 @@ def summarise(evaluation: Evaluation) -> dict[str, ClassSummary]:
 
 def foreground_mean(summary: dict[str, ClassSummary]) -> dict[str, float]:
     """Mean of the classes' means, by metric, as nnU-Net's; classes without a mean are left out."""
-    return {metric: describe([one.metrics[metric].mean for one in summary.values()]).mean for metric in METRICS}
+    return {metric: statistics_of([one.metrics[metric].mean for one in summary.values()]).mean for metric in METRICS}
 
 
-def describe(values: Sequence[float]) -> Statistics:
+def statistics_of(values: Sequence[float]) -> Statistics:
     """Statistics of values of which some may be NaN."""
     defined = np.asarray([value for value in values if not math.isnan(value)], np.float64)
     if not defined.size:
@@ -83,5 +83,5 @@ def _summarise_class(cases: Sequence[Metrics]) -> ClassSummary:
         n_both_empty=sum(case.is_both_empty for case in cases),
         n_empty_predictions=sum(case.is_empty_prediction for case in cases),
         n_empty_truths=sum(case.is_empty_truth for case in cases),
-        metrics={metric: describe([getattr(case, metric) for case in cases]) for metric in METRICS},
+        metrics={metric: statistics_of([getattr(case, metric) for case in cases]) for metric in METRICS},
     )

@@ -137,7 +137,7 @@ def label_case(
     probabilities = combined.probabilities
     if fusion is not None:
         probabilities = fusion(case.identifier, probabilities)
-    labels = decide(probabilities, dataset.label_manager, regions=labeller.regions)
+    labels = labels_from_probabilities(probabilities, dataset.label_manager, regions=labeller.regions)
     certainty = decision_probability(probabilities, regions=labeller.regions)
     confidence = confidence_record(
         probabilities,
@@ -190,13 +190,13 @@ def _combine(
             probabilities = _finite(identifier, prediction.probabilities)
             any_mirrored |= prediction.mirrored
             if prediction.mirrored or labeller.average:
-                single.append(decide(probabilities, label_manager, regions=regions))
+                single.append(labels_from_probabilities(probabilities, label_manager, regions=regions))
             if not prediction.mirrored or labeller.average:
                 # not in place: predictions come from inference mode
                 plane = probabilities if plane is None else plane + probabilities
                 count += 1
         assert plane is not None  # a plane begins with the image itself
-        planes.append(decide(plane / (count - before), label_manager, regions=regions))
+        planes.append(labels_from_probabilities(plane / (count - before), label_manager, regions=regions))
         total = plane if total is None else total + plane
     assert total is not None
     return _Combined(
@@ -210,7 +210,9 @@ def _finite(identifier: str, probabilities: torch.Tensor) -> torch.Tensor:
     return probabilities
 
 
-def decide(probabilities: torch.Tensor, label_manager: LabelManager, *, regions: bool) -> torch.Tensor:
+def labels_from_probabilities(
+    probabilities: torch.Tensor, label_manager: LabelManager, *, regions: bool
+) -> torch.Tensor:
     """Label values (D, H, W) from head probabilities (C, D, H, W): the argmax, or nnU-Net's rule for regions.
 
     Args:

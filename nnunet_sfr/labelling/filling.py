@@ -18,12 +18,12 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling.case_labels import CaseLabels, Labeller, LoadedCase, label_case
 from nnunet_sfr.labelling.fusion import Fusion
-from nnunet_sfr.labelling.summary import summarise
+from nnunet_sfr.labelling.summary import print_confidence
 from nnunet_sfr.replacement import finish_replacement, new_folder, replace_folder
 
 
 @dataclass(frozen=True)
-class Share:
+class CasePartition:
     """What one call takes of the work on a store.
 
     Args:
@@ -41,7 +41,7 @@ class Share:
         return identifiers[self.part_id :: self.num_parts]
 
 
-ALL_CASES = Share()
+ALL_CASES = CasePartition()
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ReferenceStores:
         return {entry: _labels_in(store, identifier) for entry, store in stores.items()}
 
 
-NO_REFERENCES = ReferenceStores()
+NO_REFERENCE_STORES = ReferenceStores()
 
 
 def fill_store(
@@ -71,8 +71,8 @@ def fill_store(
     labeller: Labeller,
     made_by: Provenance,
     *,
-    share: Share = ALL_CASES,
-    references: ReferenceStores = NO_REFERENCES,
+    partition: CasePartition = ALL_CASES,
+    references: ReferenceStores = NO_REFERENCE_STORES,
     fusion: Fusion | None = None,
 ) -> PseudoLabelStore:
     """Label the unlabelled cases that a store does not have yet, and print how it went.
@@ -82,15 +82,15 @@ def fill_store(
         folder: of the store.
         labeller: predicts the cases.
         made_by: what makes the labels.
-        share: what this call takes of the work.
+        partition: what this call takes of the work.
         references: stores to compare with.
         fusion: another source to mix in.
 
     Raises:
         UserError: no unlabelled cases, cases of another grid, or a store of another maker.
     """
-    mine = share.of(UnlabelledDataset(dataset.paths.unlabelled).identifiers)
-    with started_store(dataset, folder, made_by, share=share) as store:
+    mine = partition.of(UnlabelledDataset(dataset.paths.unlabelled).identifiers)
+    with started_store(dataset, folder, made_by, partition=partition) as store:
         label_pool(
             store,
             dataset,
@@ -102,7 +102,7 @@ def fill_store(
             fusion=fusion,
         )
     store = PseudoLabelStore.open(folder, grid=dataset.grid)
-    summarise(store, mine)
+    print_confidence(store, mine)
     return store
 
 
@@ -114,7 +114,7 @@ def label_pool(
     *,
     progress: str | None = None,
     mirrored: bool = False,
-    references: ReferenceStores = NO_REFERENCES,
+    references: ReferenceStores = NO_REFERENCE_STORES,
     fusion: Fusion | None = None,
 ) -> None:
     """Label the given cases that the store does not have yet; after an interruption the next call continues.
@@ -176,31 +176,31 @@ def missing_cases(
 
 @contextmanager
 def started_store(
-    dataset: SFRDataset, folder: Path, made_by: Provenance, *, share: Share
+    dataset: SFRDataset, folder: Path, made_by: Provenance, *, partition: CasePartition
 ) -> Iterator[PseudoLabelStore]:
     """A store to be filled within the context.
 
-    With ``share.overwrite`` every case is labelled again, in a new store that takes the place of the earlier one at the
-    end of the context; if that is not reached, the next such call continues the new store.
+    With ``partition.overwrite`` every case is labelled again, in a new store that takes the place of the earlier one at
+    the end of the context; if that is not reached, the next such call continues the new store.
 
     Args:
         dataset: planned and preprocessed.
         folder: of the store.
         made_by: what makes the labels.
-        share: what this call takes of the work.
+        partition: what this call takes of the work.
 
     Raises:
         UserError: it is another maker's, or ``overwrite`` would replace what other parts are doing.
     """
     finish_replacement(folder)
-    if not share.overwrite:
+    if not partition.overwrite:
         yield PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
         return
     if not PseudoLabelStore.exists(folder):
         shutil.rmtree(folder, ignore_errors=True)  # labels without a manifest
         yield PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
         return
-    if share.num_parts > 1:
+    if partition.num_parts > 1:
         raise UserError(
             f"{folder}: --overwrite with -num_parts would replace other parts' work; move the folder away first, and "
             "leave --overwrite out"

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_sfr.data.cases import Case
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling.case_labels import Prediction, predict_mirrored
-from nnunet_sfr.labelling.filling import ALL_CASES, Share, fill_store
+from nnunet_sfr.labelling.filling import ALL_CASES, CasePartition, fill_store
 from nnunet_sfr.labelling.from_network import mirrored_axes, without_mirroring
-from nnunet_sfr.labelling.raw_cases import raw_cases
+from nnunet_sfr.labelling.raw_files import raw_files
 from nnunet_sfr.labelling.trained_model import TrainedModel, open_model
 from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
 
@@ -39,7 +39,7 @@ def label_from_model(
     model_folds: Sequence[Fold] | None = None,
     checkpoint: str = CHECKPOINT,
     trust: bool = False,
-    share: Share = ALL_CASES,
+    partition: CasePartition = ALL_CASES,
 ) -> PseudoLabelStore:
     """Label the unlabelled cases that the store does not have yet with a trained nnU-Net model.
 
@@ -51,14 +51,14 @@ def label_from_model(
         model_folds: of the model, to average; None for all that have the checkpoint.
         checkpoint: file name in each of these folds.
         trust: whether the model's files may run code (see :func:`nnunet_sfr.labelling.trained_model.open_model`).
-        share: what this call takes of the work.
+        partition: what this call takes of the work.
 
     Raises:
         UserError: a fold that does not exist, no unlabelled cases or raw images, a model that cannot be used (see
             :func:`nnunet_sfr.labelling.trained_model.open_model`), or a store of another maker.
     """
     dataset.split(fold)  # refuses a fold that no training can have
-    raw = raw_cases(dataset, UnlabelledDataset(dataset.paths.unlabelled))
+    raw = raw_files(dataset, UnlabelledDataset(dataset.paths.unlabelled))
     model = open_model(model_folder, model_folds, checkpoint, dataset, device, trust=trust)
     print(f"{model_folder.resolve().name}: {', '.join(file.parent.name for file in model.checkpoints)}")
     return fill_store(
@@ -66,7 +66,7 @@ def label_from_model(
         dataset.paths.pseudo_labels(fold),
         ModelLabeller(model, dataset, raw),
         Provenance.of_model(model.checkpoints, dataset.settings, fold=fold, trainer=model.predictor.trainer_name),
-        share=share,
+        partition=partition,
     )
 
 
@@ -79,7 +79,7 @@ class ModelLabeller:
         raw: raw files by identifier.
     """
 
-    def __init__(self, model: TrainedModel, dataset: SFRDataset, raw: Mapping[str, Case]) -> None:
+    def __init__(self, model: TrainedModel, dataset: SFRDataset, raw: Mapping[str, RawCase]) -> None:
         self._predictor = model.predictor
         self._dataset = dataset
         self._raw = raw
@@ -129,7 +129,7 @@ class ModelLabeller:
         probabilities: torch.Tensor = self._predictor.label_manager.apply_inference_nonlin(resampled)
         return probabilities
 
-    def _read(self, case: Case) -> tuple[np.ndarray, dict[str, Any]]:
+    def _read(self, case: RawCase) -> tuple[np.ndarray, dict[str, Any]]:
         """The image (channels, and three axes) and its properties, as the model's reader gives them."""
         ours, theirs = (manager.image_reader_writer_class for manager in (self._dataset.plans_manager, self._plans))
         files = [str(file) for file in case.images]
@@ -157,7 +157,7 @@ class ModelLabeller:
             list(self._plans.transpose_forward).index(axis) for axis in self._dataset.plans_manager.transpose_forward
         ]
 
-    def _check_crop(self, case: Case, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    def _check_crop(self, case: RawCase, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
         for key in ("shape_before_cropping", "bbox_used_for_cropping"):
             of_model = np.asarray(theirs[key])[self._axes]
             if not np.array_equal(of_model, np.asarray(ours[key])):

@@ -14,7 +14,7 @@ from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling.filling import ALL_CASES, ReferenceStores, Share, fill_store
+from nnunet_sfr.labelling.filling import ALL_CASES, CasePartition, ReferenceStores, fill_store
 from nnunet_sfr.labelling.from_network import NetworkLabeller
 from nnunet_sfr.labelling.trained_model import TrainedModel, open_model
 from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
@@ -32,7 +32,7 @@ def label_from_retraining(
     trainer: str,
     round_index: int,
     trust: bool = False,
-    share: Share = ALL_CASES,
+    partition: CasePartition = ALL_CASES,
 ) -> PseudoLabelStore:
     """Label the whole pool with the model of the previous round, from the preprocessed images.
 
@@ -43,7 +43,7 @@ def label_from_retraining(
         trainer: name of the trainer whose model it is, as ``nnUNetv2_train -tr`` had it.
         round_index: the round that is about to begin, from 1.
         trust: whether the model's files may run code (see :func:`nnunet_sfr.labelling.trained_model.open_model`).
-        share: what this call takes of the work.
+        partition: what this call takes of the work.
 
     Raises:
         UserError: a fold that does not exist, no unlabelled cases, no such model, one of another plan, or a store of
@@ -74,7 +74,7 @@ def label_from_retraining(
             round_index=round_index,
             trainer=predictor.trainer_name,
         ),
-        share=share,
+        partition=partition,
         references=_references(dataset, fold, round_index),
     )
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_sfr.data.cases import Case
 from nnunet_sfr.data.grids import require_same_grid
+from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.data.reading import read_label
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
@@ -38,7 +38,7 @@ def find_label_files(folder: Path, identifiers: Sequence[str], ending: str) -> d
     return files
 
 
-def check_label_file(file: Path, case: Case, properties: Mapping[str, Any], dataset: SFRDataset) -> None:
+def check_label_file(file: Path, case: RawCase, properties: Mapping[str, Any], dataset: SFRDataset) -> None:
     """Check a label map against the image that it labels.
 
     Args:
@@ -57,7 +57,7 @@ def check_label_file(file: Path, case: Case, properties: Mapping[str, Any], data
     _check_values(label, file, case, dataset)
 
 
-def _check_values(label: np.ndarray, file: Path, case: Case, dataset: SFRDataset) -> None:
+def _check_values(label: np.ndarray, file: Path, case: RawCase, dataset: SFRDataset) -> None:
     labels = dataset.label_manager
     classes = [value for value in labels.all_labels if value != labels.ignore_label]
     unknown = label[~np.isin(label, classes)]

@@ -15,7 +15,7 @@ LONGEST_WARNING = 500
 """Characters, after which a list of cases or classes is cut."""
 
 
-def summarise(store: PseudoLabelStore, identifiers: Sequence[str]) -> None:
+def print_confidence(store: PseudoLabelStore, identifiers: Sequence[str]) -> None:
     """Print the confidence of some cases, where there is one.
 
     Args:

@@ -8,22 +8,22 @@ from enum import Enum
 
 from nnunet_sfr.command_lines import Command
 from nnunet_sfr.pipeline.digests import Digests, HashCache, differing, merged
-from nnunet_sfr.pipeline.state import DONE, Record
+from nnunet_sfr.pipeline.state import DONE, StepRecord
 from nnunet_sfr.pipeline.step import Step
 
 
 class Action(Enum):
     SKIP = "skip"
-    GO_ON = "go on"
+    CONTINUE = "continue"
     REDO = "start again"
 
 
 @dataclass(frozen=True)
-class Decision:
+class StepDecision:
     """What is to be done, and why.
 
     Args:
-        action: skip, go on (from wherever the command finds itself), or discard the result and start again.
+        action: skip, continue (from wherever the command finds itself), or discard the result and start again.
         reason: for people; empty where there is nothing to explain.
         inputs: digests of today.
         outputs: digests of the result; None if it is not complete.
@@ -38,7 +38,7 @@ class Decision:
         return step.command_from_scratch if self.action is Action.REDO else step.command_continued
 
 
-def decide(step: Step, record: Record | None, cache: HashCache) -> Decision:
+def decide(step: Step, record: StepRecord | None, cache: HashCache) -> StepDecision:
     """Compare a step's record with its files.
 
     Args:
@@ -56,27 +56,27 @@ def decide(step: Step, record: Record | None, cache: HashCache) -> Decision:
     if step.ignores_records:
         # copied files have other times, by which such a step would be judged
         if outputs is not None and (record.status, record.inputs, record.outputs) == (DONE, inputs, outputs):
-            return Decision(Action.SKIP, "", inputs, outputs)
+            return StepDecision(Action.SKIP, "", inputs, outputs)
         return _without_record(step, inputs, outputs)
     changed = differing(record.inputs, inputs)
     if changed and not step.has_taken_in(changed):
-        return Decision(Action.REDO, f"changed since: {_listed(changed)}", inputs, outputs)
+        return StepDecision(Action.REDO, f"changed since: {_listed(changed)}", inputs, outputs)
     inputs = merged(record.inputs, inputs)
     if outputs is None:
         reason = "its result is no longer complete" if record.status == DONE else f"{record.status} last time"
-        return Decision(Action.GO_ON, reason, inputs, None)
+        return StepDecision(Action.CONTINUE, reason, inputs, None)
     if record.status != DONE:
-        action = Action.SKIP if step.complete_if_present else Action.GO_ON
-        return Decision(action, f"{record.status} last time", inputs, outputs)
+        action = Action.SKIP if step.complete_if_present else Action.CONTINUE
+        return StepDecision(action, f"{record.status} last time", inputs, outputs)
     if changed:
-        return Decision(Action.SKIP, "another command has taken in what changed", inputs, outputs)
+        return StepDecision(Action.SKIP, "another command has taken in what changed", inputs, outputs)
     if outputs == record.outputs:
-        return Decision(Action.SKIP, "", inputs, outputs)
+        return StepDecision(Action.SKIP, "", inputs, outputs)
     # somebody else has been at work on the result: the command is to judge it
     decision = _without_record(step, inputs, outputs)
     if decision.action is Action.SKIP:
         return decision
-    return Decision(Action.GO_ON, "its result has been changed by hand", inputs, outputs)
+    return StepDecision(Action.CONTINUE, "its result has been changed by hand", inputs, outputs)
 
 
 def result_of(step: Step, cache: HashCache) -> Digests | None:
@@ -92,10 +92,10 @@ def result_of(step: Step, cache: HashCache) -> Digests | None:
     return cache.digests(outputs)
 
 
-def _without_record(step: Step, inputs: Digests, outputs: Digests | None) -> Decision:
+def _without_record(step: Step, inputs: Digests, outputs: Digests | None) -> StepDecision:
     if step.found_complete():
-        return Decision(Action.SKIP, "" if step.ignores_records else "found complete", inputs, outputs)
-    return Decision(Action.GO_ON, "", inputs, outputs)
+        return StepDecision(Action.SKIP, "" if step.ignores_records else "found complete", inputs, outputs)
+    return StepDecision(Action.CONTINUE, "", inputs, outputs)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from nnunet_sfr.command_lines import Command
 from nnunet_sfr.paths import CHECKPOINTS, FINAL_CHECKPOINT, TEACHER_CHECKPOINT, VALIDATION, VALIDATION_SUMMARY
-from nnunet_sfr.pipeline.adoption import require_own_training
 from nnunet_sfr.pipeline.digests import Files, Parts
 from nnunet_sfr.pipeline.empty_labels import require_labels
 from nnunet_sfr.pipeline.parts import (
     fold_part,
+    label_meaning_part,
     labelled_part,
-    meaning_part,
     settings_parts,
     store_part,
     unlabelled_part,
 )
 from nnunet_sfr.pipeline.step import Step
+from nnunet_sfr.pipeline.unrecorded_training import require_same_training
 from nnunet_sfr.replacement import set_aside
 
 
@@ -59,7 +59,7 @@ class Train(NNUNetStep):
             **settings_parts(project, "pseudo_labels", "retraining"),
             "trainer": self.trainer,
             "nnU-Net's plan": project.network_plan(),
-            **meaning_part(project),
+            **label_meaning_part(project),
             **fold_part(project),
             **labelled_part(project),
             **unlabelled_part(project),
@@ -94,7 +94,7 @@ class Train(NNUNetStep):
     def found_complete(self) -> bool:
         """Never: ``--c`` finishes what there is, if it is of the same data and settings."""
         if any((self.training / name).is_file() for name in (*CHECKPOINTS, TEACHER_CHECKPOINT)):
-            require_own_training(self.training, self.project, self.trainer, self.inputs())
+            require_same_training(self.training, self.project, self.trainer, self.inputs())
         return False
 
 

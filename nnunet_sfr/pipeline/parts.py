@@ -24,7 +24,7 @@ def settings_parts(project: Project, *sections: str) -> dict[str, Any]:
     return {settings_name(section): plan.get(section, {}) for section in ("derived_from", *sections)}
 
 
-def meaning_part(project: Project) -> dict[str, Any]:
+def label_meaning_part(project: Project) -> dict[str, Any]:
     """What label values and channels mean."""
     content = read_dataset_json(project.paths.dataset_json)
     return {"dataset.json": {key: content.get(key) for key in _LABELS}}

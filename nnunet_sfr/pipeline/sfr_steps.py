@@ -18,8 +18,8 @@ from nnunet_sfr.pipeline.digests import Files, Parts
 from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS
 from nnunet_sfr.pipeline.parts import (
     fold_part,
+    label_meaning_part,
     labelled_part,
-    meaning_part,
     settings_parts,
     store_part,
     unlabelled_part,
@@ -29,7 +29,7 @@ from nnunet_sfr.pipeline.step import Step
 from nnunet_sfr.replacement import set_aside
 
 if TYPE_CHECKING:  # it comes with nnU-Net, which takes ten seconds to import
-    from nnunet_sfr.data.cases import RawDataset
+    from nnunet_sfr.data.raw_cases import RawDataset
 
 
 _RAW_PARTS = ("raw dataset.json", "images of labelled cases", "labels", "images of unlabelled cases")
@@ -147,7 +147,7 @@ class Plan(Step):
             return False
         if not self.project.raw_is_here():
             return all(self.project.properties(unlabelled=unlabelled) for unlabelled in (False, True))
-        from nnunet_sfr.data.cases import list_cases
+        from nnunet_sfr.data.raw_cases import list_cases
         from nnunet_sfr.planning.fingerprint import stamps
 
         raw = list_cases(self.project.paths.raw)
@@ -163,7 +163,7 @@ class Plan(Step):
         """
         if not self.project.is_planned() or not set(changed) <= set(_RAW_PARTS):
             return False
-        from nnunet_sfr.data.cases import list_cases
+        from nnunet_sfr.data.raw_cases import list_cases
         from nnunet_sfr.planning.fingerprint import knows_added_labels
 
         raw = list_cases(self.project.paths.raw)
@@ -182,7 +182,7 @@ class Plan(Step):
         return True
 
 
-class Overwritable(Step):
+class OverwritableStep(Step):
     """A step that fills a folder, by a command that knows ``--overwrite``."""
 
     @property
@@ -194,7 +194,7 @@ class Overwritable(Step):
             set_aside(result)
 
 
-class FineTune(Overwritable):
+class FineTune(OverwritableStep):
     """Fine-tune SAM."""
 
     title = "fine-tune SAM"
@@ -222,7 +222,7 @@ class FineTune(Overwritable):
         project, round_index = self.project, self.round_index
         parts = {
             **settings_parts(project, "stitching", "sam", "fine_tuning"),
-            **meaning_part(project),
+            **label_meaning_part(project),
             **fold_part(project),
             **labelled_part(project),
         }
@@ -242,7 +242,7 @@ class FineTune(Overwritable):
         return {"adapter": Files.of(self.project.adapter(self.round_index), self.project.optimizer(self.round_index))}
 
 
-class CrossCheck(Overwritable):
+class CrossCheck(OverwritableStep):
     """Find out how good SAM's labels are, in labelled cases that it is left without."""
 
     title = "cross-check SAM's labels on labelled cases"
@@ -260,7 +260,7 @@ class CrossCheck(Overwritable):
         project = self.project
         return {
             **settings_parts(project, "stitching", "sam", "fine_tuning", "pseudo_labels"),
-            **meaning_part(project),
+            **label_meaning_part(project),
             **labelled_part(project),
             **store_part(project, "labels of round 0", project.store(0)),
         }
@@ -269,7 +269,7 @@ class CrossCheck(Overwritable):
         return {"cross-check": Files.of(self.project.paths.crosscheck_result)}
 
 
-class PseudoLabel(Overwritable):
+class PseudoLabel(OverwritableStep):
     """Let SAM label the pool."""
 
     title = "label the unlabelled cases with SAM"
@@ -287,7 +287,7 @@ class PseudoLabel(Overwritable):
         project, round_index = self.project, self.round_index
         parts = {
             **settings_parts(project, "stitching", "sam", "pseudo_labels"),
-            **meaning_part(project),
+            **label_meaning_part(project),
             "fold": str(project.options.fold),
             **unlabelled_part(project),
             "adapter": Files.of(project.adapter(round_index)),
@@ -329,7 +329,7 @@ class ModelLabels(PseudoLabel):
         before = project.store(round_index - 1, of_model=round_index > 1)
         return {
             **settings_parts(project, "pseudo_labels"),
-            **meaning_part(project),
+            **label_meaning_part(project),
             "fold": str(project.options.fold),
             **unlabelled_part(project),
             "model": Files.of(model / FINAL_CHECKPOINT, model.parent / PLANS_JSON),

@@ -33,7 +33,7 @@ _RECORD: Shape = {
 
 
 @dataclass(frozen=True)
-class Record:
+class StepRecord:
     """How it went with one step.
 
     Args:
@@ -79,7 +79,7 @@ class RunState:
     """
 
     file: Path
-    records: dict[str, Record] = field(default_factory=dict)
+    records: dict[str, StepRecord] = field(default_factory=dict)
 
     @classmethod
     def load(cls, file: Path) -> RunState:
@@ -94,7 +94,7 @@ class RunState:
         try:
             for record in steps.values():
                 datetime.fromisoformat(record["started"])
-            return cls(file, {name: Record(**record) for name, record in steps.items()})
+            return cls(file, {name: StepRecord(**record) for name, record in steps.items()})
         except (ValueError, TypeError) as error:  # a time that is none, or a key that is not known
             raise UserError(f"{file}: is not the state of a run ({error}); {_REMEDY}") from None
 
@@ -102,7 +102,7 @@ class RunState:
         steps = {name: asdict(record) for name, record in self.records.items()}
         write_json({"nnunet_sfr_version": __version__, "steps": steps}, self.file)
 
-    def put(self, name: str, record: Record) -> None:
+    def put(self, name: str, record: StepRecord) -> None:
         self.records[name] = record
         self.save()
 
@@ -145,7 +145,7 @@ class History:
     def read(cls, run: RunPaths) -> History:
         return cls(RunState.load(run.state), [RunState.load(file) for file in run.other_states()])
 
-    def record_of(self, result: str) -> Record | None:
+    def record_of(self, result: str) -> StepRecord | None:
         """The record of the last attempt at a result."""
         records = [record for state in (self.own, *self.others) for record in state.records.values()]
         found = [record for record in records if record.result == result]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nnunet_sfr.command_lines import AUTO, shown
+from nnunet_sfr.command_lines import AUTO, as_text
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.locking import Holder, read_holder
 from nnunet_sfr.paths import FINAL_CHECKPOINT, TEACHER_CHECKPOINT
@@ -17,7 +17,7 @@ from nnunet_sfr.pipeline.nnunet_steps import Train
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.sequence import steps_of
-from nnunet_sfr.pipeline.state import DONE, RUNNING, History, Record
+from nnunet_sfr.pipeline.state import DONE, RUNNING, History, StepRecord
 from nnunet_sfr.pipeline.step import Step
 
 WAITING, NEXT = "waiting", "next"
@@ -66,7 +66,7 @@ def closing_lines(options: RunOptions, history: History) -> list[str]:
     command = lines.predict(train.trainer, "IMAGES", "PREDICTIONS")
     return [
         f"model: {train.training} ({FINAL_CHECKPOINT}; the teacher: {TEACHER_CHECKPOINT})",
-        f"predict with: {shown(command)}",
+        f"predict with: {as_text(command)}",
     ]
 
 
@@ -76,7 +76,7 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def _status_of(step: Step, record: Record | None, cache: HashCache) -> tuple[str, str]:
+def _status_of(step: Step, record: StepRecord | None, cache: HashCache) -> tuple[str, str]:
     """The status of a step whose predecessors are done, and a remark."""
     if record is not None and record.status == RUNNING:
         return RUNNING, ""
@@ -89,7 +89,7 @@ def _status_of(step: Step, record: Record | None, cache: HashCache) -> tuple[str
     return (DONE, "") if decision.action is Action.SKIP else (NEXT, decision.reason)
 
 
-def _seconds(record: Record | None) -> float:
+def _seconds(record: StepRecord | None) -> float:
     if record is None:
         return 0.0
     return record.seconds + (record.running_seconds(time.time()) if record.status == RUNNING else 0.0)
@@ -102,7 +102,7 @@ def _what_comes(following: Step | None, holder: Holder | None) -> list[str]:
     return [*lines, f"next: {following.title}"] if holder is None else lines
 
 
-def _device_used(record: Record, options: RunOptions) -> str:
+def _device_used(record: StepRecord, options: RunOptions) -> str:
     """The device of the run, or what ``auto`` stood for in the training."""
     words = shlex.split(record.command)
     if options.device != AUTO or "-device" not in words:

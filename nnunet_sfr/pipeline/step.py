@@ -75,7 +75,7 @@ class Step:
         raise NotImplementedError
 
     def after_kill(self) -> None:
-        """Clear away what keeps the command from going on, when it did not come to its end the last time."""
+        """Clear away what keeps the command from continuing after it was killed."""
 
     def prepare(self) -> None:
         """Make sure that :meth:`inputs` can be asked."""
@@ -94,7 +94,7 @@ class Step:
 
     @property
     def command_continued(self) -> Command:
-        """To go on with what there is."""
+        """To continue from what is there."""
         return self.command
 
     def set_aside(self) -> None:
@@ -116,6 +116,6 @@ class Step:
         """Whether a result that no record vouches for can be taken as it is, without running the command.
 
         Raises:
-            UserError: it can neither be taken nor gone on with.
+            UserError: it can neither be taken nor continued.
         """
         return False

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.data.cases import RawDataset
 from nnunet_sfr.data.checks import CaseFacts, check_cases
+from nnunet_sfr.data.raw_cases import RawDataset
 from nnunet_sfr.nnunet_json import read_fingerprint
 
 OWN_KEY = "nnunet_sfr"

@@ -12,8 +12,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION
 from nnunet_sfr.ct_windows import choose_window
-from nnunet_sfr.data.cases import RawDataset, list_cases
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
+from nnunet_sfr.data.raw_cases import RawDataset, list_cases
 from nnunet_sfr.dataset import open_dataset, resolve_dataset_name
 from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.label_journal import require_completed
@@ -29,8 +29,8 @@ from nnunet_sfr.planning.planners import (
     find_planner,
     plan,
 )
+from nnunet_sfr.planning.requested_sam import NO_REQUEST, RequestedSAM
 from nnunet_sfr.planning.schedule import choose_fine_tuning
-from nnunet_sfr.planning.wanted_sam import NOTHING_WANTED, WantedSAM
 from nnunet_sfr.plans import (
     SFRConfiguration,
     choose_configuration,
@@ -100,7 +100,7 @@ def plan_and_preprocess(
         require_completed(DatasetPaths(name).raw)
         raw = list_cases(DatasetPaths(name).raw)
         print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
-        wanted = WantedSAM(sam, adaptation, checkpoint and str(Path(checkpoint).expanduser().resolve()))
+        wanted = RequestedSAM(sam, adaptation, checkpoint and str(Path(checkpoint).expanduser().resolve()))
         paths = SFRPaths(name, plans_name or default_plans_name(planner_class), "", data_identifier="")
         for configuration in configurations or ():
             check_configuration(configuration, paths.plans_file)
@@ -130,7 +130,7 @@ def plan_and_preprocess(
         chosen = configurations or _default_configurations(read_plans(paths.plans_file)["configurations"])
         datasets = [open_dataset(name, configuration, plans_identifier) for configuration in chosen]
         for dataset in datasets:
-            print(describe(dataset.plans_manager, dataset.paths.configuration))
+            print(nnunet_plan_summary(dataset.plans_manager, dataset.paths.configuration))
             update_sfr_plan(
                 dataset.paths,
                 dataset.plans_manager,
@@ -147,7 +147,7 @@ def _default_configurations(planned: Mapping[str, Any]) -> list[str]:
     return [DEFAULT_CONFIGURATION if DEFAULT_CONFIGURATION in planned else next(iter(planned))]
 
 
-def check_sam(file: Path, configuration: str, wanted: WantedSAM, *, overwrite: bool) -> None:
+def check_sam(file: Path, configuration: str, wanted: RequestedSAM, *, overwrite: bool) -> None:
     """Refuse a SAM that cannot be planned or whose weights cannot be had, before anything is computed.
 
     Args:
@@ -177,7 +177,7 @@ def update_sfr_plan(
     plans_manager: PlansManager,
     fingerprint: dict[str, Any],
     *,
-    wanted: WantedSAM = NOTHING_WANTED,
+    wanted: RequestedSAM = NO_REQUEST,
     overwrite: bool = False,
 ) -> SFRConfiguration:
     """Write the SFR plan of one configuration, or keep the one that is there and still fits (it may be edited).
@@ -234,7 +234,7 @@ def _with_edits(fresh: SFRConfiguration, present: dict[str, Any], file: Path, na
 
 
 def make_sfr_plan(
-    plans_manager: PlansManager, configuration: str, fingerprint: dict[str, Any], wanted: WantedSAM
+    plans_manager: PlansManager, configuration: str, fingerprint: dict[str, Any], wanted: RequestedSAM
 ) -> SFRConfiguration:
     """Derive the SFR plan of one configuration: :mod:`nnunet_sfr.planning.mosaic`, and the records of the tables.
 
@@ -266,13 +266,13 @@ def make_sfr_plan(
     )
 
 
-def _sam_settings(wanted: WantedSAM) -> SAMSettings:
+def _sam_settings(wanted: RequestedSAM) -> SAMSettings:
     """The section ``sam``; what is not wanted takes the defaults of the tables."""
     model = find_model(wanted.model or DEFAULT_MODEL)
     return SAMSettings(model=model.name, checkpoint=wanted.checkpoint, adaptation=wanted.adaptation or model.adaptation)
 
 
-def describe(plans_manager: PlansManager, configuration: str) -> str:
+def nnunet_plan_summary(plans_manager: PlansManager, configuration: str) -> str:
     """What nnU-Net planned, in one line.
 
     Args:
@@ -297,7 +297,11 @@ def _present_entry(file: Path, configuration: str) -> dict[str, Any] | None:
 
 
 def _reason_to_plan_again(
-    present: dict[str, Any] | None, plans_manager: PlansManager, configuration: str, wanted: WantedSAM, overwrite: bool
+    present: dict[str, Any] | None,
+    plans_manager: PlansManager,
+    configuration: str,
+    wanted: RequestedSAM,
+    overwrite: bool,
 ) -> str | None:
     """Why the SFR plan is made again, as the words before the file name; None to keep it."""
     if present is None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from nnunet_sfr.atomic import replacing
 
-RULE = (
+RANKING_RULE = (
     "mean rank of low confidence, disagreement between SAM and the model, and outlying volumes; then one after the "
     "other, leaving out what is like a case already taken"
 )
@@ -59,7 +59,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class RankedCase:
     """One case of the list, with reasons of a few words each."""
 
     case: str
@@ -68,7 +68,7 @@ class Choice:
 
 def rank_cases(
     candidates: Sequence[Candidate], count: int, class_names: Mapping[str, str], judge: str = ""
-) -> list[Choice]:
+) -> list[RankedCase]:
     """The cases most worth annotating, the first first.
 
     Args:
@@ -81,10 +81,10 @@ def rank_cases(
         return []
     ranks = _ranks(candidates)
     worth = np.mean(list(ranks.values()), axis=0)
-    alike = likeness(candidates)
+    alike = similarity(candidates)
     closest = np.zeros(len(candidates))
     left = list(range(len(candidates)))
-    chosen: list[Choice] = []
+    chosen: list[RankedCase] = []
     while left and len(chosen) < count:
         best = max(left, key=lambda index: (worth[index] * (1 - closest[index] ** 2), worth[index]))
         left.remove(best)
@@ -96,7 +96,7 @@ def rank_cases(
             class_names,
             f" ({judge})" if judge else "",
         )
-        chosen.append(Choice(candidates[best].case, reasons))
+        chosen.append(RankedCase(candidates[best].case, reasons))
     return chosen
 
 
@@ -127,7 +127,7 @@ def _fractional_ranks(values: np.ndarray) -> np.ndarray:
     return fractions
 
 
-def likeness(candidates: Sequence[Candidate]) -> np.ndarray:
+def similarity(candidates: Sequence[Candidate]) -> np.ndarray:
     """How alike any two cases are beyond what is usual in this pool, (N, N) from 0 to 1."""
     thumbnails = np.array([one.thumbnail for one in candidates], dtype=float).reshape(len(candidates), -1)
     alike = np.clip(thumbnails @ thumbnails.T, 0, 1) * _volume_ratio(candidates)
@@ -191,7 +191,7 @@ def _ml(volume: float) -> str:
     return f"{volume:.1f}" if volume < 10 else f"{volume:.0f}"
 
 
-def write_list(choices: Sequence[Choice], images: Mapping[str, Sequence[str]], file: Path) -> None:
+def write_list(choices: Sequence[RankedCase], images: Mapping[str, Sequence[str]], file: Path) -> None:
     """The list as CSV: rank, case, image files (one for each channel), reasons.
 
     Args:

@@ -34,7 +34,7 @@ class MosaicFiles:
 
 
 @dataclass(frozen=True)
-class CaseTask:
+class DrawingTask:
     """What is to be drawn and measured of a case; picklable.
 
     Args:
@@ -81,7 +81,7 @@ class Measurements:
     thumbnail: tuple[float, ...]
 
 
-def draw_and_measure(task: CaseTask) -> Measurements:
+def draw_and_measure(task: DrawingTask) -> Measurements:
     """Write the pictures of a case and measure it.
 
     Raises:
@@ -103,19 +103,19 @@ def draw_and_measure(task: CaseTask) -> Measurements:
     return Measurements(compared, thumbnail(task.orientation.turn(image)))
 
 
-def _needed(task: CaseTask) -> set[str]:
+def _needed(task: DrawingTask) -> set[str]:
     needed = {*task.label_files, *task.mosaics, *(task.compared or ())}
     return needed | {task.centre_of} if task.centre_of else needed
 
 
-def _read_image(task: CaseTask) -> np.ndarray:
+def _read_image(task: DrawingTask) -> np.ndarray:
     """First channel, (D, H, W)."""
     data, _, _, _ = UnlabelledDataset(task.images, [task.case]).load_case(task.case)
     image: np.ndarray = data[0]
     return image
 
 
-def _read_labels(task: CaseTask, key: str, shape: tuple[int, ...]) -> np.ndarray:
+def _read_labels(task: DrawingTask, key: str, shape: tuple[int, ...]) -> np.ndarray:
     store = task.stores[key]
     labels: np.ndarray = store.read_labels(task.case)[0]
     if labels.shape != shape:
@@ -126,7 +126,7 @@ def _read_labels(task: CaseTask, key: str, shape: tuple[int, ...]) -> np.ndarray
     return labels
 
 
-def _draw_planes(task: CaseTask, image: np.ndarray, labels: Mapping[str, np.ndarray], centre: Voxel) -> None:
+def _draw_planes(task: DrawingTask, image: np.ndarray, labels: Mapping[str, np.ndarray], centre: Voxel) -> None:
     if not task.image_files and not task.label_files:
         return
     turn = task.orientation.turn

@@ -26,7 +26,7 @@ class LabelClass:
 
 
 @dataclass(frozen=True)
-class Window:
+class ReportWindow:
     """Which grey values the pictures tell apart.
 
     Args:
@@ -56,7 +56,7 @@ class ReportSource:
 
 
 @dataclass(frozen=True)
-class Mosaic:
+class MosaicPictures:
     """The stitched image that SAM sees, in grey, and the labels to lay over it (a transparent picture)."""
 
     image: str
@@ -64,7 +64,7 @@ class Mosaic:
 
 
 @dataclass(frozen=True)
-class SourceView:
+class SourceResult:
     """One case as one source sees it.
 
     Args:
@@ -79,7 +79,7 @@ class SourceView:
     volumes_ml: Mapping[str, float]
     outliers: Sequence[str] = ()
     labels: str | None = None
-    mosaic: Mosaic | None = None
+    mosaic: MosaicPictures | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ class ReportCase:
             without both.
         annotation_rank: 1 for the case most worth annotating next.
         annotation_reasons: why, in a few words each.
-        images: three planes through the target's centre in grey, by :attr:`Window.key`; empty if not drawn.
+        images: three planes through the target's centre in grey, by :attr:`ReportWindow.key`; empty if not drawn.
     """
 
     name: str
-    views: Mapping[str, SourceView]
+    views: Mapping[str, SourceResult]
     sides: Mapping[str, str] = field(default_factory=dict)
     disagreement: float | None = None
     annotation_rank: int | None = None
@@ -203,5 +203,5 @@ class Contents:
     settings_mark: str = "edited"
     versions: Table | None = None
     missing: Sequence[str] = ()
-    windows: Sequence[Window] = ()
+    windows: Sequence[ReportWindow] = ()
     alerts: Sequence[Alert] = ()

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_sfr.command_lines import CommandLines, shown
+from nnunet_sfr.command_lines import CommandLines, as_text
 from nnunet_sfr.confidence import MEASURES
-from nnunet_sfr.ct_windows import Window as HounsfieldWindow
+from nnunet_sfr.ct_windows import HounsfieldWindow as HounsfieldWindow
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.emptiness import find_emptiness
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.report import annotation, volumes
-from nnunet_sfr.report.annotation import Candidate, Choice, rank_cases
+from nnunet_sfr.report.annotation import Candidate, RankedCase, rank_cases
 from nnunet_sfr.report.colours import label_classes, rgb
-from nnunet_sfr.report.contents import Alert, Contents, ReportCase, SourceView, Training, Window
+from nnunet_sfr.report.contents import Alert, Contents, ReportCase, ReportWindow, SourceResult, Training
 from nnunet_sfr.report.curves import read_trainings
+from nnunet_sfr.report.label_sources import LabelSource, Pool, read_pool
 from nnunet_sfr.report.orientation import find_orientation
 from nnunet_sfr.report.picture_cache import CasePictures, CaseToDraw, PictureCache, PictureRequest
-from nnunet_sfr.report.sources import LabelSource, Pool, read_pool
 from nnunet_sfr.report.tables import crosscheck_table, rounds_table, settings_mark, settings_tables, versions_table
 from nnunet_sfr.report.windows import GreyWindow, choose_windows
 
@@ -65,7 +65,7 @@ class Gathered:
     """
 
     contents: Contents
-    choices: Sequence[Choice]
+    choices: Sequence[RankedCase]
     cache: PictureCache
     pictures: Mapping[str, CasePictures]
 
@@ -119,20 +119,20 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         settings_mark=settings_mark(dataset),
         versions=versions_table(pool.sources, created),
         missing=[*pool.problems, *missing_curves, *_missing(dataset, fold, pool, trainings)],
-        windows=[Window(window.key, window.name) for window in windows],
+        windows=[ReportWindow(window.key, window.name) for window in windows],
         alerts=_alerts(dataset, pool),
     )
     return Gathered(contents, choices, cache, pictures)
 
 
-def _views(pool: Pool, spacings: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, SourceView]]:
+def _views(pool: Pool, spacings: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, SourceResult]]:
     """What every source found in every case, without pictures: by case and key of the source."""
-    views: dict[str, dict[str, SourceView]] = {case: {} for case in spacings}
+    views: dict[str, dict[str, SourceResult]] = {case: {} for case in spacings}
     for source in pool.sources:
         by_case = {case: volumes.volumes_ml(source.voxels(case), spacings[case]) for case in source.records}
         outliers = volumes.find_outliers(by_case)
         for case, by_label in by_case.items():
-            views[case][source.key] = SourceView(source.confidence(case), by_label, outliers[case])
+            views[case][source.key] = SourceResult(source.confidence(case), by_label, outliers[case])
     return views
 
 
@@ -142,7 +142,7 @@ def _case_to_draw(
     properties: Mapping[str, Any],
     spacing: tuple[float, float, float],
     pool: Pool,
-    views: Mapping[str, Mapping[str, SourceView]],
+    views: Mapping[str, Mapping[str, SourceResult]],
 ) -> CaseToDraw:
     sources = [source for source in pool.sources if source.key in views[case]]
     # one point for all sources, so that their pictures can be compared
@@ -157,27 +157,27 @@ def _case_to_draw(
 
 
 def _request(
-    pool: Pool, judge: LabelSource, views: Mapping[str, Mapping[str, SourceView]], options: ReportOptions
+    pool: Pool, judge: LabelSource, views: Mapping[str, Mapping[str, SourceResult]], options: ReportOptions
 ) -> PictureRequest:
-    shown = [pool.sources[0], pool.sources[-1], pool.latest(sam=True), pool.latest(sam=False)]
+    drawn = [pool.sources[0], pool.sources[-1], pool.latest(sam=True), pool.latest(sam=False)]
     if options.all_sources:
-        shown = list(pool.sources)
+        drawn = list(pool.sources)
     by_confidence = sorted(views, key=lambda case: (_confidence(views[case].get(judge.key)), case))
     return PictureRequest(
         cases=frozenset(by_confidence[: options.max_pictures]),
-        sources=frozenset(source.key for source in shown if source is not None),
+        sources=frozenset(source.key for source in drawn if source is not None),
         mosaics={source.key: _examples(source.key, views) for source in pool.sources if source.made_by.is_sam},
     )
 
 
-def _confidence(view: SourceView | None) -> float:
+def _confidence(view: SourceResult | None) -> float:
     """For sorting: nothing found comes first, not labelled last."""
     if view is None:
         return np.inf
     return -np.inf if view.confidence is None else view.confidence
 
 
-def _examples(key: str, views: Mapping[str, Mapping[str, SourceView]]) -> frozenset[str]:
+def _examples(key: str, views: Mapping[str, Mapping[str, SourceResult]]) -> frozenset[str]:
     """The cases of lowest, median and highest confidence."""
     known = sorted(
         (view.confidence, case)
@@ -188,7 +188,7 @@ def _examples(key: str, views: Mapping[str, Mapping[str, SourceView]]) -> frozen
     return frozenset(known[place][1] for place in places)
 
 
-def _candidate(case: str, view: SourceView, pictures: CasePictures) -> Candidate:
+def _candidate(case: str, view: SourceResult, pictures: CasePictures) -> Candidate:
     return Candidate(
         case,
         view.confidence,
@@ -201,9 +201,9 @@ def _candidate(case: str, view: SourceView, pictures: CasePictures) -> Candidate
 
 def _cases(
     pool: Pool,
-    views: Mapping[str, Mapping[str, SourceView]],
+    views: Mapping[str, Mapping[str, SourceResult]],
     pictures: Mapping[str, CasePictures],
-    choices: Sequence[Choice],
+    choices: Sequence[RankedCase],
 ) -> list[ReportCase]:
     ranks = {choice.case: (rank, choice.reasons) for rank, choice in enumerate(choices, start=1)}
     sides: dict[str, dict[str, str]] = {case: {} for case in views}
@@ -257,14 +257,14 @@ def _facts(
             for source in pool.sources
         ),
         ("Volumes", "voxels of the preprocessed grid times their size"),
-        ("Outliers", volumes.RULE),
+        ("Outliers", volumes.OUTLIER_RULE),
         (
             "Pictures",
             "axial, coronal and sagittal plane through the target's centre in the latest labels, first channel, by "
             "the nearest axes of the patient: R right, L left, A front, P back, H head, F feet (no letters where the "
             f"file does not say how the patient lies); grey is {' or '.join(window.name for window in windows)}",
         ),
-        ("Annotate next", f"by {judge.name}: {annotation.RULE}"),
+        ("Annotate next", f"by {judge.name}: {annotation.RANKING_RULE}"),
     ]
     if len(dataset.configuration_manager.spacing) == 2:
         facts.append(("Single slices", f"volumes are those of a slice of {volumes.SLICE_THICKNESS:g} mm"))
@@ -277,15 +277,15 @@ def _missing(dataset: SFRDataset, fold: Fold, pool: Pool, trainings: Sequence[Tr
     """What a further command would add."""
     sentences = []
     if pool.latest(sam=False) is None:
-        again = shown(CommandLines.of(dataset.paths, fold).pseudo_label(1))
+        again = as_text(CommandLines.of(dataset.paths, fold).pseudo_label(1))
         trained = [training.name for training in trainings if training.name.startswith("nnUNetTrainer")]
         trainer = trained[0] if len(trained) == 1 else "<trainer>"
         sentences.append(f"there are no labels of the re-trained model to compare with; run {again} -tr {trainer}")
     if pool.latest(sam=True) is None:
         lines = CommandLines.of(dataset.paths, fold)
         sentences.append(
-            f"there are no labels of SAM; run {shown(lines.fine_tune())} and then "
-            f"{shown(lines.pseudo_label())} --overwrite"
+            f"there are no labels of SAM; run {as_text(lines.fine_tune())} and then "
+            f"{as_text(lines.pseudo_label())} --overwrite"
         )
     for source in pool.sources:
         if source.records and all(source.confidence(case) is None for case in source.records):

@@ -9,7 +9,7 @@ from pathlib import Path
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
-from nnunet_sfr.report.annotation import ANNOTATE_NEXT, Choice, write_list
+from nnunet_sfr.report.annotation import ANNOTATE_NEXT, RankedCase, write_list
 from nnunet_sfr.report.contents import Contents
 from nnunet_sfr.report.gathering import ReportOptions, gather
 from nnunet_sfr.report.page import write_page
@@ -52,7 +52,7 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"{folder}: is neither empty nor a report; choose another folder with -o")
 
 
-def _raw_images(dataset: SFRDataset, choices: Sequence[Choice]) -> dict[str, list[str]]:
+def _raw_images(dataset: SFRDataset, choices: Sequence[RankedCase]) -> dict[str, list[str]]:
     """The raw files of every case on the list that are on this machine, in the order of the channels."""
     if not dataset.paths.raw_is_here():
         return {choice.case: [] for choice in choices}

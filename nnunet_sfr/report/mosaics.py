@@ -15,7 +15,7 @@ from nnunet_sfr.report.marks import mark_sides
 from nnunet_sfr.report.orientation import Orientation
 from nnunet_sfr.report.pictures import Colours, colour_labels, to_grey
 from nnunet_sfr.report.target import Voxel
-from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
+from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
 SIDE = 768
@@ -84,11 +84,11 @@ def stitched(
         stitching: patch and canvas.
 
     Returns:
-        image (S, S) and labels (S, S) of the canvas; where no voxel is shown, NaN and ``IGNORE``.
+        image (S, S) and labels (S, S) of the canvas; where no voxel is shown, NaN and ``IGNORE_INDEX``.
     """
     geometry = stitching.geometry
     canvas = geometry.stitch(_patch(image.astype(np.float32), np.nan, centre, stitching), np.nan)[0, 0]
-    label_canvas = geometry.stitch_labels(_patch(labels, IGNORE, centre, stitching), fill=IGNORE)[0]
+    label_canvas = geometry.stitch_labels(_patch(labels, IGNORE_INDEX, centre, stitching), fill=IGNORE_INDEX)[0]
     return canvas.numpy(), label_canvas.numpy()
 
 

@@ -23,7 +23,7 @@ from nnunet_sfr.atomic import replacing
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.report.contents import Contents
 
-NAME = "index.html"
+PAGE_NAME = "index.html"
 
 ASSETS = Path(__file__).with_name("assets")
 TEMPLATE = "page.html"
@@ -69,7 +69,7 @@ def write_page(contents: Contents, folder: Path, *, single_file: bool = False) -
     shapes = {"planes": _shape(planes, PLANES_SHAPE), "mosaic": _shape(mosaics, MOSAIC_SHAPE)}
     pictures = {"shapes": shapes, "embedded": single_file}
     embedded = "".join(_embedded(name, file) for name, file in (planes | mosaics).items()) if single_file else ""
-    page = folder / NAME
+    page = folder / PAGE_NAME
     with replacing(page) as temporary:
         temporary.write_text(_page(asdict(contents), pictures, embedded), encoding="utf-8", newline="\n")
     return page

@@ -20,12 +20,12 @@ from nnunet_sfr.data.file_identity import file_stamps
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.report import pictures as drawing
-from nnunet_sfr.report.case_drawing import CaseTask, Measurements, MosaicFiles, draw_and_measure
-from nnunet_sfr.report.contents import Mosaic
+from nnunet_sfr.report.case_drawing import DrawingTask, Measurements, MosaicFiles, draw_and_measure
+from nnunet_sfr.report.contents import MosaicPictures
+from nnunet_sfr.report.label_sources import LabelSource, Pool
 from nnunet_sfr.report.mosaics import Stitching
 from nnunet_sfr.report.orientation import Orientation
 from nnunet_sfr.report.pictures import SUFFIX, Colours
-from nnunet_sfr.report.sources import LabelSource, Pool
 from nnunet_sfr.report.windows import GreyWindow
 
 PICTURES = "pictures"
@@ -87,7 +87,7 @@ class CasePictures:
     measurements: Measurements
     images: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-    mosaics: Mapping[str, Mosaic] = field(default_factory=dict)
+    mosaics: Mapping[str, MosaicPictures] = field(default_factory=dict)
 
     def names(self) -> Iterator[str]:
         """Of all pictures."""
@@ -172,10 +172,10 @@ class PictureCache:
             return {}  # it only saves time
         return content
 
-    def _task(self, case: CaseToDraw, request: PictureRequest) -> CaseTask:
+    def _task(self, case: CaseToDraw, request: PictureRequest) -> DrawingTask:
         keys = [source.key for source in case.sources]
         is_drawn = case.case in request.cases
-        return CaseTask(
+        return DrawingTask(
             case=case.case,
             images=self._dataset.paths.unlabelled,
             stores={source.key: source.store for source in case.sources},
@@ -222,7 +222,7 @@ class PictureCache:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _pictures_of(task: CaseTask, measurements: Measurements) -> CasePictures:
+def _pictures_of(task: DrawingTask, measurements: Measurements) -> CasePictures:
     def address(file: Path) -> str:
         return f"{PICTURES}/{file.name}"
 
@@ -230,11 +230,13 @@ def _pictures_of(task: CaseTask, measurements: Measurements) -> CasePictures:
         measurements,
         images={key: address(file) for key, file in task.image_files.items()},
         labels={key: address(file) for key, file in task.label_files.items()},
-        mosaics={key: Mosaic(address(files.image), address(files.labels)) for key, files in task.mosaics.items()},
+        mosaics={
+            key: MosaicPictures(address(files.image), address(files.labels)) for key, files in task.mosaics.items()
+        },
     )
 
 
-def _only_missing(task: CaseTask) -> CaseTask:
+def _only_missing(task: DrawingTask) -> DrawingTask:
     """The task without the pictures that are there."""
     return replace(
         task,

@@ -19,9 +19,9 @@ from nnunet_sfr.doctor.plan import read_fingerprint
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.planning.pipeline import make_sfr_plan
-from nnunet_sfr.planning.wanted_sam import WantedSAM
-from nnunet_sfr.report.contents import LabelClass, SourceView, Table
-from nnunet_sfr.report.sources import MAIN, MODEL, LabelSource, Pool
+from nnunet_sfr.planning.requested_sam import RequestedSAM
+from nnunet_sfr.report.contents import LabelClass, SourceResult, Table
+from nnunet_sfr.report.label_sources import MAIN, RETRAINED_MODEL, LabelSource, Pool
 from nnunet_sfr.sam_models import DEFAULT_MODEL, find_model
 
 NOTHING = "-"
@@ -31,7 +31,7 @@ SETTINGS_COLUMNS = ("setting", "value", "planned")
 HASH_DIGITS = 8
 LIBRARIES = ("nnunetv2", "torch", "numpy")
 
-Views = Mapping[str, Mapping[str, SourceView]]
+Views = Mapping[str, Mapping[str, SourceResult]]
 """What every source found, by case and key of the source."""
 
 
@@ -45,12 +45,12 @@ def rounds_table(pool: Pool, views: Views, classes: Sequence[LabelClass]) -> Tab
     """
     by_round: dict[int, dict[str, LabelSource]] = {}
     for source in pool.sources:
-        if source.kind in (MODEL, MAIN):
+        if source.kind in (RETRAINED_MODEL, MAIN):
             by_round.setdefault(source.round_index, {})[source.kind] = source
     rounds = sorted(by_round)
     columns = []
     for index in rounds:
-        model, main = by_round[index].get(MODEL), by_round[index].get(MAIN)
+        model, main = by_round[index].get(RETRAINED_MODEL), by_round[index].get(MAIN)
         cells = {"trainer whose model labelled the pool": NOTHING if model is None else _maker(model)}
         cells |= _statistics("model", model, views, classes)
         cells |= _choice(pool, index)
@@ -181,7 +181,7 @@ def _planned_settings(dataset: SFRDataset) -> dict[str, Any] | None:
     Mosaic and schedule are those for the SAM that is in use; the SAM itself is compared with the default one.
     """
     used = dataset.settings.sam
-    wanted = WantedSAM(used.model, used.adaptation, used.checkpoint)
+    wanted = RequestedSAM(used.model, used.adaptation, used.checkpoint)
     try:
         fresh = make_sfr_plan(
             dataset.plans_manager, dataset.paths.configuration, read_fingerprint(dataset), wanted

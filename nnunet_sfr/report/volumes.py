@@ -16,7 +16,7 @@ DEVIATIONS = 3.5
 """An outlier is more than so many robust standard deviations from the median."""
 MAD_TO_DEVIATION = 1.4826
 """Standard deviation of normally distributed numbers over their median absolute deviation (MAD)."""
-RULE = (
+OUTLIER_RULE = (
     f"|log volume - median| > {DEVIATIONS} x {MAD_TO_DEVIATION} x MAD over the cases that have the class; a case "
     f"without the class where most have it; from {LEAST_CASES} cases on"
 )
@@ -53,7 +53,7 @@ def volumes_ml(voxels: Mapping[str, int], spacing: Sequence[float]) -> dict[str,
 
 
 def find_outliers(volumes: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
-    """Label values (as text) of each case whose volume is far from that of the others, by :data:`RULE`.
+    """Label values (as text) of each case whose volume is far from that of the others, by :data:`OUTLIER_RULE`.
 
     Where half of the cases or more have the same volume the MAD is 0, and only missing classes are outliers.
 

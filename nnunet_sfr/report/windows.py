@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_sfr.ct_windows import CT_SCHEME, CT_WINDOWS, Window, choose_window, preprocessed_window
+from nnunet_sfr.ct_windows import CT_SCHEME, CT_WINDOWS, HounsfieldWindow, choose_window, preprocessed_window
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 
@@ -45,7 +45,7 @@ def percentile_levels(image: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def choose_windows(dataset: SFRDataset, own: Window | None = None) -> list[GreyWindow]:
+def choose_windows(dataset: SFRDataset, own: HounsfieldWindow | None = None) -> list[GreyWindow]:
     """The windows of the first channel, which is the one that is shown; the first window is the page's default.
 
     Args:
@@ -76,12 +76,12 @@ def choose_windows(dataset: SFRDataset, own: Window | None = None) -> list[GreyW
     ]
 
 
-def _share(window: Window, kept: Window) -> float:
+def _share(window: HounsfieldWindow, kept: HounsfieldWindow) -> float:
     """Part of a window that lies in what nnU-Net's clipping kept."""
     overlap = min(window[1], kept[1]) - max(window[0], kept[0])
     return max(overlap, 0.0) / (window[1] - window[0])
 
 
-def _describe(name: str, window: Window) -> str:
+def _describe(name: str, window: HounsfieldWindow) -> str:
     low, high = (f"{value:g}".replace("-", "\N{MINUS SIGN}") for value in window)
     return f"{name} ({low} to {high} HU)"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunet_sfr.data.cases import Case
+from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.review.viewer_grid import ViewerGrid, nifti_file
 
@@ -19,7 +19,7 @@ _SAMPLES = 200_000
 
 
 def image_file(
-    case: Case,
+    case: RawCase,
     channel: int,
     grid: ViewerGrid,
     reader: type[BaseReaderWriter],
@@ -51,7 +51,7 @@ def image_file(
     return nifti_file(grid.to_viewer(_compact(image)), grid.spacing, window or first_window(image))
 
 
-def _read(file: Path, case: Case, reader: type[BaseReaderWriter]) -> Sequence[np.ndarray]:
+def _read(file: Path, case: RawCase, reader: type[BaseReaderWriter]) -> Sequence[np.ndarray]:
     try:
         channels: Sequence[np.ndarray] = reader().read_images([str(file)])[0]
     except (OSError, RuntimeError, ValueError) as error:

@@ -13,8 +13,8 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_sfr.atomic import is_disk_full
-from nnunet_sfr.data.cases import Case
 from nnunet_sfr.data.grids import require_same_grid
+from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.data.reading import read_label
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.review.viewer_grid import ViewerGrid
@@ -71,7 +71,7 @@ def unpack(body: bytes, grid: ViewerGrid, case: str, largest_value: int) -> np.n
 
 
 def read_label_map(
-    reader: type[BaseReaderWriter], file: Path, case: Case, grid: ViewerGrid, largest_value: int
+    reader: type[BaseReaderWriter], file: Path, case: RawCase, grid: ViewerGrid, largest_value: int
 ) -> np.ndarray:
     """A label map that was saved, (slices, height, width) uint8 on the raw grid.
 
@@ -97,7 +97,7 @@ def read_label_map(
 
 
 def write_label_map(
-    labels: np.ndarray, file: Path, case: Case, properties: Mapping[str, Any], reader: type[BaseReaderWriter]
+    labels: np.ndarray, file: Path, case: RawCase, properties: Mapping[str, Any], reader: type[BaseReaderWriter]
 ) -> None:
     """Write a label map in the data set's format; it replaces an older one when it was read back and is the same.
 
@@ -132,7 +132,7 @@ def _require_same(
     written: Path,
     file: Path,
     labels: np.ndarray,
-    case: Case,
+    case: RawCase,
     properties: Mapping[str, Any],
     reader: type[BaseReaderWriter],
 ) -> None:

@@ -12,8 +12,8 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.report import volumes
-from nnunet_sfr.report.annotation import ANNOTATE_NEXT, Candidate, Choice, rank_cases
-from nnunet_sfr.report.sources import LabelSource, Pool, read_pool
+from nnunet_sfr.report.annotation import ANNOTATE_NEXT, Candidate, RankedCase, rank_cases
+from nnunet_sfr.report.label_sources import LabelSource, Pool, read_pool
 
 MOST_RANKED = 100
 """The ranking compares every case with every one taken before; behind so many the order is by confidence alone."""
@@ -74,7 +74,11 @@ def list_for_review(dataset: SFRDataset, fold: Fold) -> Listing:
     first = shown[0]
     order = _from_report(dataset.paths.report(fold) / ANNOTATE_NEXT, pool, set(first.records))
     ranked = _ranked(dataset, first, shown, properties, {choice.case for choice in order})
-    names = [*order, *ranked, *(Choice(case, ["no pseudo-label"]) for case in identifiers if case not in first.records)]
+    names = [
+        *order,
+        *ranked,
+        *(RankedCase(case, ["no pseudo-label"]) for case in identifiers if case not in first.records),
+    ]
     cases = [
         ListedCase(
             choice.case,
@@ -93,7 +97,7 @@ def _shown(pool: Pool) -> list[LabelSource]:
     return found or [pool.sources[-1]]
 
 
-def _from_report(file: Path, pool: Pool, known: set[str]) -> list[Choice]:
+def _from_report(file: Path, pool: Pool, known: set[str]) -> list[RankedCase]:
     """The list of ``sfr_report``; empty if there is none, or labels have come since."""
     if not file.is_file():
         return []
@@ -103,7 +107,7 @@ def _from_report(file: Path, pool: Pool, known: set[str]) -> list[Choice]:
         return []
     with file.open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row.get("case") in known]
-    return [Choice(row["case"], (row.get("reasons") or "").split("; ")) for row in rows]
+    return [RankedCase(row["case"], (row.get("reasons") or "").split("; ")) for row in rows]
 
 
 def _ranked(
@@ -112,7 +116,7 @@ def _ranked(
     shown: Sequence[LabelSource],
     properties: Mapping[str, Mapping[str, Any]],
     taken: set[str],
-) -> list[Choice]:
+) -> list[RankedCase]:
     """The cases that are not taken, ranked by what the stores recorded."""
     measured = {
         case: volumes.volumes_ml(voxels, volumes.grid_spacing(dataset, properties[case]))
@@ -137,7 +141,7 @@ def _ranked(
         (one for one in candidates if one.case not in first),
         key=lambda one: (-1.0 if one.confidence is None else one.confidence, one.case),
     )
-    return [*chosen, *(Choice(one.case) for one in rest)]
+    return [*chosen, *(RankedCase(one.case) for one in rest)]
 
 
 def _disagreement(record: Mapping[str, Any]) -> float | None:

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_sfr.ct_windows import CT_SCHEME, CT_WINDOWS, Window, choose_window
-from nnunet_sfr.data.cases import Case, list_unlabelled
+from nnunet_sfr.ct_windows import CT_SCHEME, CT_WINDOWS, HounsfieldWindow, choose_window
 from nnunet_sfr.data.dataset_json import channel_names
 from nnunet_sfr.data.export import to_original_grid
 from nnunet_sfr.data.file_identity import are_recorded, raw_file_hashes
 from nnunet_sfr.data.preprocessing import PROVENANCE
+from nnunet_sfr.data.raw_cases import RawCase, list_unlabelled
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
-from nnunet_sfr.report.sources import MODEL, LabelSource
+from nnunet_sfr.report.label_sources import RETRAINED_MODEL, LabelSource
 from nnunet_sfr.review.classes import ReviewClass, review_classes
 from nnunet_sfr.review.images import image_file
 from nnunet_sfr.review.label_maps import largest_upload, pack, read_label_map, unpack, write_label_map
@@ -40,7 +40,7 @@ class Opened:
     """What there is of one case, all that :class:`Session` needs to know of it."""
 
     listed: ListedCase
-    raw: Case
+    raw: RawCase
     properties: Mapping[str, Any]
     grid: ViewerGrid
 
@@ -49,7 +49,7 @@ def _short(source: LabelSource) -> str:
     """For a button."""
     if source.made_by.is_sam:
         return "SAM"
-    return "Network" if source.kind == MODEL else source.made_by.label
+    return "Network" if source.kind == RETRAINED_MODEL else source.made_by.label
 
 
 @contextlib.contextmanager
@@ -333,7 +333,7 @@ class Session:
         scheme: str = self._dataset.configuration_manager.normalization_schemes[channel]
         return scheme == CT_SCHEME
 
-    def _ct_windows(self) -> list[tuple[str, Window]]:
+    def _ct_windows(self) -> list[tuple[str, HounsfieldWindow]]:
         """Names and Hounsfield units, the one that fits the labelled foreground first."""
         first = choose_window(self._dataset.plans_manager, self._dataset.configuration_manager)
         return sorted(CT_WINDOWS.items(), key=lambda window: window[1] != first)

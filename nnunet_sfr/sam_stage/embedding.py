@@ -15,7 +15,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_steps_for_slidi
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from nnunet_sfr.data.datasets import Cases, image_hash
+from nnunet_sfr.data.datasets import LoadableCases, image_hash
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.sam_stage.intensities import intensities_of
@@ -48,7 +48,7 @@ class ViewMaker:
     def __init__(
         self,
         dataset: SFRDataset,
-        cases: Cases,
+        cases: LoadableCases,
         settings: FineTuningSettings,
         encoder: nn.Module,
         geometry: StitchGeometry,
@@ -263,7 +263,7 @@ class EmbeddedViews:
 class _OneCase:
     """One case of several, for nnU-Net's loader."""
 
-    def __init__(self, cases: Cases, identifier: str) -> None:
+    def __init__(self, cases: LoadableCases, identifier: str) -> None:
         self.identifiers: Sequence[str] = [identifier]
         self.load_case = cases.load_case
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from nnunet_sfr.data.loaders import finish
+from nnunet_sfr.data.loaders import stop_workers
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_stage.embedding import EmbeddedViews
 from nnunet_sfr.sam_stage.intensities import intensities_of
@@ -56,7 +56,7 @@ class PatchExamples:
         )
 
     def close(self) -> None:
-        finish(self._batches)
+        stop_workers(self._batches)
 
 
 class ViewExamples:

@@ -29,13 +29,13 @@ from nnunet_sfr.sam_stage.adaptation import adapter_state, encoder_is_frozen, lo
 from nnunet_sfr.sam_stage.embedding import EmbeddedViews, ViewMaker
 from nnunet_sfr.sam_stage.examples import CanvasLogits, Examples, PatchExamples, ViewExamples
 from nnunet_sfr.sam_stage.intensities import CasesWithIntensities, intensities_of
-from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
+from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
 from nnunet_sfr.sam_stage.layers.checkpointing import checkpoint_blocks
 from nnunet_sfr.sam_stage.layers.prototypes import PrototypePrompts
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import (
+    adapter_metadata,
     build_stitched_sam,
-    describe,
     for_inference,
     recipe_of,
     save_adapter,
@@ -43,7 +43,7 @@ from nnunet_sfr.sam_stage.model import (
 )
 from nnunet_sfr.sam_stage.patches import labelled_patches
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
-from nnunet_sfr.sam_stage.processes import adding_up, make_accelerator
+from nnunet_sfr.sam_stage.processes import make_accelerator, sum_over_processes
 from nnunet_sfr.sam_stage.rounds import Round, continue_from, open_round
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.settings import FineTuningSettings
@@ -72,7 +72,7 @@ def fine_tune(
         dataset: planned and preprocessed.
         fold: which labelled cases to learn from.
         device: to compute on.
-        round_index: 0 for SFR; later rounds of SFR+ go on from the one before.
+        round_index: 0 for SFR; later rounds of SFR+ continue from the one before.
         overwrite: start again. What an earlier run left stays until the new run is complete; interrupted, the next
             call with ``overwrite`` continues the new run.
 
@@ -235,7 +235,7 @@ class _Run:
 
         Args:
             inputs: this process's share of the batch, as :class:`CanvasLogits` takes it.
-            target: [B, S, S], int64 with ``IGNORE``.
+            target: [B, S, S], int64 with ``IGNORE_INDEX``.
 
         Raises:
             UserError: the loss is not finite.
@@ -249,10 +249,10 @@ class _Run:
         loss, _ = stitched_segmentation_loss(
             logits.float(),
             target.to(self.accelerator.device),
-            ignore_index=IGNORE,
+            ignore_index=IGNORE_INDEX,
             cross_entropy_weight=settings.cross_entropy_weight,
             dice_weight=settings.dice_weight,
-            over_processes=adding_up(self.accelerator),
+            over_processes=sum_over_processes(self.accelerator),
         )
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -340,7 +340,7 @@ class _Run:
         }
 
     def resume(self, file: Path) -> None:
-        """Go on from a saved state.
+        """Continue from a saved state.
 
         On the CPU without worker processes the steps that follow are those that an uninterrupted run would take.
 
@@ -439,7 +439,7 @@ def _view_examples(
     accelerator.wait_for_everyone()
     prompts = model.sam.prompts
     if isinstance(prompts, PrototypePrompts) and not prompts.has_prototypes:
-        prompts.collect(maker.unaugmented(), dataset.num_classes, ignore_index=IGNORE)
+        prompts.collect(maker.unaugmented(), dataset.num_classes, ignore_index=IGNORE_INDEX)
     views = EmbeddedViews(
         maker.store,
         counts,
@@ -459,7 +459,7 @@ def _recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> str:
     relevant["fine_tuning"]["warmup_iterations"] = dataset.settings.fine_tuning.warmup_iterations
     del relevant["fine_tuning"]["warmup_fraction"]
     cases = {"cases": dataset.split(fold)}
-    return json.dumps({**relevant, **describe(dataset), **cases, **this_round.recipe}, sort_keys=True)
+    return json.dumps({**relevant, **adapter_metadata(dataset), **cases, **this_round.recipe}, sort_keys=True)
 
 
 def _changed(before: str, now: str) -> str:

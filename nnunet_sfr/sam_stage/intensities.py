@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from nnunet_sfr.ct_windows import CT_SCHEME, preprocessed_window
-from nnunet_sfr.data.datasets import Cases
+from nnunet_sfr.data.datasets import LoadableCases
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_models import find_model
 
@@ -107,7 +107,7 @@ class CasesWithIntensities:
         intensities: of the model.
     """
 
-    def __init__(self, cases: Cases, intensities: Intensities) -> None:
+    def __init__(self, cases: LoadableCases, intensities: Intensities) -> None:
         self._cases = cases
         self._intensities = intensities
         self._maps: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {}

@@ -85,7 +85,7 @@ def weights_identity(dataset: SFRDataset) -> str:
     return file_hash(file)
 
 
-def describe(dataset: SFRDataset) -> dict[str, str]:
+def adapter_metadata(dataset: SFRDataset) -> dict[str, str]:
     """What an adapter must agree with, as the strings that safetensors keeps as metadata."""
     settings = dataset.settings
     return {
@@ -114,7 +114,7 @@ def save_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path, *, recipe:
         recipe: what made it, for :func:`recipe_of`.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_state(model.sam).items()}
-    metadata = {**describe(dataset), "recipe": recipe, "nnunet_sfr_version": __version__}
+    metadata = {**adapter_metadata(dataset), "recipe": recipe, "nnunet_sfr_version": __version__}
     with replacing(file) as temporary:
         # not save_file, which lets no other user read the file
         temporary.write_bytes(save(state, metadata=metadata))
@@ -144,7 +144,7 @@ def load_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path) -> None:
     if not file.is_file():
         raise UserError(f"{file}: not found; run sfr_finetune first")
     metadata, state = _read(file)
-    wanted = describe(dataset)
+    wanted = adapter_metadata(dataset)
     made_for = {**metadata, **_of_version_0_1(metadata, wanted)}
     for key, value in wanted.items():
         if made_for.get(key) != value:

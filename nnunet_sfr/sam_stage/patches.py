@@ -11,7 +11,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_sfr.data.datasets import Cases
+from nnunet_sfr.data.datasets import LoadableCases
 from nnunet_sfr.data.loaders import SHORTEST_AXIS_TO_BLUR, augmented, without_blur, without_timing
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_stage.bezier import BezierCurveTransform
@@ -23,7 +23,7 @@ OVERSAMPLE_FOREGROUND = 0.33
 
 def labelled_patches(
     dataset: SFRDataset,
-    cases: Cases,
+    cases: LoadableCases,
     *,
     batch_size: int,
     sampling_probabilities: Sequence[float] | None = None,

@@ -34,7 +34,7 @@ def make_accelerator(device: torch.device, batch_size: int) -> Accelerator:
     return accelerator
 
 
-def adding_up(accelerator: Accelerator) -> Callable[[Tensor], Tensor]:
+def sum_over_processes(accelerator: Accelerator) -> Callable[[Tensor], Tensor]:
     """A differentiable sum over processes; with one process, the tensor itself.
 
     Its backward pass adds up the gradients of all processes; DistributedDataParallel then divides by their number:

@@ -14,7 +14,7 @@ from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.case_labels import Labeller, Prediction, predict_mirrored
-from nnunet_sfr.labelling.filling import ALL_CASES, ReferenceStores, Share, fill_store
+from nnunet_sfr.labelling.filling import ALL_CASES, CasePartition, ReferenceStores, fill_store
 from nnunet_sfr.labelling.fusion import Fusion
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.intensities import intensities_of
@@ -29,7 +29,7 @@ def pseudo_label(
     *,
     adapter: str,
     round_index: int = 0,
-    share: Share = ALL_CASES,
+    partition: CasePartition = ALL_CASES,
 ) -> PseudoLabelStore:
     """Label the unlabelled cases that the store does not have yet.
 
@@ -42,7 +42,7 @@ def pseudo_label(
         device: to compute on.
         adapter: file name of the adapter in the SAM stage's folder.
         round_index: 0, or the round of SFR+.
-        share: what this call takes of the work.
+        partition: what this call takes of the work.
 
     Raises:
         UserError: no adapter, no unlabelled cases, cases of another grid, or a store of another maker.
@@ -65,7 +65,7 @@ def pseudo_label(
             round_index=round_index,
             fused_with=None if fusion is None else (fusion.share, fusion.store.made_by),
         ),
-        share=share,
+        partition=partition,
         references=ReferenceStores(previous_round=before),
         fusion=fusion,
     )

@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 
-from nnunet_sfr.data.datasets import Cases, JoinedDataset, LabelledDataset, PseudoLabelledDataset, UnlabelledDataset
+from nnunet_sfr.data.datasets import (
+    JoinedDataset,
+    LabelledDataset,
+    LoadableCases,
+    PseudoLabelledDataset,
+    UnlabelledDataset,
+)
 from nnunet_sfr.data.preprocessing import check_grids
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
@@ -34,14 +40,14 @@ class Round:
         settings: of fine-tuning, with the length and the seed of this round.
         cases: to draw patches from.
         sampling_probabilities: of each of them; None for equal ones.
-        previous: folder with adapter and optimiser to go on from; None for a fresh SAM.
+        previous: folder with adapter and optimiser to continue from; None for a fresh SAM.
         recipe: what a resumed run must share with this one, on top of the settings; JSON types.
         fold: whose round it is.
         labelled: the cases with true labels; the others have a model's.
     """
 
     settings: FineTuningSettings
-    cases: Cases
+    cases: LoadableCases
     sampling_probabilities: Sequence[float] | None = None
     previous: Path | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -80,7 +86,7 @@ def open_round(dataset: SFRDataset, fold: Fold, round_index: int) -> Round:
     return _later_round(dataset, fold, round_index, labelled)
 
 
-def _later_round(dataset: SFRDataset, fold: Fold, round_index: int, labelled: Cases) -> Round:
+def _later_round(dataset: SFRDataset, fold: Fold, round_index: int, labelled: LoadableCases) -> Round:
     paths, settings = dataset.paths, dataset.settings
     previous = paths.sam_stage(fold, round_index - 1)
     if not (previous / FINAL_ADAPTER).is_file():
@@ -94,7 +100,7 @@ def _later_round(dataset: SFRDataset, fold: Fold, round_index: int, labelled: Ca
             f"{paths.selection(fold, round_index)}: the model's labels in {store.folder} were made again since; run "
             f"sfr_select --round {round_index} again"
         )
-    cases: Cases = labelled
+    cases: LoadableCases = labelled
     probabilities = None
     if selection.high:
         high = PseudoLabelledDataset(paths.unlabelled, store, list(selection.high))

@@ -15,7 +15,7 @@ from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT, PLANS_JSON, Fold
 from nnunet_sfr.planning.fingerprint import OWN_KEY
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
-from nnunet_sfr.trainers.model_card import NAME as CARD
+from nnunet_sfr.trainers.model_card import CARD_NAME as CARD
 
 EXPORTED_CHECKPOINT = FINAL_CHECKPOINT
 """The name that nnU-Net's prediction looks for unless told otherwise."""

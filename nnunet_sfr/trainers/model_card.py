@@ -21,7 +21,7 @@ from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_models import MODELS, Download, GivenFile, Wheel
 from nnunet_sfr.trainers.measured_metrics import MeasuredMetrics
 
-NAME = "README.md"
+CARD_NAME = "README.md"
 """The name under which model hubs look for a card."""
 
 REPOSITORY = "https://github.com/MIC-DKFZ/nnUNet"

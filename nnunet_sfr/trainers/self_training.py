@@ -14,7 +14,7 @@ from typing import Any
 from torch import distributed
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
-from nnunet_sfr.data.loaders import finish
+from nnunet_sfr.data.loaders import stop_workers
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError, exit_on_user_error
@@ -112,8 +112,8 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
             distributed.barrier()
 
     def _reopen_streams(self) -> None:
-        self.dataloader_train.finish()
-        finish(self.dataloader_val)
+        self.dataloader_train.stop_workers()
+        stop_workers(self.dataloader_val)
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
 
     def unlabelled_dataset(self) -> UnlabelledDataset:

@@ -308,4 +308,4 @@ class SemiSupervisedTrainer(EpochLog, SequentialBackward, Resumable):
     def on_train_end(self) -> None:
         super().on_train_end()
         if isinstance(self.dataloader_train, TwoStreams):
-            self.dataloader_train.finish()
+            self.dataloader_train.stop_workers()

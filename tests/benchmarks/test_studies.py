@@ -1,4 +1,4 @@
-"""Studies: equal iterations, independent seeds, stopping and going on, and the table's arithmetic."""
+"""Studies: equal iterations, independent seeds, stopping and continuing, and the table's arithmetic."""
 
 from __future__ import annotations
 

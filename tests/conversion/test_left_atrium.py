@@ -14,10 +14,10 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_sfr.conversion.left_atrium import Originals, open_source
+from nnunet_sfr.conversion.left_atrium import LeftAtriumDataset, open_source
 from nnunet_sfr.conversion.lists import LISTS
 from nnunet_sfr.conversion.raw_dataset import convert_source
-from nnunet_sfr.conversion.source import Request, Split
+from nnunet_sfr.conversion.source_dataset import ConversionRequest, Split
 from nnunet_sfr.entry_points.convert import main
 from nnunet_sfr.errors import UserError
 
@@ -27,7 +27,7 @@ SHAPE = (5, 4, 3)
 
 
 def convert(source: Path, dataset: Path, *, labelled: int, allow_missing: bool = False) -> Split:
-    opened = open_source(Request(source, labelled, allow_missing=allow_missing))
+    opened = open_source(ConversionRequest(source, labelled, allow_missing=allow_missing))
     convert_source(opened, dataset, bar=False)
     return opened.split
 
@@ -141,7 +141,7 @@ def test_a_shared_original_lies_as_the_same_case_at_half_the_resolution(tmp_path
     original = SHARED / "original_h5" / f"{case}.h5"
     if not original.is_file():
         pytest.skip(f"no data at {SHARED}")
-    source = Originals({case: original}, Split((case,), (), ()))
+    source = LeftAtriumDataset({case: original}, Split((case,), (), ()))
     source.write_images(case, tmp_path)
     source.write_label(case, tmp_path)
     for kind, suffix, least in (("image", "_0000", 0.98), ("label", "", 0.95)):

@@ -15,7 +15,7 @@ from nnunet_sfr.conversion.brats import CHANNELS
 from nnunet_sfr.conversion.lists import read_lists
 from nnunet_sfr.conversion.mact import fold_lists
 from nnunet_sfr.conversion.raw_dataset import convert_source, dataset_folder
-from nnunet_sfr.conversion.source import Request
+from nnunet_sfr.conversion.source_dataset import ConversionRequest
 from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.planning import fingerprint
 from nnunet_sfr.planning.pipeline import plan_and_preprocess
@@ -60,7 +60,9 @@ def test_a_converted_data_set_is_planned_and_trained(
     name, make, options, channels, outputs = KINDS[kind]
     monkeypatch.setattr(abdomenct_1k, "CASES", 12)
     with nnunet_folders(tmp_path):
-        source = PUBLIC_DATASETS[name].open(Request(make(tmp_path / "source"), 1, allow_missing=True, options=options))
+        source = PUBLIC_DATASETS[name].open(
+            ConversionRequest(make(tmp_path / "source"), 1, allow_missing=True, options=options)
+        )
         folder = dataset_folder(None, name)
         convert_source(source, folder, bar=False)
         with mock.patch.object(fingerprint, "FOREGROUND_SAMPLES", 6000):

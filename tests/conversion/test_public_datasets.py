@@ -18,7 +18,7 @@ from nnunet_sfr.conversion.brats import CHANNELS
 from nnunet_sfr.conversion.lists import CaseLists, choose_labelled, read_lists
 from nnunet_sfr.conversion.mact import fold_lists
 from nnunet_sfr.conversion.raw_dataset import convert_source, dataset_folder
-from nnunet_sfr.conversion.source import Request, Split
+from nnunet_sfr.conversion.source_dataset import ConversionRequest, Split
 from nnunet_sfr.entry_points.convert import main
 from nnunet_sfr.errors import UserError
 from tests.conversion import trees
@@ -30,7 +30,7 @@ SPLITS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "spl
 def convert(name: str, source: Path, dataset: Path, labelled: int = 1, **request: Any) -> Split:
     known = ("channels", "regions", "fold", "list", "test")
     options: dict[str, Any] = {key: request.pop(key) for key in known if key in request}
-    opened = PUBLIC_DATASETS[name].open(Request(source, labelled, options=options, **request))
+    opened = PUBLIC_DATASETS[name].open(ConversionRequest(source, labelled, options=options, **request))
     convert_source(opened, dataset, bar=False)
     return opened.split
 
@@ -207,7 +207,7 @@ def test_mact_is_cropped_and_its_labels_lie_on_the_images(mact_tree: Path, tmp_p
 
 
 def test_the_crop_keeps_its_place_in_space(mact_tree: Path, tmp_path: Path) -> None:
-    case = mact.open_source(Request(mact_tree, 14)).check("0044")
+    case = mact.open_source(ConversionRequest(mact_tree, 14)).check("0044")
     assert isinstance(case, mact.MACTCase)
     image, _, _ = case.aligned()
     # the box begins at 2, 3, 0 from the right, the front and below, 1 mm apart; the file counts y from the back
@@ -276,7 +276,7 @@ def test_an_nnunet_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         shape=(4, 5, 6),
         name="Dataset005_X",
     )
-    source = PUBLIC_DATASETS["nnunet"].open(Request(Path("Dataset005_X"), 4, seed=1))
+    source = PUBLIC_DATASETS["nnunet"].open(ConversionRequest(Path("Dataset005_X"), 4, seed=1))
     dataset = dataset_folder(None, str(source.record["dataset"]))
     assert dataset == raw / "Dataset500_X_4labelled_seed1"
     convert_source(source, dataset, bar=False)
@@ -293,10 +293,10 @@ def test_an_nnunet_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(names(dataset, "imagesTr")) == 8
     original = raw / "Dataset005_X" / "imagesTr" / f"{split.test[0]}_0001.nii.gz"
     assert (dataset / "imagesTs" / original.name).read_bytes() == original.read_bytes()
-    assert PUBLIC_DATASETS["nnunet"].open(Request(Path("5"), 4, seed=1)).split == split
+    assert PUBLIC_DATASETS["nnunet"].open(ConversionRequest(Path("5"), 4, seed=1)).split == split
     for name in ("Dataset006_X", "6"):
         with pytest.raises(UserError, match=f"has no such data set: {name}; give SOURCE as name, number or folder"):
-            PUBLIC_DATASETS["nnunet"].open(Request(Path(name), 4))
+            PUBLIC_DATASETS["nnunet"].open(ConversionRequest(Path(name), 4))
     # the data set of this name is found again, and another seed makes another one
     assert dataset_folder(None, str(source.record["dataset"])) == dataset
     with pytest.raises(UserError, match="exists; add --overwrite"):
@@ -536,4 +536,4 @@ def test_lists_without_an_unlabelled_case() -> None:
 
     lists = CaseLists(("a", "b", "c"), ("d",))
     with pytest.raises(UserError, match="leaves no unlabelled case with --labelled 2"):
-        split_by_lists(lists, {"a", "b", "d"}, Request(Path("x"), 2, allow_missing=True))
+        split_by_lists(lists, {"a", "b", "d"}, ConversionRequest(Path("x"), 2, allow_missing=True))

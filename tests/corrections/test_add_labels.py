@@ -21,17 +21,17 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunet_sfr.corrections import add_labels as add_labels_module
 from nnunet_sfr.corrections import outdated, raw_data
 from nnunet_sfr.corrections.add_labels import add_labels
-from nnunet_sfr.data.cases import list_cases
 from nnunet_sfr.data.datasets import PseudoLabelledDataset
 from nnunet_sfr.data.preprocessing import PreprocessingResult, preprocess
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.label_journal import FOLDER, PARTIAL, read_journal
-from nnunet_sfr.labelling.filling import Share
+from nnunet_sfr.labelling.filling import CasePartition
 from nnunet_sfr.locking import locked
 from nnunet_sfr.paths import RunPaths, portable_name
-from nnunet_sfr.pipeline.state import Record, RunState
+from nnunet_sfr.pipeline.state import RunState, StepRecord
 from nnunet_sfr.planning import fingerprint
 from nnunet_sfr.planning.pipeline import plan_and_preprocess
 from nnunet_sfr.sam_stage.finetuning import fine_tune
@@ -498,7 +498,7 @@ def test_who_forgets_overwrite_is_told(
         ("fine-tune", dataset.paths.sam_stage("all"), "sfr_finetune -d Tiny -p CPU -device mps --overwrite"),
         ("train", dataset.paths.training("nnUNetTrainerSFR_MT_2epochs", "all"), "nnUNetv2_train 7 -num_gpus 2 --c"),
     ):
-        state.put(name, Record(portable_name(result), command, "done", {}, "2026-01-01T00:00:00"))
+        state.put(name, StepRecord(portable_name(result), command, "done", {}, "2026-01-01T00:00:00"))
     dataset.paths.training("nnUNetTrainerSFR_MT_2epochs", "all").mkdir(parents=True)
     (dataset.paths.training("nnUNetTrainerSFR_MT_2epochs", "all") / "checkpoint_best.pth").touch()
     add(corrected, plans=PLANS)
@@ -515,5 +515,7 @@ def test_who_forgets_overwrite_is_told(
     fine_tune(dataset, "all", CPU, overwrite=True)
     with pytest.raises(UserError, match="made with another adapter_sha256; add --overwrite"):
         pseudo_label(dataset, "all", CPU, adapter="adapter_final.safetensors")
-    store = pseudo_label(dataset, "all", CPU, adapter="adapter_final.safetensors", share=Share(overwrite=True))
+    store = pseudo_label(
+        dataset, "all", CPU, adapter="adapter_final.safetensors", partition=CasePartition(overwrite=True)
+    )
     assert store.identifiers() == [REST]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from nnunet_sfr.corrections.add_labels import add_labels
 from nnunet_sfr.corrections.planned import require_planned_from
-from nnunet_sfr.data.cases import list_cases
 from nnunet_sfr.data.export import export_pseudo_labels
+from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.labelling.from_images import label_from_images
 from tests.tiff_dataset import SPACING, turn_into_tiff
 from tests.tiny_dataset import NAME, make_raw_dataset

@@ -10,11 +10,11 @@ import pytest
 import SimpleITK
 from skimage import io
 
-from nnunet_sfr.data.cases import list_cases
 from nnunet_sfr.data.checks import check_cases
 from nnunet_sfr.data.export import export_pseudo_labels
+from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling.filling import Share
+from nnunet_sfr.labelling.filling import CasePartition
 from nnunet_sfr.labelling.from_images import label_from_images
 from tests.tiff_dataset import edit_dataset_json
 from tests.tiny_dataset import NAME, make_raw_dataset
@@ -56,7 +56,7 @@ def test_colour_pictures_there_and_back(pictures: Path, tmp_path: Path) -> None:
     assert exported.shape == io.imread(pictures / "imagesUl/unlabelled_00_0000.png").shape[:2]
     assert set(np.unique(exported)) == {0, 1}
     stored = {name: filled.read_labels(name) for name in names}
-    store = label_from_images(dataset, "all", folder=tmp_path / "exported", share=Share(overwrite=True))
+    store = label_from_images(dataset, "all", folder=tmp_path / "exported", partition=CasePartition(overwrite=True))
     for name in names:
         np.testing.assert_array_equal(np.maximum(store.read_labels(name), 0), np.maximum(stored[name], 0))
 

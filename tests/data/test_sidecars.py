@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from nnunet_sfr.data.cases import list_cases
 from nnunet_sfr.data.checks import check_cases
+from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.data.sidecars import sidecars, spacing_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import torch
 
-from nnunet_sfr.command_lines import shown
+from nnunet_sfr.command_lines import as_text
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor import examination, trainers
 from nnunet_sfr.doctor.findings import Section, problem
 from nnunet_sfr.doctor.next_step import next_step
-from nnunet_sfr.doctor.subject import Subject
+from nnunet_sfr.doctor.subject import NamedDataset
 from nnunet_sfr.entry_points import doctor
 from nnunet_sfr.environment import PLUGIN_FOLDER, VARIABLE
 from nnunet_sfr.paths import FINAL_ADAPTER
@@ -140,13 +140,13 @@ def test_the_only_plan_needs_no_name(run: Run, project: SFRDataset) -> None:
     assert f"Plan {PLANS}, 3d_fullres" in report
 
 
-def next_of(subject: Subject) -> str:
-    return shown(next_step(subject, [])[1])
+def next_of(subject: NamedDataset) -> str:
+    return as_text(next_step(subject, [])[1])
 
 
 def test_every_stage_has_its_command(project: SFRDataset) -> None:
-    """As a user walks the path, the last line is the next command, with the options that were given."""
-    subject = Subject("42", None, None, "all", "cpu")
+    """After each stage, the last line is the next command, with the options that were given."""
+    subject = NamedDataset("42", None, None, "all", "cpu")
     case = f"-d 42 -c 3d_fullres -f all -p {PLANS}"
     assert next_of(subject) == f"nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p {PLANS} -device cpu"
     training = project.paths.training("nnUNetTrainerSFR_ACMT", "all")
@@ -171,11 +171,11 @@ def test_every_stage_has_its_command(project: SFRDataset) -> None:
     assert next_of(replace(subject, plans_name="Fine", configuration="2d", fold=0)) == (
         "sfr_plan_and_preprocess -d 42 -c 2d -p Fine"
     )
-    assert shown(next_step(None, [])[1]) == f"sfr_doctor -d {NAME}"
+    assert as_text(next_step(None, [])[1]) == f"sfr_doctor -d {NAME}"
     shutil.rmtree(project.paths.raw)
-    assert shown(next_step(None, [])[1]) == "sfr_convert -h"
+    assert as_text(next_step(None, [])[1]) == "sfr_convert -h"
     broken = Section("Folders", (problem("folders", "is a file"),))
-    assert shown(next_step(replace(subject, fold=3), [broken])[1]) == "sfr_doctor -d 42 -f 3 -device cpu"
+    assert as_text(next_step(replace(subject, fold=3), [broken])[1]) == "sfr_doctor -d 42 -f 3 -device cpu"
 
 
 def test_a_mistake_in_the_sfr_plan_is_said_once(run: Run, project: SFRDataset) -> None:

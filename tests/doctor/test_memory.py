@@ -35,7 +35,7 @@ from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 from nnunet_sfr.sam_stage.examples import CanvasLogits
-from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
+from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
 from nnunet_sfr.sam_stage.layers import frozen_encoder
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference
@@ -102,7 +102,7 @@ def fine_tune_two_steps(dataset: SFRDataset) -> None:
             logits = compute(torch.zeros(settings.batch_size, *shape))
         target = torch.zeros((settings.batch_size, *logits.shape[2:]), dtype=torch.int64)
         loss, _ = stitched_segmentation_loss(
-            logits, target, ignore_index=IGNORE, cross_entropy_weight=0.5, dice_weight=0.5
+            logits, target, ignore_index=IGNORE_INDEX, cross_entropy_weight=0.5, dice_weight=0.5
         )
         loss.backward()
         optimizer.step()

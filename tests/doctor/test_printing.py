@@ -7,8 +7,8 @@ import json
 import pytest
 
 from nnunet_sfr.doctor.findings import Section, note, ok, problem, section
-from nnunet_sfr.doctor.printing import as_json, lines, summary
-from nnunet_sfr.doctor.wording import gib, some
+from nnunet_sfr.doctor.printing import as_json, section_lines, summary
+from nnunet_sfr.doctor.wording import first_names, gib
 from nnunet_sfr.errors import UserError
 
 SECTIONS = [
@@ -19,7 +19,7 @@ SECTIONS = [
 
 def test_lines_are_aligned_and_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "90")
-    blank, title, first, second, *rest = lines(SECTIONS[0])
+    blank, title, first, second, *rest = section_lines(SECTIONS[0])
     assert (blank, title) == ("", "Folders")
     assert first == "  ok       nnUNet_preprocessed  /data"
     column = first.index("/data")
@@ -32,7 +32,7 @@ def test_lines_are_aligned_and_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_paths_are_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     path = "/a-very/" + "long-path/" * 20
-    assert any(path in line for line in lines(Section("Folders", (ok("raw", path),))))
+    assert any(path in line for line in section_lines(Section("Folders", (ok("raw", path),))))
 
 
 def test_summary_counts_problems_and_notes() -> None:
@@ -62,6 +62,6 @@ def test_a_users_mistake_ends_one_check_and_not_the_others() -> None:
 
 
 def test_wording() -> None:
-    assert some(["a", "b"]) == "a, b"
-    assert some(["a", "b", "c", "d"]) == "a, b and 2 more (all in --json)"
+    assert first_names(["a", "b"]) == "a, b"
+    assert first_names(["a", "b", "c", "d"]) == "a, b and 2 more (all in --json)"
     assert (gib(2**29), gib(24 * 2**30)) == ("0.50 GiB", "24.0 GiB")

@@ -13,8 +13,8 @@ import pytest
 import SimpleITK
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunet_sfr.doctor.cases import read_folders
 from nnunet_sfr.doctor.findings import Finding
+from nnunet_sfr.doctor.raw_folders import read_folders
 from nnunet_sfr.doctor.same_images import check_same_images
 from tests.doctor.levels import only
 from tests.tiny_dataset import NAME, make_raw_dataset, write_image

@@ -1,4 +1,4 @@
-"""How far the path has been walked, step by step and round by round."""
+"""Which stages are complete, step by step and round by round."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_sfr.command_lines import CommandLines, shown
+from nnunet_sfr.command_lines import CommandLines, as_text
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
-from nnunet_sfr.doctor.cases import read_folders
 from nnunet_sfr.doctor.findings import Finding
+from nnunet_sfr.doctor.raw_folders import read_folders
 from nnunet_sfr.doctor.stages import (
     check_adapter,
     check_models,
@@ -23,7 +23,7 @@ from nnunet_sfr.doctor.stages import (
 )
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import FINAL_ADAPTER, FINE_TUNING_STATE
-from nnunet_sfr.sam_stage.model import build_stitched_sam, describe, save_adapter
+from nnunet_sfr.sam_stage.model import adapter_metadata, build_stitched_sam, save_adapter
 from nnunet_sfr.selection import Selection
 from tests.doctor.levels import levels, only
 from tests.tiny_dataset import NAME
@@ -34,7 +34,7 @@ ARGUMENTS = "-d 42 -c 3d_fullres -f all -p nnUNetPlansCPU"
 
 def write_adapter(dataset: SFRDataset, round_index: int = 0) -> Path:
     file = dataset.paths.sam_stage("all", round_index) / FINAL_ADAPTER
-    save_adapter(build_stitched_sam(dataset), dataset, file, recipe=json.dumps(describe(dataset)))
+    save_adapter(build_stitched_sam(dataset), dataset, file, recipe=json.dumps(adapter_metadata(dataset)))
     return file
 
 
@@ -57,8 +57,8 @@ def copy_store(dataset: SFRDataset, folder: Path, identifiers: tuple[str, ...]) 
 
 
 def test_commands_name_everything(project: SFRDataset) -> None:
-    assert shown(CommandLines.of(project.paths, "all").fine_tune()) == f"sfr_finetune {ARGUMENTS}"
-    assert shown(CommandLines.of(project.paths, "all").select(2)) == f"sfr_select {ARGUMENTS} --round 2"
+    assert as_text(CommandLines.of(project.paths, "all").fine_tune()) == f"sfr_finetune {ARGUMENTS}"
+    assert as_text(CommandLines.of(project.paths, "all").select(2)) == f"sfr_select {ARGUMENTS} --round 2"
 
 
 def test_preprocessed_cases(project: SFRDataset) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from nnunet_sfr.doctor.findings import Finding
-from nnunet_sfr.doctor.variables import NUMBERS, OTHERS, check_folders, check_variables
+from nnunet_sfr.doctor.variables import NUMBERS, OTHER_VARIABLES, check_folders, check_variables
 from tests.doctor.levels import levels, only
 from tests.tiny_project import nnunet_folders
 
@@ -77,7 +77,7 @@ def test_little_room_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*NUMBERS, *OTHERS):
+    for name in (*NUMBERS, *OTHER_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     (finding,) = check_variables()
     assert finding.text.startswith("none")

@@ -16,10 +16,10 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from skimage import io
 
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.evaluation.cases import CaseTask, evaluate_case
+from nnunet_sfr.evaluation.case_metrics import EvaluationTask, evaluate_case
 from nnunet_sfr.evaluation.classes import read_classes
 from nnunet_sfr.evaluation.folders import evaluate_folder
-from nnunet_sfr.evaluation.summary import foreground_mean, summarise
+from nnunet_sfr.evaluation.summary import class_summaries, foreground_mean
 from tests.evaluation.label_folders import DATASET_JSON, SHAPE, SPACING, label_map, write_folder
 
 LIVER_ONLY = {**DATASET_JSON, "labels": {"background": 0, "liver": 1}}
@@ -120,7 +120,7 @@ def test_overlap_is_that_of_nnunets_own_summary(tmp_path: Path, labels: dict[str
         )["metrics"]
         for case in evaluation.cases
     ]
-    summary = summarise(evaluation)
+    summary = class_summaries(evaluation)
     for name, region in regions.items():
         for case, expected in zip(evaluation.cases.values(), theirs, strict=True):
             found = case[name]
@@ -134,7 +134,7 @@ def test_overlap_is_that_of_nnunets_own_summary(tmp_path: Path, labels: dict[str
 
 def test_a_worker_process_gets_all_that_it_needs(tmp_path: Path) -> None:
     truth, prediction = toy_folders(tmp_path, DATASET_JSON)
-    task = CaseTask(
+    task = EvaluationTask(
         identifier="a",
         truth=truth / "a.nii.gz",
         prediction=prediction / "a.nii.gz",

@@ -17,7 +17,7 @@ from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.case_labels import Prediction
 from nnunet_sfr.labelling.filling import ReferenceStores, label_pool
-from nnunet_sfr.labelling.summary import summarise, warn_of_emptiness
+from nnunet_sfr.labelling.summary import print_confidence, warn_of_emptiness
 
 CASE = "unlabelled_00"
 
@@ -114,7 +114,7 @@ def test_the_summary_says_how_certain_the_labels_are(
 ) -> None:
     store = empty_store(project, tmp_path / "store")
     label_pool(store, project, HalfAndHalf(), [CASE])
-    summarise(store, [CASE])
+    print_confidence(store, [CASE])
     assert (
         capsys.readouterr().out == "mean probability of its decision, over predicted foreground: 0.900 (lowest 0.900)\n"
     )
@@ -127,7 +127,7 @@ def test_the_summary_says_how_certain_the_labels_are(
             label_manager=project.label_manager,
             patch_size=(2, 2, 2),
         )
-    summarise(store, ["empty", "full"])
+    print_confidence(store, ["empty", "full"])
     assert capsys.readouterr().out == ""
 
 

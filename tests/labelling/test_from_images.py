@@ -19,7 +19,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling import filling, from_images
-from nnunet_sfr.labelling.filling import Share
+from nnunet_sfr.labelling.filling import CasePartition
 from nnunet_sfr.labelling.from_images import label_from_images
 from tests.tiny_dataset import BACKGROUND, BLOB, NAME, blob_case, make_raw_dataset, write_case, write_image
 from tests.tiny_project import fill_store, make_project, nnunet_folders, plan_project
@@ -37,7 +37,7 @@ def maps(project: SFRDataset, tmp_path: Path) -> Path:
 
 
 def label(dataset: SFRDataset, folder: Path, **share: Any) -> PseudoLabelStore:
-    return label_from_images(dataset, "all", folder=folder, share=Share(**share))
+    return label_from_images(dataset, "all", folder=folder, partition=CasePartition(**share))
 
 
 def raw_image(dataset: SFRDataset, case: str, channel: int = 0) -> Any:
@@ -131,7 +131,7 @@ def label_one(dataset: SFRDataset, folder: Path, case: str) -> np.ndarray:
     return labels
 
 
-# --- going on --------------------------------------------------------------------------------------------------------
+# --- continuing -------------------------------------------------------------------------------------------------------
 
 
 def times(store: PseudoLabelStore) -> dict[str, int]:

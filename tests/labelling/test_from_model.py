@@ -25,7 +25,7 @@ from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling import case_labels, filling
 from nnunet_sfr.labelling.case_labels import CaseLabels, LoadedCase
-from nnunet_sfr.labelling.filling import Share
+from nnunet_sfr.labelling.filling import CasePartition
 from nnunet_sfr.labelling.from_model import label_from_model
 from tests.tiny_dataset import BACKGROUND, BLOB, NAME, NOISE, make_raw_dataset, write_case
 from tests.tiny_model import CHECKPOINT, CPU, random_model, threshold_model, thresholding
@@ -43,7 +43,7 @@ def unlabelled(project: SFRDataset) -> SFRDataset:
 
 def label(dataset: SFRDataset, model: Path, **options: Any) -> PseudoLabelStore:
     of_model = {name: options.pop(name) for name in ("model_folds", "checkpoint", "trust") if name in options}
-    return label_from_model(dataset, "all", CPU, model_folder=model, share=Share(**options), **of_model)
+    return label_from_model(dataset, "all", CPU, model_folder=model, partition=CasePartition(**options), **of_model)
 
 
 def nnunet_labels(dataset: SFRDataset, model: Path, case: str, *folds: int | str, mirror: bool = False) -> np.ndarray:

@@ -16,7 +16,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.labelling.filling import Share
+from nnunet_sfr.labelling.filling import CasePartition
 from nnunet_sfr.labelling.from_retraining import CHECKPOINT, label_from_retraining
 from tests.tiny_model import CPU, random_model
 
@@ -24,7 +24,9 @@ CASES = ["unlabelled_00", "unlabelled_01"]
 
 
 def label(dataset: SFRDataset, trainer: str = "nnUNetTrainer", round_index: int = 1, **share: Any) -> PseudoLabelStore:
-    return label_from_retraining(dataset, "all", CPU, trainer=trainer, round_index=round_index, share=Share(**share))
+    return label_from_retraining(
+        dataset, "all", CPU, trainer=trainer, round_index=round_index, partition=CasePartition(**share)
+    )
 
 
 def test_the_labels_are_nnunets_and_the_manifest_says_whose(project: SFRDataset) -> None:

@@ -22,7 +22,7 @@ def run_options(**changes: Any) -> RunOptions:
 
 
 class FakeCommands:
-    """A runner for :func:`nnunet_sfr.pipeline.walk.walk`.
+    """A runner for :func:`nnunet_sfr.pipeline.run_steps.run_steps`.
 
     Args:
         dataset: planned.

@@ -12,8 +12,8 @@ import pytest
 from nnunet_sfr.corrections import add_labels as corrections
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.pipeline.run_steps import run_steps
 from nnunet_sfr.pipeline.status import status_text
-from nnunet_sfr.pipeline.walk import walk
 from tests.pipeline.fake_commands import FakeCommands, run_options
 from tests.tiny_dataset import NAME, write_image
 
@@ -30,7 +30,7 @@ def planned(project: SFRDataset) -> SFRDataset:
 
 def go(fake: FakeCommands) -> list[str]:
     """One call of sfr_run; what it ran."""
-    walk(fake.project.options, "sfr_run", fake)
+    run_steps(fake.project.options, "sfr_run", fake)
     return fake.taken()
 
 

@@ -19,7 +19,7 @@ import pytest
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.entry_points.run import main
 from nnunet_sfr.interruption import InterruptedRunError
-from nnunet_sfr.pipeline import walk
+from nnunet_sfr.pipeline import run_steps
 from nnunet_sfr.pipeline.options import METHODS, PLANS_OF_PLANNERS, RunOptions
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.planning.planners import find_planner
@@ -51,7 +51,7 @@ def fake(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> FakeCommands:
     """Commands that write their results in no time, on a planned project."""
     shutil.rmtree(project.paths.preprocessed / "pseudo_labels")
     commands = FakeCommands(project, run_options())
-    monkeypatch.setattr(walk, "walk", functools.partial(walk.walk, run=commands))
+    monkeypatch.setattr(run_steps, "run_steps", functools.partial(run_steps.run_steps, run=commands))
     return commands
 
 
@@ -268,7 +268,7 @@ def test_status_of_a_run_at_work(sfr_run: Call, fake: FakeCommands) -> None:
         raise InterruptedRunError(2)
 
     with pytest.raises(InterruptedRunError):
-        walk.walk.func(run_options(), "sfr_run -d 42", look)  # type: ignore[attr-defined]
+        run_steps.run_steps.func(run_options(), "sfr_run -d 42", look)  # type: ignore[attr-defined]
     (_, output, _), (second_code, _, second_error) = seen
     assert table(output)["fine-tune"][0] == "running"
     assert f"on {socket.gethostname()}, process {os.getpid()}" in output

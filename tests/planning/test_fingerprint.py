@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
-from nnunet_sfr.data.cases import RawDataset, list_cases
 from nnunet_sfr.data.checks import check_cases
+from nnunet_sfr.data.raw_cases import RawDataset, list_cases
 from nnunet_sfr.planning import fingerprint
 from nnunet_sfr.planning.fingerprint import make_fingerprint, update_fingerprint
 from tests.tiny_dataset import NAME, make_raw_dataset, write_image

@@ -13,7 +13,7 @@ import pytest
 
 from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.entry_points.plan_and_preprocess import main
-from nnunet_sfr.planning.wanted_sam import WantedSAM
+from nnunet_sfr.planning.requested_sam import RequestedSAM
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, Wheel
 from nnunet_sfr.settings import FineTuningSettings, SAMSettings
 
@@ -182,9 +182,9 @@ def test_a_plan_of_version_0_1_keeps_its_rank(preprocessed: Path, capsys: pytest
 
 def test_names_that_an_edit_has_made_unknown_are_not_taken() -> None:
     present = {"sam": {"model": "vit_x", "adaptation": ["lora"], "checkpoint": 7}}
-    assert WantedSAM().settled(present) == WantedSAM()
-    assert WantedSAM("vit_b").differing_from(present) == "-sam vit_b (it had none)"
-    assert WantedSAM().differing_from({"sam": "vit_b"}) == ""
+    assert RequestedSAM().settled(present) == RequestedSAM()
+    assert RequestedSAM("vit_b").differing_from(present) == "-sam vit_b (it had none)"
+    assert RequestedSAM().differing_from({"sam": "vit_b"}) == ""
 
 
 # --- what is refused, before anything is written ---

@@ -13,13 +13,13 @@ from nnunet_sfr.report.contents import (
     Curve,
     CurvePanel,
     LabelClass,
-    Mosaic,
+    MosaicPictures,
     ReportCase,
     ReportSource,
-    SourceView,
+    ReportWindow,
+    SourceResult,
     Table,
     Training,
-    Window,
 )
 
 CLASSES = (LabelClass(1, "left atrium", "#e69f00"), LabelClass(2, "aorta", "#56b4e9"))
@@ -35,7 +35,7 @@ RADII = (0.13, 0.05)
 """Where the classes lie in every plane, in parts of its side."""
 BODIES = ((0.38, 0.48), (0.60, 0.44), (0.60, 0.33))
 """Radii of the body in the axial, coronal and sagittal plane."""
-WINDOW = Window("percentiles", "0.5 to 99.5 percentile of each image")
+WINDOW = ReportWindow("percentiles", "0.5 to 99.5 percentile of each image")
 SIDE = 192
 """Pixels along each of a picture's three planes; a mosaic's tiles have half of it."""
 TILES = 3
@@ -131,7 +131,7 @@ def _case(name: str, quality: float, volumes: Numbers, folder: Path, generator: 
         confidence = float(np.clip(1 - blur * generator.uniform(0.4, 0.9), 0.02, 0.995))
         overlays = [_labels(sizes, blur, generator) for _ in images]
         measured = volumes * (1 + blur * generator.normal(0, 0.1, size=len(CLASSES)))
-        views[source.key] = SourceView(
+        views[source.key] = SourceResult(
             confidence=None if is_empty else round(confidence, 4),
             volumes_ml={str(one.value): round(float(ml), 2) for one, ml in zip(CLASSES, measured, strict=True)},
             outliers=[str(one.value) for one, size in zip(CLASSES, sizes, strict=True) if not 0.7 < size < 1.3],
@@ -187,12 +187,12 @@ def _labels(sizes: Numbers, blur: float, generator: np.random.Generator) -> Numb
 
 def _mosaic(
     image: Numbers, sizes: Numbers, blur: float, folder: Path, name: str, generator: np.random.Generator
-) -> Mosaic:
+) -> MosaicPictures:
     """Tiles from one end of the heart to the other: it grows and shrinks again."""
     thickness = np.sin(np.linspace(0.3, np.pi - 0.3, TILES * TILES))
     tiles = [_labels(sizes * part, blur / 3, generator)[::2, ::2] for part in thickness]
     rows = [np.concatenate(tiles[start : start + TILES], axis=1) for start in range(0, TILES * TILES, TILES)]
-    return Mosaic(
+    return MosaicPictures(
         _saved(np.tile(image[::2, ::2], (TILES, TILES)), folder, f"{name}.webp"),
         _saved(np.concatenate(rows, axis=0), folder, f"{name}_labels.webp"),
     )

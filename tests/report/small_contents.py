@@ -13,13 +13,13 @@ from nnunet_sfr.report.contents import (
     Curve,
     CurvePanel,
     LabelClass,
-    Mosaic,
+    MosaicPictures,
     ReportCase,
     ReportSource,
-    SourceView,
+    ReportWindow,
+    SourceResult,
     Table,
     Training,
-    Window,
 )
 
 HOSTILE = "<img src=x onerror=document.title='harmed'></script><!--&amp;"
@@ -39,15 +39,15 @@ def draw(name: str, folder: Path, size: tuple[int, int] = (30, 10)) -> str:
 def small_contents(folder: Path) -> Contents:
     """Five cases of two sources, and one of everything else; the pictures lie below ``folder``."""
 
-    def view(confidence: float | None, volume: float, number: int, *, outliers: tuple[str, ...] = ()) -> SourceView:
-        return SourceView(confidence, {"1": volume}, outliers, draw(f"pictures/model {number}#?.png", folder))
+    def view(confidence: float | None, volume: float, number: int, *, outliers: tuple[str, ...] = ()) -> SourceResult:
+        return SourceResult(confidence, {"1": volume}, outliers, draw(f"pictures/model {number}#?.png", folder))
 
-    def sam_view(confidence: float, number: int) -> SourceView:
-        mosaic = Mosaic(
+    def sam_view(confidence: float, number: int) -> SourceResult:
+        mosaic = MosaicPictures(
             draw(f"pictures/mosaic_{number}.png", folder, (20, 20)),
             draw(f"pictures/mosaic_labels_{number}.png", folder, (20, 20)),
         )
-        return SourceView(confidence, {"1": 40.0}, (), draw(f"pictures/sam_{number}.png", folder), mosaic)
+        return SourceResult(confidence, {"1": 40.0}, (), draw(f"pictures/sam_{number}.png", folder), mosaic)
 
     def images(number: int) -> dict[str, str]:
         return {key: draw(f"pictures/{key}_{number}.png", folder) for key in ("soft_tissue", "lung")}
@@ -104,7 +104,10 @@ def small_contents(folder: Path) -> Contents:
         ],
         versions=Table("Versions", ["what", "made by"], [["this page", "nnunet_sfr 0.2.0"]]),
         missing=["Curves of SAM are missing: sfr_finetune makes them."],
-        windows=[Window("soft_tissue", "soft tissue (-160 to 240 HU)"), Window("lung", "lung (-1350 to 150 HU)")],
+        windows=[
+            ReportWindow("soft_tissue", "soft tissue (-160 to 240 HU)"),
+            ReportWindow("lung", "lung (-1350 to 150 HU)"),
+        ],
         alerts=[
             Alert("model, round 1: 1 of 2 classes found in none of the 4 cases: <i>aorta</i>", MODEL),
             Alert("model, round 1: no foreground in 1 of 4 cases", MODEL, ["case_10"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_sfr.report.annotation import Candidate, Choice, likeness, rank_cases, write_list
+from nnunet_sfr.report.annotation import Candidate, RankedCase, rank_cases, similarity, write_list
 
 NAMES = {"1": "left atrium"}
 
@@ -76,7 +76,7 @@ def test_only_what_is_more_alike_than_usual_counts() -> None:
     pool = [
         candidate(str(index), 0.5, thumbnail=tuple(np.resize(np.r_[one, 0], 6))) for index, one in enumerate(thumbnails)
     ]
-    alike = likeness(pool)
+    alike = similarity(pool)
     assert alike[0, 1] == pytest.approx(0)
     assert alike[3, 4] == pytest.approx(0.5)  # (0.75 - 0.5) / (1 - 0.5)
     assert alike[0, 0] == pytest.approx(1)
@@ -105,7 +105,7 @@ def test_reasons_say_what_is_odd() -> None:
 
 
 def test_the_list_as_csv(tmp_path: Path) -> None:
-    choices = [Choice("b", ["low confidence 0.12", "nothing, really"]), Choice("a", [])]
+    choices = [RankedCase("b", ["low confidence 0.12", "nothing, really"]), RankedCase("a", [])]
     write_list(choices, {"b": ["/raw/b_0000.nii.gz", "/raw/b_0001.nii.gz"]}, tmp_path / "list.csv")
     with (tmp_path / "list.csv").open(newline="") as stream:
         assert list(csv.reader(stream)) == [

@@ -15,11 +15,11 @@ from nnunet_sfr.confidence import MEASURES
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.report import gathering
-from nnunet_sfr.report.case_drawing import CaseTask, Measurements, draw_and_measure
+from nnunet_sfr.report.case_drawing import DrawingTask, Measurements, draw_and_measure
 from nnunet_sfr.report.contents import Alert, Contents, ReportCase, Training
 from nnunet_sfr.report.gathering import ReportOptions, gather
+from nnunet_sfr.report.label_sources import best_measure
 from nnunet_sfr.report.making import make_report
-from nnunet_sfr.report.sources import best_measure
 from nnunet_sfr.report.volumes import grid_spacing
 from nnunet_sfr.selection import make_rule, select
 from tests.report.reported_project import CUBOID, FIRST, NOTHING, SECOND, SHIFTED, fill, fill_model, fill_sam
@@ -47,11 +47,11 @@ def with_round(bare: SFRDataset) -> SFRDataset:
 
 
 @pytest.fixture
-def drawn() -> Iterator[list[CaseTask]]:
+def drawn() -> Iterator[list[DrawingTask]]:
     """What is drawn or measured while the test runs."""
-    found: list[CaseTask] = []
+    found: list[DrawingTask] = []
 
-    def note(task: CaseTask) -> Measurements:
+    def note(task: DrawingTask) -> Measurements:
         found.append(task)
         return draw_and_measure(task)
 
@@ -110,7 +110,7 @@ def test_rounds_side_by_side(with_round: SFRDataset) -> None:
     assert cells["new labels: empty label maps"] == ["0 of 2", "0 of 2"]
 
 
-def test_the_latest_labels_come_last_and_say_where_to_cut(with_round: SFRDataset, drawn: list[CaseTask]) -> None:
+def test_the_latest_labels_come_last_and_say_where_to_cut(with_round: SFRDataset, drawn: list[DrawingTask]) -> None:
     fill_sam(with_round, {FIRST: NOTHING, SECOND: SHIFTED}, round_index=1)
     contents = contents_of(with_round)
     assert [source.key for source in contents.sources] == ["round_0", "round_1_model", "round_1"]
@@ -155,7 +155,7 @@ def test_fewer_pictures(with_round: SFRDataset) -> None:
     assert everything[FIRST].views["nnUNetTrainerSFR_ST_round_1"].labels is not None
 
 
-def test_a_second_run_draws_only_what_changed(with_round: SFRDataset, drawn: list[CaseTask]) -> None:
+def test_a_second_run_draws_only_what_changed(with_round: SFRDataset, drawn: list[DrawingTask]) -> None:
     folder = with_round.paths.report("all")
     before = by_name(contents_of(with_round))
     assert [task.case for task in drawn] == [FIRST, SECOND]
@@ -180,7 +180,7 @@ def test_a_second_run_draws_only_what_changed(with_round: SFRDataset, drawn: lis
 def test_a_stopped_run_goes_on(with_round: SFRDataset) -> None:
     folder = with_round.paths.report("all")
 
-    def die(task: CaseTask) -> Measurements:
+    def die(task: DrawingTask) -> Measurements:
         if task.case == SECOND:
             raise KeyboardInterrupt
         return draw_and_measure(task)

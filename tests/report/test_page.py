@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunet_sfr.report.contents import Contents, ReportCase, SourceView, Window
+from nnunet_sfr.report.contents import Contents, ReportCase, ReportWindow, SourceResult
 from nnunet_sfr.report.page import write_page
 from tests.report.example_contents import make_contents
 from tests.report.small_contents import HOSTILE, MODEL, SAM, small_contents
@@ -286,8 +286,10 @@ def test_every_picture_is_in_a_tall_screenshot_and_in_print(visit: Open, tmp_pat
     name = "pictures/white.png"
     (tmp_path / "pictures").mkdir()
     Image.new("L", (300, 100), 255).save(tmp_path / name)
-    cases = [ReportCase(f"c{number:03d}", {MODEL: SourceView(0.5, {})}, images={"lung": name}) for number in range(100)]
-    contents = replace(small_contents(tmp_path), cases=cases, windows=[Window("lung", "lung")])
+    cases = [
+        ReportCase(f"c{number:03d}", {MODEL: SourceResult(0.5, {})}, images={"lung": name}) for number in range(100)
+    ]
+    contents = replace(small_contents(tmp_path), cases=cases, windows=[ReportWindow("lung", "lung")])
     page = visit(write_page(contents, tmp_path), "#size=0")
     wait_until(page, "[...document.images].every((image) => image.complete)")
     page.screenshot(path=tmp_path / "tall.png", full_page=True)
@@ -383,7 +385,7 @@ def test_sections_without_contents_are_left_out(
 
 
 def test_pages_of_cards(visit: Open, small: tuple[Contents, Path], tmp_path: Path) -> None:
-    cases = [ReportCase(f"c{number}", {MODEL: SourceView(number / 100, {"1": 1.0})}) for number in range(61)]
+    cases = [ReportCase(f"c{number}", {MODEL: SourceResult(number / 100, {"1": 1.0})}) for number in range(61)]
     cases[50] = replace(cases[50], annotation_rank=1)
     page = visit(write_page(replace(small[0], cases=cases), tmp_path))
     names = [case.name for case in cases]

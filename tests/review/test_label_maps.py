@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunet_sfr.data.cases import Case
+from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.report.orientation import Orientation
 from nnunet_sfr.review.label_maps import largest_upload, pack, read_label_map, unpack, write_label_map
@@ -49,13 +49,13 @@ def test_what_is_no_label_map_is_refused(body: bytes, message: str) -> None:
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> tuple[Case, dict[str, Any]]:
+def case(tmp_path: Path) -> tuple[RawCase, dict[str, Any]]:
     file = tmp_path / "heart_0000.nii.gz"
     write_image(file, np.zeros((2, 3, 4), np.float32), (3.0, 2.0, 1.0))
-    return Case("heart", (file,)), SimpleITKIO().read_images([str(file)])[1]
+    return RawCase("heart", (file,)), SimpleITKIO().read_images([str(file)])[1]
 
 
-def test_writing_is_exact_and_leaves_nothing_else(case: tuple[Case, dict[str, Any]], tmp_path: Path) -> None:
+def test_writing_is_exact_and_leaves_nothing_else(case: tuple[RawCase, dict[str, Any]], tmp_path: Path) -> None:
     file = tmp_path / "corrected" / "heart.nii.gz"
     write_label_map(LABELS, file, *case, SimpleITKIO)
     write_label_map(LABELS[::-1], file, *case, SimpleITKIO)
@@ -64,7 +64,7 @@ def test_writing_is_exact_and_leaves_nothing_else(case: tuple[Case, dict[str, An
 
 
 def test_what_is_not_written_exactly_replaces_nothing(
-    case: tuple[Case, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: tuple[RawCase, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "corrected" / "heart.nii.gz"
     write_label_map(LABELS, file, *case, SimpleITKIO)
@@ -80,7 +80,7 @@ def test_what_is_not_written_exactly_replaces_nothing(
     assert len(list(file.parent.iterdir())) == 1
 
 
-def test_a_folder_that_cannot_be_written_to(case: tuple[Case, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to(case: tuple[RawCase, dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "corrected").write_text("a file in the place of the folder")
     with pytest.raises(UserError, match=r"cannot be written .*ask the folder's owner"):
         write_label_map(LABELS, tmp_path / "corrected" / "heart.nii.gz", *case, SimpleITKIO)
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_to(case: tuple[Case, dict[str, Any]], t
     ],
 )
 def test_a_saved_label_map_that_somebody_changed(
-    labels: np.ndarray, message: str, case: tuple[Case, dict[str, Any]], tmp_path: Path
+    labels: np.ndarray, message: str, case: tuple[RawCase, dict[str, Any]], tmp_path: Path
 ) -> None:
     file = tmp_path / "heart.nii.gz"
     write_image(file, labels.astype(np.float32))

@@ -12,9 +12,9 @@ import pytest
 import SimpleITK
 
 from nnunet_sfr.corrections.label_maps import check_label_maps, find_label_maps
-from nnunet_sfr.data.cases import list_cases
 from nnunet_sfr.data.export import export_pseudo_labels
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.review.session import Session

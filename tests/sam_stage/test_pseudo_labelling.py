@@ -23,7 +23,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.labelling import case_labels, filling
 from nnunet_sfr.labelling.case_labels import CaseLabels, LoadedCase
-from nnunet_sfr.labelling.filling import Share
+from nnunet_sfr.labelling.filling import CasePartition
 from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.replacement import new_folder
 from nnunet_sfr.sam_stage.finetuning import fine_tune
@@ -62,7 +62,7 @@ def fine_tuned(project: SFRDataset) -> SFRDataset:
 
 
 def label(dataset: SFRDataset, **share: Any) -> PseudoLabelStore:
-    return pseudo_label(dataset, "all", CPU, adapter=FINAL_ADAPTER, share=Share(**share))
+    return pseudo_label(dataset, "all", CPU, adapter=FINAL_ADAPTER, partition=CasePartition(**share))
 
 
 def predictor(**settings: object) -> VolumePredictor:

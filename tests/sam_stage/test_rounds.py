@@ -1,4 +1,4 @@
-"""SFR+ rounds of SAM: from where they go on, whom they learn from with which labels, and what is refused."""
+"""SFR+ rounds of SAM: what they continue from, whom they learn from with which labels, and what is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.voxel_confidence import write_voxel_confidence
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling.filling import Share
+from nnunet_sfr.labelling.filling import CasePartition
 from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER
 from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.sam_stage import finetuning
@@ -188,7 +188,7 @@ def test_every_round_has_a_store_of_its_own(second_round: SFRDataset) -> None:
     first = second_round.paths.pseudo_labels("all")
     before = {file.name: file.stat().st_mtime_ns for file in first.iterdir()}
     fine_tune(second_round, "all", CPU, round_index=1)
-    store = pseudo_label(second_round, "all", CPU, adapter=FINAL_ADAPTER, round_index=1, share=Share())
+    store = pseudo_label(second_round, "all", CPU, adapter=FINAL_ADAPTER, round_index=1, partition=CasePartition())
     assert store.folder == second_round.paths.pseudo_labels("all", round_index=1)
     assert store.identifiers() == [HIGH, LOW], "the high case too, so that rounds can be compared"
     assert store.manifest["made_by"]["round"] == 1
@@ -204,7 +204,7 @@ def test_labels_of_a_round_can_take_the_models(second_round: SFRDataset) -> None
     change_settings(second_round, {"rounds": {"model_share": 0.9}})
     dataset = reopened(second_round)
     model = PseudoLabelStore.open(dataset.paths.model_pseudo_labels("all", 1), grid=dataset.grid)
-    label = partial(pseudo_label, dataset, "all", CPU, adapter=FINAL_ADAPTER, round_index=1, share=Share())
+    label = partial(pseudo_label, dataset, "all", CPU, adapter=FINAL_ADAPTER, round_index=1, partition=CasePartition())
     with pytest.raises(UserError, match=r"round_1_model: has no probabilities of .* set rounds.model_share to 0"):
         label()
     for case in (HIGH, LOW):

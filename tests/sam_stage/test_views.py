@@ -21,7 +21,7 @@ from nnunet_sfr.sam_stage.embedding import (
     view_seed,
 )
 from nnunet_sfr.sam_stage.intensities import CasesWithIntensities, intensities_of
-from nnunet_sfr.sam_stage.labelled_canvas import IGNORE
+from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference
 from nnunet_sfr.sam_stage.views import ViewStore
 from tests.tiny_project import change_settings
@@ -107,7 +107,7 @@ def test_the_first_view_is_the_patch_itself(pretrained_project: SFRDataset) -> N
     assert found.shape == model.sam.embedding_shape
     torch.testing.assert_close(found, expected, atol=0.05 * float(expected.std()), rtol=0.02)
     truth = torch.from_numpy(np.pad(labels[(slice(None), *inside)], [(0, 0), *pads], constant_values=-1))[None]
-    assert torch.equal(target, model.geometry.stitch_labels(truth.long(), fill=IGNORE)[0])
+    assert torch.equal(target, model.geometry.stitch_labels(truth.long(), fill=IGNORE_INDEX)[0])
     other, _ = maker.store.read(stored, counts[stored] - 1)
     assert not torch.allclose(other, found, atol=0.05)
 

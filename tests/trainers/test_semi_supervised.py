@@ -157,7 +157,7 @@ def test_worker_processes_draw_different_patches(make_trainer: TrainerFactory, m
             assert first[stream]["data"].shape == second[stream]["data"].shape
             assert not torch.equal(first[stream]["data"], second[stream]["data"])
     finally:
-        trainer.dataloader_train.finish()
+        trainer.dataloader_train.stop_workers()
         trainer.dataloader_val._finish()
 
 

@@ -33,7 +33,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Content:
+class DatasetDescription:
     """The entries of ``dataset.json`` about images and labels.
 
     Args:
@@ -61,7 +61,7 @@ class Content:
 
 
 @dataclass(frozen=True)
-class Request:
+class ConversionRequest:
     """What the user asks of a converter.
 
     Args:
@@ -90,7 +90,7 @@ class CaseCheck(Protocol):
         """Read all files; one line that names the file and what to do, or None."""
 
 
-class Source(Protocol):
+class SourceDataset(Protocol):
     """An opened data set: whoever opened it has checked that every file that it needs is there, by its name."""
 
     @property

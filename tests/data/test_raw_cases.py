@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from nnunet_sfr.data.cases import list_cases
 from nnunet_sfr.data.checks import check_cases
+from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.planning import fingerprint
 from nnunet_sfr.planning.pipeline import plan_and_preprocess

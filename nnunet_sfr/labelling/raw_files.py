@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from nnunet_sfr.data.cases import Case, list_unlabelled, raise_first
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.file_identity import are_recorded, raw_file_hashes
 from nnunet_sfr.data.preprocessing import PROVENANCE
+from nnunet_sfr.data.raw_cases import RawCase, list_unlabelled, raise_first
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.hashing import FileHashes
 
 
-def raw_cases(dataset: SFRDataset, cases: UnlabelledDataset) -> dict[str, Case]:
+def raw_files(dataset: SFRDataset, cases: UnlabelledDataset) -> dict[str, RawCase]:
     """The raw files of the unlabelled cases, by identifier.
 
     Args:
@@ -37,7 +37,7 @@ def raw_cases(dataset: SFRDataset, cases: UnlabelledDataset) -> dict[str, Case]:
     return {identifier: listed[identifier] for identifier in cases.identifiers}
 
 
-def _is_unchanged(case: Case, cases: UnlabelledDataset, hashes: FileHashes) -> bool:
+def _is_unchanged(case: RawCase, cases: UnlabelledDataset, hashes: FileHashes) -> bool:
     _, _, _, properties = cases.load_case(case.identifier)
     recorded = properties.get(PROVENANCE, {}).get("inputs")
     return recorded is None or are_recorded(recorded, case.files, hashes)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_sfr.doctor.cases import check_names, read_folders
+from nnunet_sfr.doctor.raw_folders import check_names, read_folders
 from nnunet_sfr.errors import UserError
 from tests.doctor.levels import levels, only
 from tests.tiny_dataset import NAME, make_raw_dataset

@@ -1,4 +1,4 @@
-"""Goes through the steps of a run: what is done stays, what is half done is gone on with."""
+"""Runs the steps of a run: what is complete is skipped, what was stopped is continued."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from functools import cached_property
 from pathlib import Path
 
 from nnunet_sfr.atomic import remove_leftovers
-from nnunet_sfr.command_lines import AUTO, Command, shown
+from nnunet_sfr.command_lines import AUTO, Command, as_text
 from nnunet_sfr.cores import choose_processes
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.interruption import InterruptedRunError, ending_signals_raise
 from nnunet_sfr.label_journal import require_completed
 from nnunet_sfr.locking import locked
 from nnunet_sfr.paths import RunPaths
-from nnunet_sfr.pipeline.decisions import Action, Decision, decide, result_of
+from nnunet_sfr.pipeline.decisions import Action, StepDecision, decide, result_of
 from nnunet_sfr.pipeline.digests import HashCache
 from nnunet_sfr.pipeline.nnunet_steps import NNUNetStep
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.processes import run_command
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.sequence import steps_of
-from nnunet_sfr.pipeline.state import DONE, FAILED, INTERRUPTED, RUNNING, History, Record
+from nnunet_sfr.pipeline.state import DONE, FAILED, INTERRUPTED, RUNNING, History, StepRecord
 from nnunet_sfr.pipeline.status import clock, closing_lines
 from nnunet_sfr.pipeline.step import Step
 from nnunet_sfr.replacement import kept_aside, remove_kept_aside
@@ -46,7 +46,7 @@ class StepError(Exception):
         self.exit_code = exit_code
 
 
-def walk(options: RunOptions, typed: str, run: Runner = run_command) -> None:
+def run_steps(options: RunOptions, typed: str, run: Runner = run_command) -> None:
     """Take every step that is not done.
 
     Args:
@@ -76,14 +76,14 @@ def walk(options: RunOptions, typed: str, run: Runner = run_command) -> None:
         if choice:
             _say(choice)
         steps = steps_of(options)
-        walker = _Walker(folder, history, HashCache(folder.hashes), run)
+        walker = _StepRunner(folder, history, HashCache(folder.hashes), run)
         for number, step in enumerate(steps, start=1):
             walker.take(step, f"[{number}/{len(steps)}] {step.name}: {step.title}")
         _say("\n".join(["", *closing_lines(options, history)]))
 
 
 @dataclass
-class _Walker:
+class _StepRunner:
     folder: RunPaths
     history: History
     cache: HashCache
@@ -98,7 +98,7 @@ class _Walker:
         decision = decide(step, record, self.cache)
         if decision.action is Action.SKIP:
             _say(f"{heading}: done{_in_brackets(decision.reason)}")
-            found = record or Record(step.result_name, "", DONE, decision.inputs, _now())
+            found = record or StepRecord(step.result_name, "", DONE, decision.inputs, _now())
             done = replace(found, status=DONE, inputs=decision.inputs, outputs=decision.outputs)
             self.cache.save()
             _remove_kept_aside(step)
@@ -111,16 +111,16 @@ class _Walker:
         if decision.action is Action.REDO:
             step.set_aside()
         command = self._with_device(step, decision.command(step))
-        _say(f"$ {shown(command)}")
+        _say(f"$ {as_text(command)}")
         self.cache.save()
         begun = self._begin(step, decision, command, record)
         self.history.own.put(step.name, begun)
         self._attempt(step, command, begun)
 
-    def _begin(self, step: Step, decision: Decision, command: Command, before: Record | None) -> Record:
-        return Record(
+    def _begin(self, step: Step, decision: StepDecision, command: Command, before: StepRecord | None) -> StepRecord:
+        return StepRecord(
             result=step.result_name,
-            command=shown(command),
+            command=as_text(command),
             status=RUNNING,
             inputs=decision.inputs,
             started=_now(),
@@ -129,7 +129,7 @@ class _Walker:
             log=str(self.folder.log(step.name).relative_to(self.folder.folder)),
         )
 
-    def _attempt(self, step: Step, command: Command, begun: Record) -> None:
+    def _attempt(self, step: Step, command: Command, begun: StepRecord) -> None:
         start = time.monotonic()
         try:
             code = self.run(command, self.folder.log(step.name), self.folder.step_lock)
@@ -181,7 +181,7 @@ def _remove_kept_aside(step: Step) -> None:
         remove_kept_aside(result)
 
 
-def _ended(begun: Record, status: str, start: float) -> Record:
+def _ended(begun: StepRecord, status: str, start: float) -> StepRecord:
     return replace(begun, status=status, seconds=round(begun.seconds + time.monotonic() - start, 1))
 
 

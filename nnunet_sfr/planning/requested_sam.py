@@ -11,7 +11,7 @@ from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
 
 @dataclass(frozen=True)
-class WantedSAM:
+class RequestedSAM:
     """The options of planning about SAM; None for each that was not given.
 
     Args:
@@ -24,7 +24,7 @@ class WantedSAM:
     adaptation: str | None = None
     checkpoint: str | None = None
 
-    def settled(self, present: dict[str, Any] | None) -> WantedSAM:
+    def settled(self, present: dict[str, Any] | None) -> RequestedSAM:
         """What was not asked for taken from a plan on disk; another model takes nothing from the one before.
 
         Args:
@@ -33,7 +33,7 @@ class WantedSAM:
         before = _of(present)
         if self.model not in (None, before.model):
             return self
-        return WantedSAM(before.model, self.adaptation or before.adaptation, self.checkpoint or before.checkpoint)
+        return RequestedSAM(before.model, self.adaptation or before.adaptation, self.checkpoint or before.checkpoint)
 
     def options(self) -> str:
         """What was asked for, as it is typed."""
@@ -53,15 +53,15 @@ class WantedSAM:
         )
 
 
-NOTHING_WANTED = WantedSAM()
+NO_REQUEST = RequestedSAM()
 
 
-def _of(present: dict[str, Any] | None) -> WantedSAM:
+def _of(present: dict[str, Any] | None) -> RequestedSAM:
     """The section ``sam`` of a plan on disk, without names that an edit has made unknown."""
     section = (present or {}).get("sam")
     values = section if isinstance(section, dict) else {}
     checkpoint = values.get("checkpoint")
-    return WantedSAM(
+    return RequestedSAM(
         _known(values.get("model"), MODELS),
         _known(values.get("adaptation"), ADAPTATIONS),
         checkpoint if isinstance(checkpoint, str) else None,

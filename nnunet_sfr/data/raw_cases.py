@@ -29,7 +29,7 @@ from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, UNLABELLED_I
 
 
 @dataclass(frozen=True)
-class Case:
+class RawCase:
     """One raw case.
 
     Args:
@@ -66,11 +66,11 @@ class RawDataset:
 
     folder: Path
     dataset_json: dict[str, Any]
-    labelled: tuple[Case, ...]
-    unlabelled: tuple[Case, ...]
+    labelled: tuple[RawCase, ...]
+    unlabelled: tuple[RawCase, ...]
 
     @property
-    def cases(self) -> tuple[Case, ...]:
+    def cases(self) -> tuple[RawCase, ...]:
         return (*self.labelled, *self.unlabelled)
 
     @property
@@ -85,7 +85,7 @@ class RawDataset:
     def stamp(self) -> str:
         """A hash that changes with the name or content of any file of any case and with ``dataset.json``."""
         cases = tqdm(self.cases, desc="Hashing", unit="case", delay=_BAR_DELAY, leave=False)
-        return CONTENT + self._stamp({case.identifier: identify(case.files, self.hashes) for case in cases})
+        return CONTENT_STAMP + self._stamp({case.identifier: identify(case.files, self.hashes) for case in cases})
 
     def stamp_of_times(self) -> str:
         """What earlier versions took for a stamp: times of change in the place of content, so that copies differ."""
@@ -100,10 +100,10 @@ class RawDataset:
         """Whether one of these stamps, of whatever version, stands for the raw data as they are now."""
         if self.stamp_of_times() in stamps:
             return True
-        return any(stamp.startswith(CONTENT) for stamp in stamps) and self.stamp() in stamps
+        return any(stamp.startswith(CONTENT_STAMP) for stamp in stamps) and self.stamp() in stamps
 
 
-CONTENT = "content:"
+CONTENT_STAMP = "content:"
 """Begins a stamp of contents."""
 
 _BAR_DELAY = 5.0
@@ -143,7 +143,7 @@ def list_cases(folder: Path) -> RawDataset:
     return RawDataset(folder, dataset_json, tuple(labelled), tuple(unlabelled))
 
 
-def list_labelled(folder: Path, dataset_json: dict[str, Any]) -> tuple[Case, ...]:
+def list_labelled(folder: Path, dataset_json: dict[str, Any]) -> tuple[RawCase, ...]:
     """The labelled cases alone, sorted by identifier, checked as :func:`list_cases` checks them.
 
     Args:
@@ -164,7 +164,9 @@ def list_labelled(folder: Path, dataset_json: dict[str, Any]) -> tuple[Case, ...
     return tuple(cases)
 
 
-def list_unlabelled(folder: Path, dataset_json: dict[str, Any], *, images: str = UNLABELLED_IMAGES) -> tuple[Case, ...]:
+def list_unlabelled(
+    folder: Path, dataset_json: dict[str, Any], *, images: str = UNLABELLED_IMAGES
+) -> tuple[RawCase, ...]:
     """The unlabelled cases alone, sorted by identifier, checked as :func:`list_cases` checks them.
 
     Args:
@@ -201,7 +203,7 @@ def _require_all_labelled(folder: Path, dataset_json: dict[str, Any], found: int
         )
 
 
-def _list_labelled(folder: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[Case]:
+def _list_labelled(folder: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[RawCase]:
     images, ending = folder / LABELLED_IMAGES, dataset_json["file_ending"]
     if "dataset" in dataset_json:
         # deepcopy: nnU-Net's helper writes absolute paths into what it is given
@@ -220,7 +222,7 @@ def _list_labelled(folder: Path, dataset_json: dict[str, Any], problems: list[st
     if not found and not problems:
         raise UserError(f"{images}: no labelled images{_other_ending(images, ending)}")
     return [
-        Case(identifier, channels, label, sidecars(channels, ending), sidecars([label], ending, is_label=True))
+        RawCase(identifier, channels, label, sidecars(channels, ending), sidecars([label], ending, is_label=True))
         for identifier, channels, label in found
     ]
 
@@ -233,7 +235,7 @@ def _other_ending(images: Path, ending: str) -> str:
     return f" that end in {ending}, but files that end in {', '.join(others)}; correct file_ending in dataset.json"
 
 
-def _list_unlabelled(images: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[Case]:
+def _list_unlabelled(images: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[RawCase]:
     ending = dataset_json["file_ending"]
     files = [file for file in _files(images, ending, problems) if not file.name.startswith(".")]
     if not files and not problems:
@@ -244,7 +246,7 @@ def _list_unlabelled(images: Path, dataset_json: dict[str, Any], problems: list[
     # what belongs to an image is found from its name; everything else has to be an image
     named = [file for file in files if image_name(ending).fullmatch(file.name)]
     cases = [
-        Case(identifier, channels, sidecars=sidecars(channels, ending))
+        RawCase(identifier, channels, sidecars=sidecars(channels, ending))
         for identifier, channels in group_channels(named, ending, problems).items()
     ]
     belonging = {sidecar for case in cases for sidecar in case.sidecars}
@@ -265,7 +267,7 @@ def _files(folder: Path, ending: str, problems: list[str]) -> list[Path]:
     return files
 
 
-def _name_problem(case: Case, num_channels: int, ending: str) -> str | None:
+def _name_problem(case: RawCase, num_channels: int, ending: str) -> str | None:
     """A channel file that is missing or too many, or a number in the name of a case that was taken for a channel."""
     whole_names = _labelled_by_whole_name(case, ending)
     if whole_names is None:
@@ -277,7 +279,7 @@ def _name_problem(case: Case, num_channels: int, ending: str) -> str | None:
     )
 
 
-def _labelled_by_whole_name(case: Case, ending: str) -> tuple[Path, Path] | None:
+def _labelled_by_whole_name(case: RawCase, ending: str) -> tuple[Path, Path] | None:
     """An image and its label, where the label has the image's whole name and none is named after the case."""
     if case.label is None or case.label.is_file():
         return None
@@ -285,7 +287,7 @@ def _labelled_by_whole_name(case: Case, ending: str) -> tuple[Path, Path] | None
     return next((pair for pair in pairs if pair[1].is_file()), None)
 
 
-def _file_problem(case: Case) -> str | None:
+def _file_problem(case: RawCase) -> str | None:
     """A name that nnU-Net cannot use, or a file that is not there."""
     if case.identifier.endswith("_seg"):
         return f"{case.images[0]}: nnU-Net keeps names that end in _seg for itself; rename the case"

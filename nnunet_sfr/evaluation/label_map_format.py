@@ -20,7 +20,7 @@ from nnunet_sfr.plans import choose_plans
 
 
 @dataclass(frozen=True)
-class Source:
+class LabelMapFormat:
     """What a folder of label maps is read with.
 
     Args:
@@ -32,14 +32,14 @@ class Source:
     reader: type[BaseReaderWriter] | None
 
 
-def find_source(
+def find_format(
     prediction: Path,
     *,
     dataset: str | None = None,
     plans_name: str | None = None,
     dataset_json_file: Path | None = None,
     plans_file: Path | None = None,
-) -> Source:
+) -> LabelMapFormat:
     """Find ``dataset.json`` and plans: files that are named, else those of a data set, else of the prediction folder.
 
     Plans tell the reader, and need not exist unless they are named.
@@ -65,8 +65,8 @@ def find_source(
     read_classes(content, str(json_file))
     file_ending(content, str(json_file))
     if plans_file is None and not found_plans.is_file():
-        return Source(content, None)
-    return Source(content, _reader(plans_file or found_plans))
+        return LabelMapFormat(content, None)
+    return LabelMapFormat(content, _reader(plans_file or found_plans))
 
 
 def _of_dataset(dataset: str, plans_name: str | None) -> tuple[Path, Path]:

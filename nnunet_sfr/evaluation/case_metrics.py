@@ -12,8 +12,8 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from numpy.typing import NDArray
 
-from nnunet_sfr.data.cases import Case
 from nnunet_sfr.data.grids import require_same_grid
+from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.data.reading import read_label
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.classes import Classes
@@ -25,7 +25,7 @@ _INVENTED_SLICE_SPACING = 100
 
 
 @dataclass(frozen=True)
-class CaseTask:
+class EvaluationTask:
     """What a worker process needs to measure one case."""
 
     identifier: str
@@ -38,7 +38,7 @@ class CaseTask:
 
 
 @dataclass(frozen=True)
-class CaseResult:
+class CaseMetrics:
     """What is known of one case.
 
     Args:
@@ -50,7 +50,7 @@ class CaseResult:
     warnings: tuple[str, ...]
 
 
-def evaluate_case(task: CaseTask) -> CaseResult:
+def evaluate_case(task: EvaluationTask) -> CaseMetrics:
     """Measure every class of one case.
 
     Raises:
@@ -82,12 +82,12 @@ def evaluate_case(task: CaseTask) -> CaseResult:
         )
         for name in task.classes.labels
     }
-    return CaseResult(metrics, tuple(warnings))
+    return CaseMetrics(metrics, tuple(warnings))
 
 
-def _read(task: CaseTask, file: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
+def _read(task: EvaluationTask, file: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """A label map (D, H, W) and the reader's properties, spacing in the same order among them."""
-    label, properties = read_label(task.reader, file, Case(task.identifier, (file,), file))
+    label, properties = read_label(task.reader, file, RawCase(task.identifier, (file,), file))
     if len(label) != 1:
         raise UserError(f"{file}: case {task.identifier} has {len(label)} channels; a label map has one")
     return label[0], properties

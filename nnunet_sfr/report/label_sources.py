@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_sfr.command_lines import CommandLines, shown
+from nnunet_sfr.command_lines import CommandLines, as_text
 from nnunet_sfr.confidence import MEASURES
 from nnunet_sfr.data.datasets import image_hash
 from nnunet_sfr.data.provenance import Provenance
@@ -20,11 +20,11 @@ from nnunet_sfr.paths import MANIFEST, Fold
 from nnunet_sfr.report.contents import ReportSource
 from nnunet_sfr.selection import Selection, read_selection
 
-MODEL, SELF_TRAINING, MAIN = "model", "self-training", "main"
+RETRAINED_MODEL, SELF_TRAINING, MAIN = "model", "self-training", "main"
 """Kinds of stores: what the re-trained model found before a round, what a self-training labelled within its run, and
 what the trainers read."""
 _NAMES = {
-    MODEL: re.compile(r"round_(?P<round>[1-9]\d*)_model"),
+    RETRAINED_MODEL: re.compile(r"round_(?P<round>[1-9]\d*)_model"),
     MAIN: re.compile(r"round_(?P<round>\d+)"),
     SELF_TRAINING: re.compile(r"(?P<trainer>.+)_round_(?P<round>[1-9]\d*)"),
 }
@@ -36,7 +36,7 @@ class LabelSource:
 
     Args:
         store: opened.
-        kind: ``MAIN``, ``MODEL`` or ``SELF_TRAINING``.
+        kind: ``MAIN``, ``RETRAINED_MODEL`` or ``SELF_TRAINING``.
         round_index: of SFR+; for self-training how often it had labelled the pool.
         records: confidence record by case, of the cases whose labels fit their images.
         measure: which confidence counts, a name in :data:`nnunet_sfr.confidence.MEASURES`.
@@ -66,7 +66,8 @@ class LabelSource:
         if self.kind == SELF_TRAINING:
             return f"{self.made_by.label}, labelling {self.round_index}"
         trainer = f" ({self.made_by.trainer})" if self.made_by.trainer else ""
-        return f"{self.made_by.label}{trainer}, {'before ' if self.kind == MODEL else ''}round {self.round_index}"
+        before = "before " if self.kind == RETRAINED_MODEL else ""
+        return f"{self.made_by.label}{trainer}, {before}round {self.round_index}"
 
     def confidence(self, case: str) -> float | None:
         """The measure of one case that this store has."""
@@ -100,7 +101,9 @@ class Pool:
 
     def latest(self, *, sam: bool) -> LabelSource | None:
         """SAM's latest labels, or those of the re-trained model (``sam`` False)."""
-        found = [source for source in self.sources if (source.made_by.is_sam if sam else source.kind == MODEL)]
+        found = [
+            source for source in self.sources if (source.made_by.is_sam if sam else source.kind == RETRAINED_MODEL)
+        ]
         return found[-1] if found else None
 
 
@@ -129,7 +132,7 @@ def read_pool(dataset: SFRDataset, fold: Fold, properties: Mapping[str, Mapping[
         else:
             stores.append((_position(kind, round_index, file.stat().st_mtime), kind, round_index, store))
     if not stores:
-        label = shown(CommandLines.of(dataset.paths, fold).pseudo_label())
+        label = as_text(CommandLines.of(dataset.paths, fold).pseudo_label())
         raise UserError(problems[0] if problems else f"{folder}: there are no pseudo-labels to report on; run {label}")
     stores.sort(key=lambda store: store[0])
     selections = _read_selections(dataset, fold, stores, sorted(properties), problems)
@@ -166,10 +169,10 @@ def _read_selections(
     """The selections that fit; for the others, and those that are missing, a sentence is added to ``problems``."""
     found = {}
     for _, kind, round_index, store in stores:
-        if kind != MODEL:
+        if kind != RETRAINED_MODEL:
             continue
         file = dataset.paths.selection(fold, round_index)
-        again = shown(CommandLines.of(dataset.paths, fold).select(round_index))
+        again = as_text(CommandLines.of(dataset.paths, fold).select(round_index))
         try:
             selection = read_selection(file, pool)
         except UserError as problem:
@@ -185,7 +188,7 @@ def _read_selections(
 
 def _rule_of(kind: str, round_index: int, selections: Mapping[int, Selection]) -> Mapping[str, Any]:
     """The rule of the selection that this store's confidences decided; empty if there is none."""
-    if kind == MODEL:
+    if kind == RETRAINED_MODEL:
         judged, whose = round_index, "model"
     elif kind == MAIN:
         judged, whose = round_index + 1, "sam"

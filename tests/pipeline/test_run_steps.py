@@ -1,4 +1,4 @@
-"""The walk through the steps: what is skipped, continued and started again."""
+"""The steps of a run: what is skipped, continued and started again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.interruption import InterruptedRunError
-from nnunet_sfr.pipeline.walk import StepError, walk
+from nnunet_sfr.pipeline.run_steps import StepError, run_steps
 from tests.pipeline.fake_commands import FakeCommands, run_options, set_time
 from tests.tiny_dataset import write_image
 from tests.tiny_project import change_settings
@@ -34,7 +34,7 @@ def planned(project: SFRDataset) -> SFRDataset:
 
 def go(fake: FakeCommands) -> list[str]:
     """One call of sfr_run; what it ran."""
-    walk(fake.project.options, "sfr_run", fake)
+    run_steps(fake.project.options, "sfr_run", fake)
     return fake.taken()
 
 
@@ -47,7 +47,7 @@ def state(fake: FakeCommands) -> dict[str, dict[str, object]]:
 
 def test_a_run_takes_every_step_once(planned: SFRDataset) -> None:
     fake = FakeCommands(planned, run_options())
-    walk(fake.project.options, "sfr_run", fake)
+    run_steps(fake.project.options, "sfr_run", fake)
     case = "-d 42 -c 3d_fullres -f all -p nnUNetPlansCPU -device cpu"
     assert fake.lines == [
         # planned by hand, and nothing has changed since
@@ -92,7 +92,7 @@ def test_a_failing_step_is_gone_on_with(planned: SFRDataset) -> None:
     assert state(fake)["train"]["status"] == "failed"
     assert fake.taken() == SFR_STEPS
     fake.failing = {}
-    assert go(fake) == [f"{TRAIN} --c"], "there is a checkpoint to go on from"
+    assert go(fake) == [f"{TRAIN} --c"], "there is a checkpoint to continue from"
     train = state(fake)["train"]
     assert (train["status"], train["attempts"], train["exit_code"]) == ("done", 2, 0)
 
@@ -163,7 +163,7 @@ def test_what_is_started_anew_is_gone_before_the_command_runs(planned: SFRDatase
 
         assert all(result.exists() for result in results)
         with pytest.raises(InterruptedRunError):
-            walk(project.options, "sfr_run", killed)
+            run_steps(project.options, "sfr_run", killed)
         assert not any(result.exists() for result in results)
     fake.taken()
     assert go(fake) == [TRAIN]
@@ -223,7 +223,7 @@ def test_adaptation_and_checkpoint_are_handed_to_planning(
 ) -> None:
     weights = tmp_path / "sam.pth"
     fake = FakeCommands(planned, run_options(sam="mobile_sam", adaptation="decoder", checkpoint=str(weights)))
-    walk(fake.project.options, "sfr_run", fake)
+    run_steps(fake.project.options, "sfr_run", fake)
     assert fake.lines[0] == (
         "sfr_plan_and_preprocess -d 42 -c 3d_fullres -pl ExperimentPlannerCPU -sam mobile_sam -adaptation decoder "
         f"-checkpoint {weights}"
@@ -285,7 +285,7 @@ def test_rounds_follow_each_other_and_can_be_added(planned: SFRDataset) -> None:
     fake = FakeCommands(planned, run_options(rounds=1, epochs=5))
     assert go(fake) == [*SFR_STEPS, *ROUND]
     more = FakeCommands(planned, run_options(rounds=2, epochs=5))
-    walk(more.project.options, "sfr_run", more)
+    run_steps(more.project.options, "sfr_run", more)
     case = "-d 42 -c 3d_fullres -f all -p nnUNetPlansCPU --round 2"
     assert more.lines == [
         f"sfr_pseudolabel {case} -device cpu -tr nnUNetTrainerSFRPlus_MT_5epochs",
@@ -362,7 +362,7 @@ def test_predictions_are_made_from_the_start(planned: SFRDataset, tmp_path: Path
         go(fake)
     fake.failing = {}
     fake.lines.clear()
-    walk(options, "sfr_run", fake)
+    run_steps(options, "sfr_run", fake)
     folders = f"-i {images} -o {tmp_path / 'predictions'}"
     model = "-d 42 -c 3d_fullres -f all -tr nnUNetTrainerSFR_MT -p nnUNetPlansCPU"
     assert fake.lines == [f"nnUNetv2_predict {folders} {model} -device cpu -npp 2 -nps 2"]

@@ -25,8 +25,8 @@ from nnunet_sfr.plans import SFRConfiguration
 _LOG = re.compile(r"training_log_(\d+)_(\d+)_(\d+)_(\d+)_(\d+)_(\d+)\.txt")
 
 
-def require_own_training(training: Path, project: Project, trainer: str, inputs: Parts) -> None:
-    """Check that a training by hand can be gone on with.
+def require_same_training(training: Path, project: Project, trainer: str, inputs: Parts) -> None:
+    """Check that a training by hand can be continued.
 
     Args:
         training: folder of its fold.
