@@ -1,6 +1,6 @@
 """Public data sets in nnU-Net's raw layout: one file a data set, and a record here.
 
-Such a file has a function ``open_source`` that takes a ``ConversionRequest`` and returns a ``SourceDataset``
+Such a file has a function ``open_source_dataset`` that takes a ``ConversionRequest`` and returns a ``SourceDataset``
 (:mod:`nnunet_sfr.conversion.source_dataset`); checking and writing are the same for all. ::
 
     source = PUBLIC_DATASETS["BTCV"].open(ConversionRequest(Path("Abdomen/RawData"), labelled=7))
@@ -47,7 +47,7 @@ class PublicDataset:
         Raises:
             UserError: the source is not this data set, or is not complete.
         """
-        source: SourceDataset = import_module(f"nnunet_sfr.conversion.{self.module}").open_source(request)
+        source: SourceDataset = import_module(f"nnunet_sfr.conversion.{self.module}").open_source_dataset(request)
         return source
 
 

@@ -19,12 +19,12 @@ from nnunet_sfr.conversion.source_dataset import ConversionRequest, DatasetDescr
 from nnunet_sfr.errors import UserError
 
 LABELS = {"background": 0, "liver": 1, "kidneys": 2, "spleen": 3, "pancreas": 4}
-KNOWN = {value: name for name, value in LABELS.items()}
+SOURCE_LABELS = {value: name for name, value in LABELS.items()}
 CASES, TEST_SHARE = 1000, 10
 """How many there are, and one in how many is for testing."""
 
 
-def open_source(request: ConversionRequest) -> SourceDataset:
+def open_source_dataset(request: ConversionRequest) -> SourceDataset:
     """Open images and masks.
 
     Raises:
@@ -53,7 +53,7 @@ def open_source(request: ConversionRequest) -> SourceDataset:
         "missing": list(missing),
         "images_without_mask": unused,
     }
-    return NiftiDataset(cases, split, DatasetDescription(("CT",), LABELS).as_json(), KNOWN, origin, record)
+    return NiftiDataset(cases, split, DatasetDescription(("CT",), LABELS).as_json(), SOURCE_LABELS, origin, record)
 
 
 def _lists(request: ConversionRequest, masks: list[str]) -> CaseLists:

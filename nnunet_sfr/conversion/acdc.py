@@ -17,13 +17,13 @@ from nnunet_sfr.conversion.source_dataset import ConversionRequest, DatasetDescr
 from nnunet_sfr.errors import UserError
 
 LABELS = {"background": 0, "right_ventricle": 1, "myocardium": 2, "left_ventricle": 3}
-KNOWN = {value: name for name, value in LABELS.items()}
+SOURCE_LABELS = {value: name for name, value in LABELS.items()}
 FRAMES = 2
 _FOLDERS = {"training": range(1, 101), "testing": range(101, 151)}
 _UNPACKED = (".", "database", "ACDC", "ACDC/database")
 
 
-def open_source(request: ConversionRequest) -> SourceDataset:
+def open_source_dataset(request: ConversionRequest) -> SourceDataset:
     """Open the frames of all patients.
 
     Raises:
@@ -61,7 +61,7 @@ def open_source(request: ConversionRequest) -> SourceDataset:
         "labelled_patients": list(split.labelled),
         "missing": list(missing),
     }
-    return NiftiDataset(cases, frames, DatasetDescription(("MRI",), LABELS).as_json(), KNOWN, origin, record)
+    return NiftiDataset(cases, frames, DatasetDescription(("MRI",), LABELS).as_json(), SOURCE_LABELS, origin, record)
 
 
 def _frames(folder: Path, patient: str) -> dict[str, CaseFiles]:

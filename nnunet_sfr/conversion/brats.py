@@ -18,7 +18,7 @@ from nnunet_sfr.errors import UserError
 
 CHANNELS = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 """Name in ``dataset.json`` by the end of the file name."""
-KNOWN = {0: "background", 1: "necrotic core", 2: "oedema", 4: "enhancing tumour"}
+SOURCE_LABELS = {0: "background", 1: "necrotic core", 2: "oedema", 4: "enhancing tumour"}
 GRADES = ("HGG", "LGG")
 Target = tuple[dict[str, int | tuple[int, ...]], dict[int, int], tuple[int, ...]]
 """Labels, value by value of the source, and the order in which nnU-Net paints regions."""
@@ -31,7 +31,7 @@ REGIONS: Target = (
 _UNPACKED = "MICCAI_BraTS_2019_Data_Training"
 
 
-def open_source(request: ConversionRequest) -> SourceDataset:
+def open_source_dataset(request: ConversionRequest) -> SourceDataset:
     """Open the case folders; ``channels`` and ``regions`` are the options.
 
     Raises:
@@ -53,7 +53,7 @@ def open_source(request: ConversionRequest) -> SourceDataset:
     content = DatasetDescription(tuple(CHANNELS[channel] for channel in channels), labels, order)
     origin = {"dataset": "BraTS 2019", "source": "https://www.med.upenn.edu/cbica/brats2019.html", "list": "SSL4MIS"}
     record = {"dataset": "BraTS", "source": str(root.resolve()), "seed": request.seed, "missing": list(missing)}
-    return NiftiDataset(cases, split, content.as_json(), KNOWN, origin, record, mapping)
+    return NiftiDataset(cases, split, content.as_json(), SOURCE_LABELS, origin, record, mapping)
 
 
 def _has_grade(folder: Path) -> bool:

@@ -37,11 +37,11 @@ LABELS = {
     "right_adrenal_gland": 12,
     "left_adrenal_gland": 13,
 }
-KNOWN = {value: name for name, value in LABELS.items()}
+SOURCE_LABELS = {value: name for name, value in LABELS.items()}
 _UNPACKED = (".", "Training", "RawData/Training", "Abdomen/RawData/Training")
 
 
-def open_source(request: ConversionRequest) -> SourceDataset:
+def open_source_dataset(request: ConversionRequest) -> SourceDataset:
     """Open the training part of the challenge.
 
     Raises:
@@ -63,7 +63,7 @@ def open_source(request: ConversionRequest) -> SourceDataset:
     cases = {case: CaseFiles((images[case],), labels[case]) for case in present}
     origin = {"dataset": "BTCV", "source": "https://www.synapse.org/Synapse:syn3193805", "list": "MagicNet"}
     record = {"dataset": "BTCV", "source": str(root.resolve()), "seed": request.seed, "missing": list(missing)}
-    return NiftiDataset(cases, split, DatasetDescription(("CT",), LABELS).as_json(), KNOWN, origin, record)
+    return NiftiDataset(cases, split, DatasetDescription(("CT",), LABELS).as_json(), SOURCE_LABELS, origin, record)
 
 
 def _index(folder: Path, prefix: str) -> dict[str, Path]:

@@ -38,12 +38,12 @@ from nnunet_sfr.errors import UserError
 Array = NDArray[np.number[Any]]
 
 DESCRIPTION = DatasetDescription(channels=("MRI",), labels={"background": 0, "left_atrium": 1})
-KNOWN = {0: "background", 1: "left_atrium"}
+SOURCE_LABELS = {0: "background", 1: "left_atrium"}
 SPACING = 0.625
 """Of the ``.h5`` files, which do not say it: mm, on every axis."""
 
 
-def open_source(request: ConversionRequest) -> SourceDataset:
+def open_source_dataset(request: ConversionRequest) -> SourceDataset:
     """Open the ``.h5`` files, or a folder as :mod:`nnunet_sfr.conversion.volume_folder` describes.
 
     ``dataset.json`` says nothing of the origin: it is, byte for byte, that of version 0.1.
@@ -106,7 +106,7 @@ class LeftAtriumCheck:
     def _checks(self) -> Iterable[Callable[[], object]]:
         yield lambda: _check_arrays(self.file)
         yield lambda: _require_finite(self.file, _read(self.file, "image"))
-        yield lambda: require_values(self.file, _read(self.file, "label"), self.case, KNOWN)
+        yield lambda: require_values(self.file, _read(self.file, "label"), self.case, SOURCE_LABELS)
 
 
 def _open_originals(request: ConversionRequest) -> tuple[LeftAtriumDataset, tuple[str, ...]]:

@@ -74,7 +74,7 @@ OTHERS = {
     13: "left adrenal gland",
 }
 """Labelled in the BTCV part alone; background here, as in the paper."""
-KNOWN = {0: "background", **ORGANS, **OTHERS}
+SOURCE_LABELS = {0: "background", **ORGANS, **OTHERS}
 MAPPING = {0: 0, **dict.fromkeys(OTHERS, 0), **{value: index for index, value in enumerate(ORGANS, start=1)}}
 LABELS = {"background": 0, **{name: index for index, name in enumerate(ORGANS.values(), start=1)}}
 CASES, FOLDS, PAPER_TEST = 90, 4, 20
@@ -89,7 +89,7 @@ Flip = tuple[int, ...]
 """Axes of a label that are turned round."""
 
 
-def open_source(request: ConversionRequest) -> SourceDataset:
+def open_source_dataset(request: ConversionRequest) -> SourceDataset:
     """Open images, label maps and crop boxes; ``fold`` and ``list`` are the options.
 
     Raises:
@@ -165,7 +165,7 @@ class MACTCase:
         return problem_of(self._checks())
 
     def _checks(self) -> Iterable[Callable[[], object]]:
-        yield lambda: require_values(self.label, read_volume(self.label).voxels, self.case, KNOWN)
+        yield lambda: require_values(self.label, read_volume(self.label).voxels, self.case, SOURCE_LABELS)
         yield self.aligned
 
     def aligned(self) -> tuple[Volume, Volume, Flip]:

@@ -31,7 +31,7 @@ TEST_SHARE = 5
 """One labelled case in how many is held out where no test cases have a truth."""
 
 
-def open_source(request: ConversionRequest) -> SourceDataset:
+def open_source_dataset(request: ConversionRequest) -> SourceDataset:
     """Open a data set by its folder, or by its name or number in ``nnUNet_raw``; ``test`` is the option.
 
     Raises:

@@ -43,7 +43,7 @@ class Candidate:
         disagreement: between SAM and the model; None without both.
         volumes_ml: by label value, as text.
         outliers: label values whose volume is far from that of the others.
-        thumbnail: of its image, see :func:`nnunet_sfr.report.case_views.thumbnail`.
+        thumbnail: of its image, see :func:`nnunet_sfr.report.case_drawing.thumbnail`.
     """
 
     case: str

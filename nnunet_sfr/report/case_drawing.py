@@ -14,11 +14,12 @@ from nnunet_sfr.confidence import agreement
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.report.mosaics import Stitching, draw_mosaic
+from nnunet_sfr.report.mosaics import draw_mosaic
 from nnunet_sfr.report.orientation import Orientation
 from nnunet_sfr.report.pictures import Colours, draw_image, draw_labels, field_of_view, lay_out, save_image, save_labels
 from nnunet_sfr.report.target import Voxel, bounding_box, find_centre
 from nnunet_sfr.report.windows import GreyWindow
+from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
 THUMBNAIL = 6
 """Blocks along each axis into which an image is averaged, to tell like images from unlike ones."""
@@ -30,7 +31,7 @@ class MosaicFiles:
 
     image: Path
     labels: Path
-    stitching: Stitching
+    geometry: StitchGeometry
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def draw_and_measure(task: DrawingTask) -> Measurements:
     centre = find_centre(labels[task.centre_of] if task.centre_of else np.zeros(image.shape, np.int8), task.spacing)
     for key, files in task.mosaics.items():
         levels = task.windows[0].levels_of(image)
-        drawn = draw_mosaic(image, labels[key], centre, files.stitching, task.orientation, levels, task.colours)
+        drawn = draw_mosaic(image, labels[key], centre, files.geometry, task.orientation, levels, task.colours)
         save_image(drawn[0], files.image)
         save_labels(drawn[1], files.labels)
     _draw_planes(task, image, labels, centre)

@@ -88,7 +88,7 @@ class ReportCase:
 
     Args:
         name: identifier.
-        views: by :attr:`ReportSource.key`; a source that has not labelled it is missing.
+        results: by :attr:`ReportSource.key`; a source that has not labelled it is missing.
         sides: ``high`` or ``low`` by number of the round (as text).
         disagreement: 1 - Dice between SAM's and the re-trained model's latest labels, mean over classes; None
             without both.
@@ -98,7 +98,7 @@ class ReportCase:
     """
 
     name: str
-    views: Mapping[str, SourceResult]
+    results: Mapping[str, SourceResult]
     sides: Mapping[str, str] = field(default_factory=dict)
     disagreement: float | None = None
     annotation_rank: int | None = None

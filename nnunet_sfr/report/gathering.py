@@ -88,17 +88,17 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
     trainings, missing_curves = read_trainings(dataset, fold, options.trainers)
     classes = label_classes(dataset)
     spacings = {case: volumes.grid_spacing(dataset, properties[case]) for case in properties}
-    views = _views(pool, spacings)
+    results = _results(pool, spacings)
     judge = pool.latest(sam=False) or pool.sources[-1]
 
     windows = choose_windows(dataset, options.window)
     cache = PictureCache(dataset, folder, {one.value: rgb(one.colour) for one in classes}, windows, pool)
-    to_draw = [_case_to_draw(dataset, case, properties[case], spacings[case], pool, views) for case in properties]
-    pictures = cache.draw(to_draw, _request(pool, judge, views, options), options.processes)
+    to_draw = [_case_to_draw(dataset, case, properties[case], spacings[case], pool, results) for case in properties]
+    pictures = cache.draw(to_draw, _request(pool, judge, results, options), options.processes)
 
     names = {str(one.value): one.name for one in classes}
     candidates = [
-        _candidate(case, by_key[judge.key], pictures[case]) for case, by_key in views.items() if judge.key in by_key
+        _candidate(case, by_key[judge.key], pictures[case]) for case, by_key in results.items() if judge.key in by_key
     ]
     choices = rank_cases(candidates, options.annotate, names, judge.made_by.label if len(pool.sources) > 1 else "")
     created = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -111,9 +111,9 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         facts=_facts(dataset, pool, judge, windows, len(properties), options),
         classes=classes,
         sources=[source.show() for source in pool.sources],
-        cases=_cases(pool, views, pictures, choices),
+        cases=_cases(pool, results, pictures, choices),
         trainings=trainings,
-        rounds=rounds_table(pool, views, classes),
+        rounds=rounds_table(pool, results, classes),
         crosscheck=crosscheck_table(dataset.paths.crosscheck_result),
         settings=settings_tables(dataset),
         settings_mark=settings_mark(dataset),
@@ -125,15 +125,15 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
     return Gathered(contents, choices, cache, pictures)
 
 
-def _views(pool: Pool, spacings: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, SourceResult]]:
+def _results(pool: Pool, spacings: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, SourceResult]]:
     """What every source found in every case, without pictures: by case and key of the source."""
-    views: dict[str, dict[str, SourceResult]] = {case: {} for case in spacings}
+    results: dict[str, dict[str, SourceResult]] = {case: {} for case in spacings}
     for source in pool.sources:
         by_case = {case: volumes.volumes_ml(source.voxels(case), spacings[case]) for case in source.records}
         outliers = volumes.find_outliers(by_case)
         for case, by_label in by_case.items():
-            views[case][source.key] = SourceResult(source.confidence(case), by_label, outliers[case])
-    return views
+            results[case][source.key] = SourceResult(source.confidence(case), by_label, outliers[case])
+    return results
 
 
 def _case_to_draw(
@@ -142,11 +142,11 @@ def _case_to_draw(
     properties: Mapping[str, Any],
     spacing: tuple[float, float, float],
     pool: Pool,
-    views: Mapping[str, Mapping[str, SourceResult]],
+    results: Mapping[str, Mapping[str, SourceResult]],
 ) -> CaseToDraw:
-    sources = [source for source in pool.sources if source.key in views[case]]
+    sources = [source for source in pool.sources if source.key in results[case]]
     # one point for all sources, so that their pictures can be compared
-    found = [source for source in sources if any(views[case][source.key].volumes_ml.values())]
+    found = [source for source in sources if any(results[case][source.key].volumes_ml.values())]
     return CaseToDraw(
         case,
         spacing,
@@ -157,66 +157,66 @@ def _case_to_draw(
 
 
 def _request(
-    pool: Pool, judge: LabelSource, views: Mapping[str, Mapping[str, SourceResult]], options: ReportOptions
+    pool: Pool, judge: LabelSource, results: Mapping[str, Mapping[str, SourceResult]], options: ReportOptions
 ) -> PictureRequest:
     drawn = [pool.sources[0], pool.sources[-1], pool.latest(sam=True), pool.latest(sam=False)]
     if options.all_sources:
         drawn = list(pool.sources)
-    by_confidence = sorted(views, key=lambda case: (_confidence(views[case].get(judge.key)), case))
+    by_confidence = sorted(results, key=lambda case: (_confidence(results[case].get(judge.key)), case))
     return PictureRequest(
         cases=frozenset(by_confidence[: options.max_pictures]),
         sources=frozenset(source.key for source in drawn if source is not None),
-        mosaics={source.key: _examples(source.key, views) for source in pool.sources if source.made_by.is_sam},
+        mosaics={source.key: _examples(source.key, results) for source in pool.sources if source.made_by.is_sam},
     )
 
 
-def _confidence(view: SourceResult | None) -> float:
+def _confidence(result: SourceResult | None) -> float:
     """For sorting: nothing found comes first, not labelled last."""
-    if view is None:
+    if result is None:
         return np.inf
-    return -np.inf if view.confidence is None else view.confidence
+    return -np.inf if result.confidence is None else result.confidence
 
 
-def _examples(key: str, views: Mapping[str, Mapping[str, SourceResult]]) -> frozenset[str]:
+def _examples(key: str, results: Mapping[str, Mapping[str, SourceResult]]) -> frozenset[str]:
     """The cases of lowest, median and highest confidence."""
     known = sorted(
-        (view.confidence, case)
-        for case, by_key in views.items()
-        if (view := by_key.get(key)) is not None and view.confidence is not None
+        (result.confidence, case)
+        for case, by_key in results.items()
+        if (result := by_key.get(key)) is not None and result.confidence is not None
     )
     places = {0, (len(known) - 1) // 2, len(known) - 1} if known else set()
     return frozenset(known[place][1] for place in places)
 
 
-def _candidate(case: str, view: SourceResult, pictures: CasePictures) -> Candidate:
+def _candidate(case: str, result: SourceResult, pictures: CasePictures) -> Candidate:
     return Candidate(
         case,
-        view.confidence,
+        result.confidence,
         pictures.measurements.disagreement,
-        view.volumes_ml,
-        view.outliers,
+        result.volumes_ml,
+        result.outliers,
         pictures.measurements.thumbnail,
     )
 
 
 def _cases(
     pool: Pool,
-    views: Mapping[str, Mapping[str, SourceResult]],
+    results: Mapping[str, Mapping[str, SourceResult]],
     pictures: Mapping[str, CasePictures],
     choices: Sequence[RankedCase],
 ) -> list[ReportCase]:
     ranks = {choice.case: (rank, choice.reasons) for rank, choice in enumerate(choices, start=1)}
-    sides: dict[str, dict[str, str]] = {case: {} for case in views}
+    sides: dict[str, dict[str, str]] = {case: {} for case in results}
     for index, selection in pool.selections.items():
         for side, members in (("high", selection.high), ("low", selection.low)):
             for case in members:
                 sides[case][str(index)] = side
     cases = []
-    for case, by_key in views.items():
+    for case, by_key in results.items():
         drawn = pictures[case]
         with_pictures = {
-            key: replace(view, labels=drawn.labels.get(key), mosaic=drawn.mosaics.get(key))
-            for key, view in by_key.items()
+            key: replace(result, labels=drawn.labels.get(key), mosaic=drawn.mosaics.get(key))
+            for key, result in by_key.items()
         }
         rank, reasons = ranks.get(case, (None, ()))
         disagreement = drawn.measurements.disagreement

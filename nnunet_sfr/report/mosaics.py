@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 
-from nnunet_sfr.canvas import UNSCALED, Scale
+from nnunet_sfr.canvas import UNSCALED
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.report.marks import mark_sides
 from nnunet_sfr.report.orientation import Orientation
@@ -22,39 +22,35 @@ SIDE = 768
 """Pixels that a mosaic should have at least, about."""
 
 
-@dataclass(frozen=True)
-class Stitching:
-    """How a store's SAM saw its patches: the ``stitching`` of its manifest."""
+def geometry_of_labels(made_by: Provenance) -> StitchGeometry:
+    """How the SAM that filled a store saw its patches; of several axes, across the first.
 
-    patch_size: tuple[int, int, int]
-    canvas_size: int
-    scale: Scale = UNSCALED
-    slice_axis: int = 0
+    Args:
+        made_by: of a store that SAM filled.
+    """
+    values = made_by.settings["stitching"]
+    slices, height, width = values["patch_size"]
+    # stores of version 0.1 knew neither scale nor axis
+    scale, slice_axis = tuple(values.get("scale", UNSCALED)), values.get("slice_axes", (0,))[0]
+    return StitchGeometry((slices, height, width), values["canvas_size"], scale, slice_axis)
 
-    @classmethod
-    def of(cls, made_by: Provenance) -> Stitching:
-        """Of a store that SAM filled."""
-        values = made_by.settings["stitching"]
-        slices, height, width = values["patch_size"]
-        # stores of version 0.1 knew neither scale nor axis
-        scale, slice_axis = tuple(values.get("scale", UNSCALED)), values.get("slice_axes", (0,))[0]
-        return cls((slices, height, width), values["canvas_size"], scale, slice_axis)
 
-    def turn(self, orientation: Orientation) -> Stitching:
-        """The same for a volume whose axes were turned by :meth:`Orientation.turn`."""
-        order = [orientation.axes.index(axis) for axis in range(3)]
-        depth, height, width = (self.patch_size[axis] for axis in order)
-        z, y, x = (self.scale[axis] for axis in order)
-        return replace(
-            self,
-            patch_size=(depth, height, width),
-            scale=(z, y, x),
-            slice_axis=orientation.axes[self.slice_axis],
-        )
+def turned(geometry: StitchGeometry, orientation: Orientation) -> StitchGeometry:
+    """The same for a volume whose axes were turned by :meth:`Orientation.turn`.
 
-    @property
-    def geometry(self) -> StitchGeometry:
-        return StitchGeometry(self.patch_size, self.canvas_size, self.scale, self.slice_axis)
+    Args:
+        geometry: of the volume as it was preprocessed.
+        orientation: of that volume.
+    """
+    order = [orientation.axes.index(axis) for axis in range(3)]
+    depth, height, width = (geometry.patch_size[axis] for axis in order)
+    z, y, x = (geometry.scale[axis] for axis in order)
+    return replace(
+        geometry,
+        patch_size=(depth, height, width),
+        scale=(z, y, x),
+        slice_axis=orientation.axes[geometry.slice_axis],
+    )
 
 
 def patch_around(centre: Voxel, shape: Sequence[int], patch_size: Sequence[int]) -> tuple[slice, ...]:
@@ -73,7 +69,7 @@ def patch_around(centre: Voxel, shape: Sequence[int], patch_size: Sequence[int])
 
 
 def stitched(
-    image: np.ndarray, labels: np.ndarray, centre: Voxel, stitching: Stitching
+    image: np.ndarray, labels: np.ndarray, centre: Voxel, geometry: StitchGeometry
 ) -> tuple[np.ndarray, np.ndarray]:
     """The patch around a point as SAM sees it, and its labels, as :class:`VolumePredictor` pads and stitches.
 
@@ -81,23 +77,22 @@ def stitched(
         image: (D, H, W), preprocessed.
         labels: (D, H, W).
         centre: (D, H, W) in voxels.
-        stitching: patch and canvas.
+        geometry: patch and canvas.
 
     Returns:
         image (S, S) and labels (S, S) of the canvas; where no voxel is shown, NaN and ``IGNORE_INDEX``.
     """
-    geometry = stitching.geometry
-    canvas = geometry.stitch(_patch(image.astype(np.float32), np.nan, centre, stitching), np.nan)[0, 0]
-    label_canvas = geometry.stitch_labels(_patch(labels, IGNORE_INDEX, centre, stitching), fill=IGNORE_INDEX)[0]
+    canvas = geometry.stitch(_patch(image.astype(np.float32), np.nan, centre, geometry), np.nan)[0, 0]
+    label_canvas = geometry.stitch_labels(_patch(labels, IGNORE_INDEX, centre, geometry), fill=IGNORE_INDEX)[0]
     return canvas.numpy(), label_canvas.numpy()
 
 
-def _patch(volume: np.ndarray, fill: float, centre: Voxel, stitching: Stitching) -> torch.Tensor:
+def _patch(volume: np.ndarray, fill: float, centre: Voxel, geometry: StitchGeometry) -> torch.Tensor:
     """The patch (1, 1, D, H, W) around a point."""
     contiguous = torch.from_numpy(np.ascontiguousarray(volume[None]))
-    padded = pad_nd_image(contiguous, stitching.patch_size, "constant", {"value": fill})
+    padded = pad_nd_image(contiguous, geometry.patch_size, "constant", {"value": fill})
     # an axis that was padded is as long as the patch, so that the centre has not to be moved along it
-    patch: torch.Tensor = padded[(slice(None), *patch_around(centre, padded.shape[1:], stitching.patch_size))]
+    patch: torch.Tensor = padded[(slice(None), *patch_around(centre, padded.shape[1:], geometry.patch_size))]
     return patch[None]
 
 
@@ -105,7 +100,7 @@ def draw_mosaic(
     image: np.ndarray,
     labels: np.ndarray,
     centre: Voxel,
-    stitching: Stitching,
+    geometry: StitchGeometry,
     orientation: Orientation,
     levels: tuple[float, float],
     colours: Colours,
@@ -118,7 +113,7 @@ def draw_mosaic(
         image: (D, H, W), preprocessed.
         labels: (D, H, W).
         centre: (D, H, W) in voxels.
-        stitching: patch and canvas.
+        geometry: patch and canvas.
         orientation: of the preprocessed arrays.
         levels: values that are black and white.
         colours: of the labels.
@@ -126,19 +121,18 @@ def draw_mosaic(
     Returns:
         image (N, N), uint8, with the sides of the patient on the first slice, and labels (N, N, 4), uint8.
     """
-    turned = stitching.turn(orientation)
+    geometry = turned(geometry, orientation)
     centre = orientation.turn_voxel(centre, image.shape)
     image, labels = orientation.turn(image), orientation.turn(labels)
-    if turned.slice_axis != 0:  # rows of coronal and sagittal planes run from the head down
+    if geometry.slice_axis != 0:  # rows of coronal and sagittal planes run from the head down
         centre = (image.shape[0] - 1 - centre[0], centre[1], centre[2])
         image, labels = image[::-1], labels[::-1]
-    factor = max(1, round(SIDE / stitching.canvas_size))
-    canvas, canvas_labels = (_enlarge(part, factor) for part in stitched(image, labels, centre, turned))
+    factor = max(1, round(SIDE / geometry.canvas_size))
+    canvas, canvas_labels = (_enlarge(part, factor) for part in stitched(image, labels, centre, geometry))
     picture = to_grey(np.where(np.isnan(canvas), levels[0], canvas), levels)
     if orientation.is_known:
-        geometry = turned.geometry
         tile = (0, 0, factor * geometry.tile_width, factor * geometry.tile_height)
-        picture = mark_sides(picture, tile, turned.slice_axis)
+        picture = mark_sides(picture, tile, geometry.slice_axis)
     return picture, colour_labels(canvas_labels, colours)
 
 

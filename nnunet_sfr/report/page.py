@@ -78,11 +78,11 @@ def write_page(contents: Contents, folder: Path, *, single_file: bool = False) -
 def _planes(contents: Contents) -> Iterator[str]:
     for case in contents.cases:
         yield from case.images.values()
-        yield from (view.labels for view in case.views.values() if view.labels is not None)
+        yield from (result.labels for result in case.results.values() if result.labels is not None)
 
 
 def _mosaics(contents: Contents) -> Iterator[str]:
-    mosaics = (view.mosaic for case in contents.cases for view in case.views.values())
+    mosaics = (result.mosaic for case in contents.cases for result in case.results.values())
     for mosaic in mosaics:
         yield from (mosaic.image, mosaic.labels) if mosaic is not None else ()
 

@@ -23,10 +23,11 @@ from nnunet_sfr.report import pictures as drawing
 from nnunet_sfr.report.case_drawing import DrawingTask, Measurements, MosaicFiles, draw_and_measure
 from nnunet_sfr.report.contents import MosaicPictures
 from nnunet_sfr.report.label_sources import LabelSource, Pool
-from nnunet_sfr.report.mosaics import Stitching
+from nnunet_sfr.report.mosaics import geometry_of_labels
 from nnunet_sfr.report.orientation import Orientation
 from nnunet_sfr.report.pictures import SUFFIX, Colours
 from nnunet_sfr.report.windows import GreyWindow
+from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
 PICTURES = "pictures"
 MEASURED = "measured.json"
@@ -190,17 +191,17 @@ class PictureCache:
             },
             label_files={key: self._file(case, key) for key in keys if is_drawn and key in request.sources},
             mosaics={
-                source.key: self._mosaic_files(case, source.key, Stitching.of(source.made_by))
+                source.key: self._mosaic_files(case, source.key, geometry_of_labels(source.made_by))
                 for source in case.sources
                 if case.case in request.mosaics.get(source.key, ())
             },
             compared=self._compared if self._compared is not None and set(self._compared) <= set(keys) else None,
         )
 
-    def _mosaic_files(self, case: CaseToDraw, key: str, stitching: Stitching) -> MosaicFiles:
-        kind = f"mosaic of {stitching}, {self._windows[0]}"
+    def _mosaic_files(self, case: CaseToDraw, key: str, geometry: StitchGeometry) -> MosaicFiles:
+        kind = f"mosaic of {geometry}, {self._windows[0]}"
         return MosaicFiles(
-            self._file(case, key, kind, "mosaic"), self._file(case, key, kind, "mosaic_labels"), stitching
+            self._file(case, key, kind, "mosaic"), self._file(case, key, kind, "mosaic_labels"), geometry
         )
 
     def _file(self, case: CaseToDraw, what: str, kind: str = "", ending: str = "") -> Path:

@@ -31,16 +31,16 @@ SETTINGS_COLUMNS = ("setting", "value", "planned")
 HASH_DIGITS = 8
 LIBRARIES = ("nnunetv2", "torch", "numpy")
 
-Views = Mapping[str, Mapping[str, SourceResult]]
+Results = Mapping[str, Mapping[str, SourceResult]]
 """What every source found, by case and key of the source."""
 
 
-def rounds_table(pool: Pool, views: Views, classes: Sequence[LabelClass]) -> Table | None:
+def rounds_table(pool: Pool, results: Results, classes: Sequence[LabelClass]) -> Table | None:
     """One column a round; None where there is only what the trainers read in round 0.
 
     Args:
         pool: sources and selections.
-        views: what every source found.
+        results: what every source found.
         classes: whose volumes are compared.
     """
     by_round: dict[int, dict[str, LabelSource]] = {}
@@ -52,10 +52,10 @@ def rounds_table(pool: Pool, views: Views, classes: Sequence[LabelClass]) -> Tab
     for index in rounds:
         model, main = by_round[index].get(RETRAINED_MODEL), by_round[index].get(MAIN)
         cells = {"trainer whose model labelled the pool": NOTHING if model is None else _maker(model)}
-        cells |= _statistics("model", model, views, classes)
+        cells |= _statistics("model", model, results, classes)
         cells |= _choice(pool, index)
         cells["maker of the new labels"] = NOTHING if main is None else _maker(main)
-        cells |= _statistics("new labels", main, views, classes)
+        cells |= _statistics("new labels", main, results, classes)
         columns.append(cells)
     rows = [[name, *(cells[name] for cells in columns)] for name in columns[0]] if columns else []
     rows = [row for row in rows if any(cell != NOTHING for cell in row[1:])]
@@ -84,10 +84,12 @@ def _choice(pool: Pool, round_index: int) -> dict[str, str]:
     }
 
 
-def _statistics(who: str, source: LabelSource | None, views: Views, classes: Sequence[LabelClass]) -> dict[str, str]:
+def _statistics(
+    who: str, source: LabelSource | None, results: Results, classes: Sequence[LabelClass]
+) -> dict[str, str]:
     """What a source found in the pool on average."""
-    shown = [] if source is None else [by_key[source.key] for by_key in views.values() if source.key in by_key]
-    known = [view.confidence for view in shown if view.confidence is not None]
+    shown = [] if source is None else [by_key[source.key] for by_key in results.values() if source.key in by_key]
+    known = [result.confidence for result in shown if result.confidence is not None]
     records = [] if source is None else list(source.records.values())
     before = [value for record in records if (value := record.get("previous_round_agreement")) is not None]
     cells = {
@@ -98,9 +100,9 @@ def _statistics(who: str, source: LabelSource | None, views: Views, classes: Seq
         f"{who}: agreement with the round before": f"{statistics.fmean(before):.3f}" if before else NOTHING,
     }
     for label in classes:
-        volumes = [view.volumes_ml.get(str(label.value), 0.0) for view in shown]
+        volumes = [result.volumes_ml.get(str(label.value), 0.0) for result in shown]
         cells[f"{who}: mean volume of {label.name}"] = f"{statistics.fmean(volumes):.1f} ml" if volumes else NOTHING
-    empty = sum(not any(view.volumes_ml.values()) for view in shown)
+    empty = sum(not any(result.volumes_ml.values()) for result in shown)
     cells[f"{who}: empty label maps"] = f"{empty} of {len(shown)}" if shown else NOTHING
     return cells
 

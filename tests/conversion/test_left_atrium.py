@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_sfr.conversion.left_atrium import LeftAtriumDataset, open_source
+from nnunet_sfr.conversion.left_atrium import LeftAtriumDataset, open_source_dataset
 from nnunet_sfr.conversion.lists import LISTS
 from nnunet_sfr.conversion.raw_dataset import convert_source
 from nnunet_sfr.conversion.source_dataset import ConversionRequest, Split
@@ -27,7 +27,7 @@ SHAPE = (5, 4, 3)
 
 
 def convert(source: Path, dataset: Path, *, labelled: int, allow_missing: bool = False) -> Split:
-    opened = open_source(ConversionRequest(source, labelled, allow_missing=allow_missing))
+    opened = open_source_dataset(ConversionRequest(source, labelled, allow_missing=allow_missing))
     convert_source(opened, dataset, bar=False)
     return opened.split
 

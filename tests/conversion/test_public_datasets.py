@@ -207,7 +207,7 @@ def test_mact_is_cropped_and_its_labels_lie_on_the_images(mact_tree: Path, tmp_p
 
 
 def test_the_crop_keeps_its_place_in_space(mact_tree: Path, tmp_path: Path) -> None:
-    case = mact.open_source(ConversionRequest(mact_tree, 14)).check("0044")
+    case = mact.open_source_dataset(ConversionRequest(mact_tree, 14)).check("0044")
     assert isinstance(case, mact.MACTCase)
     image, _, _ = case.aligned()
     # the box begins at 2, 3, 0 from the right, the front and below, 1 mm apart; the file counts y from the back

@@ -101,7 +101,7 @@ def make_contents(number: int, folder: Path, *, seed: int = 0) -> Contents:
 def _with_ranks(cases: list[ReportCase]) -> list[ReportCase]:
     """The lowest confidences are the most worth annotating."""
     latest = SOURCES[-1].key
-    order = sorted(cases, key=lambda case: case.views[latest].confidence or 0.0)
+    order = sorted(cases, key=lambda case: case.results[latest].confidence or 0.0)
     ranks = {case.name: rank for rank, case in enumerate(order[:ANNOTATED], start=1)}
     return [
         replace(case, annotation_rank=ranks[case.name], annotation_reasons=_reasons(case))
@@ -112,7 +112,7 @@ def _with_ranks(cases: list[ReportCase]) -> list[ReportCase]:
 
 
 def _reasons(case: ReportCase) -> list[str]:
-    view = case.views[SOURCES[-1].key]
+    view = case.results[SOURCES[-1].key]
     found = ["nothing was found" if view.confidence is None else f"confidence {view.confidence:.3f}"]
     if case.disagreement is not None and case.disagreement > DISPUTED:
         found.append(f"SAM and the model disagree ({case.disagreement:.2f})")
@@ -125,13 +125,13 @@ def _case(name: str, quality: float, volumes: Numbers, folder: Path, generator: 
     images = [_plane(body, generator) for body in BODIES]
     sizes = (volumes / VOLUMES) ** (1 / 3)
     is_empty = not volumes.any()
-    views = {}
+    results = {}
     for place, source in enumerate(SOURCES):
         blur = (1 - quality) * (0.9 - 0.3 * place)
         confidence = float(np.clip(1 - blur * generator.uniform(0.4, 0.9), 0.02, 0.995))
         overlays = [_labels(sizes, blur, generator) for _ in images]
         measured = volumes * (1 + blur * generator.normal(0, 0.1, size=len(CLASSES)))
-        views[source.key] = SourceResult(
+        results[source.key] = SourceResult(
             confidence=None if is_empty else round(confidence, 4),
             volumes_ml={str(one.value): round(float(ml), 2) for one, ml in zip(CLASSES, measured, strict=True)},
             outliers=[str(one.value) for one, size in zip(CLASSES, sizes, strict=True) if not 0.7 < size < 1.3],
@@ -141,12 +141,12 @@ def _case(name: str, quality: float, volumes: Numbers, folder: Path, generator: 
             else None,
         )
     sides = {
-        str(number): "high" if (views[source.key].confidence or 0.0) >= (source.threshold or 0.0) else "low"
+        str(number): "high" if (results[source.key].confidence or 0.0) >= (source.threshold or 0.0) else "low"
         for number, source in enumerate(SOURCES[1:], start=1)
     }
     disagreement = float(np.clip((1 - quality) * generator.uniform(0.4, 1.2) + 0.04, 0, 1))
     grey = _saved(np.concatenate(images, axis=1), folder, f"pictures/{name}.webp")
-    return ReportCase(name, views, sides, None if is_empty else round(disagreement, 4), images={WINDOW.key: grey})
+    return ReportCase(name, results, sides, None if is_empty else round(disagreement, 4), images={WINDOW.key: grey})
 
 
 def _plane(body: tuple[float, float], generator: np.random.Generator) -> Numbers:

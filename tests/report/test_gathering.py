@@ -78,15 +78,15 @@ def test_a_round_in_numbers(with_round: SFRDataset) -> None:
         "re-trained model (nnUNetTrainerSFR_MT), before round 1",
     ]
     first, second = contents.cases
-    assert (first.views["round_0"].confidence, second.views["round_0"].confidence) == (0.25, 0.8)
-    assert first.views["round_1_model"].confidence == pytest.approx(0.6)
-    assert second.views["round_1_model"].confidence == pytest.approx(0.3)
+    assert (first.results["round_0"].confidence, second.results["round_0"].confidence) == (0.25, 0.8)
+    assert first.results["round_1_model"].confidence == pytest.approx(0.6)
+    assert second.results["round_1_model"].confidence == pytest.approx(0.3)
     assert (first.sides, second.sides) == ({"1": "high"}, {"1": "low"})
     voxel = 1.0
     for step in with_round.configuration_manager.spacing:
         voxel *= float(step)
-    assert first.views["round_0"].volumes_ml == pytest.approx({"1": 240 * voxel / 1000})
-    assert first.views["round_1_model"].volumes_ml == pytest.approx({"1": 120 * voxel / 1000})
+    assert first.results["round_0"].volumes_ml == pytest.approx({"1": 240 * voxel / 1000})
+    assert first.results["round_1_model"].volumes_ml == pytest.approx({"1": 120 * voxel / 1000})
     assert first.disagreement == pytest.approx(1 / 3)
     assert second.disagreement == 0
     # ranks: the first has the higher confidence (0) but is disputed (1), the second the reverse; of equals the first
@@ -118,7 +118,7 @@ def test_the_latest_labels_come_last_and_say_where_to_cut(with_round: SFRDataset
     assert [task.centre_of for task in drawn] == ["round_1_model", "round_1"]
     first = by_name(contents)[FIRST]
     assert first.disagreement == 1
-    assert set(first.views["round_1"].volumes_ml.values()) == {0}
+    assert set(first.results["round_1"].volumes_ml.values()) == {0}
 
 
 def test_pictures_and_mosaics_are_there(with_round: SFRDataset) -> None:
@@ -126,21 +126,21 @@ def test_pictures_and_mosaics_are_there(with_round: SFRDataset) -> None:
     folder = with_round.paths.report("all")
     for case in contents.cases:
         assert list(case.images) == ["percentiles"]
-        for name in (*case.images.values(), case.views["round_0"].labels, case.views["round_1_model"].labels):
+        for name in (*case.images.values(), case.results["round_0"].labels, case.results["round_1_model"].labels):
             assert name is not None
             assert (folder / name).is_file()
         # two cases are the lowest and the highest; the model is no SAM
-        assert case.views["round_0"].mosaic is not None
-        assert (folder / case.views["round_0"].mosaic.image).is_file()
-        assert (folder / case.views["round_0"].mosaic.labels).is_file()
-        assert case.views["round_1_model"].mosaic is None
+        assert case.results["round_0"].mosaic is not None
+        assert (folder / case.results["round_0"].mosaic.image).is_file()
+        assert (folder / case.results["round_0"].mosaic.labels).is_file()
+        assert case.results["round_1_model"].mosaic is None
 
 
 def test_fewer_pictures(with_round: SFRDataset) -> None:
     fill_sam(with_round, DISPUTED, round_index=1)
     cases = by_name(contents_of(with_round, max_pictures=1))
     assert cases[FIRST].images == {}
-    assert cases[FIRST].views["round_0"].labels is None
+    assert cases[FIRST].results["round_0"].labels is None
     assert cases[SECOND].images  # the model's lower confidence
     fill(
         with_round,
@@ -150,9 +150,9 @@ def test_fewer_pictures(with_round: SFRDataset) -> None:
     )
     contents = contents_of(with_round)
     assert [source.key for source in contents.sources][1] == "nnUNetTrainerSFR_ST_round_1"
-    assert by_name(contents)[FIRST].views["nnUNetTrainerSFR_ST_round_1"].labels is None
+    assert by_name(contents)[FIRST].results["nnUNetTrainerSFR_ST_round_1"].labels is None
     everything = by_name(contents_of(with_round, all_sources=True))
-    assert everything[FIRST].views["nnUNetTrainerSFR_ST_round_1"].labels is not None
+    assert everything[FIRST].results["nnUNetTrainerSFR_ST_round_1"].labels is not None
 
 
 def test_a_second_run_draws_only_what_changed(with_round: SFRDataset, drawn: list[DrawingTask]) -> None:
@@ -197,7 +197,7 @@ def test_a_case_that_sam_has_not_labelled(bare: SFRDataset) -> None:
     fill_model(bare, DISPUTED)
     contents = contents_of(bare)
     cases = by_name(contents)
-    assert list(cases[FIRST].views) == ["round_1_model"]
+    assert list(cases[FIRST].results) == ["round_1_model"]
     assert cases[FIRST].disagreement is None
     assert cases[SECOND].disagreement == 0
     assert any(f"round_0: no label for {FIRST} (1 of 2 cases are missing)" in text for text in contents.missing)
@@ -208,7 +208,7 @@ def test_labels_of_an_image_that_changed_are_left_out(with_round: SFRDataset) ->
     record = with_round.paths.pseudo_labels("all") / f"{FIRST}.json"
     record.write_text(json.dumps({**json.loads(record.read_text(encoding="utf-8")), "input": "another image"}))
     contents = contents_of(with_round)
-    assert list(by_name(contents)[FIRST].views) == ["round_1_model"]
+    assert list(by_name(contents)[FIRST].results) == ["round_1_model"]
     assert any(f"the image of {FIRST} changed since it was labelled" in text for text in contents.missing)
 
 
@@ -240,7 +240,7 @@ def test_imported_label_maps_have_no_confidence(bare: SFRDataset) -> None:
     fill(bare, bare.paths.pseudo_labels("all"), {"source": "images", "fold": "all", "round": 0}, BOTH)
     contents = contents_of(bare)
     assert contents.sources[0].name == "label maps, round 0"
-    assert all(view.confidence is None for case in contents.cases for view in case.views.values())
+    assert all(result.confidence is None for case in contents.cases for result in case.results.values())
     assert any("has no confidences" in text for text in contents.missing)
     assert any("there are no labels of SAM" in text for text in contents.missing)
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from nnunet_sfr.data.provenance import Provenance
-from nnunet_sfr.report.mosaics import SIDE, Stitching, draw_mosaic, patch_around, stitched
+from nnunet_sfr.report.mosaics import SIDE, draw_mosaic, geometry_of_labels, patch_around, stitched, turned
 from nnunet_sfr.report.orientation import UNKNOWN, Orientation
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
-STITCHING = Stitching((4, 6, 5), 16)
+GEOMETRY = StitchGeometry((4, 6, 5), 16)
 
 
 def test_the_patch_is_centred_and_stays_inside() -> None:
@@ -21,8 +21,8 @@ def test_the_patch_is_centred_and_stays_inside() -> None:
 def test_it_is_the_stitched_patch() -> None:
     image = np.arange(10 * 12 * 11, dtype=np.float32).reshape(10, 12, 11)
     labels = (image % 7 == 0).astype(np.int8)
-    canvas, canvas_labels = stitched(image, labels, (5, 6, 5), STITCHING)
-    geometry = StitchGeometry((4, 6, 5), 16)
+    canvas, canvas_labels = stitched(image, labels, (5, 6, 5), GEOMETRY)
+    geometry = GEOMETRY
     patch = (slice(3, 7), slice(3, 9), slice(3, 8))
     expected = geometry.stitch(torch.from_numpy(image[patch])[None, None], np.nan)[0, 0].numpy()
     np.testing.assert_array_equal(canvas, expected)
@@ -33,7 +33,7 @@ def test_it_is_the_stitched_patch() -> None:
 
 def test_a_small_volume_is_padded_as_for_prediction() -> None:
     image = np.ones((2, 6, 5), np.float32)
-    canvas, canvas_labels = stitched(image, np.ones((2, 6, 5), np.int8), (1, 3, 2), STITCHING)
+    canvas, canvas_labels = stitched(image, np.ones((2, 6, 5), np.int8), (1, 3, 2), GEOMETRY)
     assert np.nansum(canvas) == canvas_labels.clip(0).sum() == 60
     # one slice of padding before, one after: tiles 1 and 2 of 2 x 2 are filled
     assert np.nansum(canvas[:8, 8:]) == np.nansum(canvas[8:, :8]) == 30
@@ -44,7 +44,7 @@ def test_a_patch_is_drawn_at_its_scale() -> None:
     """Half the slices, each twice as high: what SAM saw, with labels that stay labels."""
     image = np.arange(10 * 12 * 11, dtype=np.float32).reshape(10, 12, 11)
     labels = (image % 7 == 0).astype(np.int8)
-    stitching = Stitching((4, 6, 5), 16, (0.5, 2.0, 1.0))
+    stitching = StitchGeometry((4, 6, 5), 16, (0.5, 2.0, 1.0))
     canvas, canvas_labels = stitched(image, labels, (5, 6, 5), stitching)
     patch = (slice(3, 7), slice(3, 9), slice(3, 8))
     geometry = StitchGeometry((4, 6, 5), 16, (0.5, 2.0, 1.0))
@@ -62,15 +62,15 @@ def test_a_patch_is_drawn_at_its_scale() -> None:
 def test_a_manifest_says_the_scale() -> None:
     values = {"patch_size": [4, 6, 5], "canvas_size": 16}
     scaled = Provenance(source="sam", settings={"stitching": {**values, "scale": [0.5, 2.0, 1.0]}})
-    assert Stitching.of(scaled) == Stitching((4, 6, 5), 16, (0.5, 2.0, 1.0))
-    assert Stitching.of(Provenance(source="sam", settings={"stitching": values})) == STITCHING, "of version 0.1"
+    assert geometry_of_labels(scaled) == StitchGeometry((4, 6, 5), 16, (0.5, 2.0, 1.0))
+    assert geometry_of_labels(Provenance(source="sam", settings={"stitching": values})) == GEOMETRY, "of version 0.1"
 
 
 def test_small_canvases_are_enlarged_by_whole_pixels() -> None:
     image = np.zeros((4, 6, 5), np.float32)
     labels = np.zeros((4, 6, 5), np.int8)
     labels[0] = 1
-    picture, overlay = draw_mosaic(image, labels, (2, 3, 2), STITCHING, UNKNOWN, (-1.0, 1.0), {1: (255, 0, 0)})
+    picture, overlay = draw_mosaic(image, labels, (2, 3, 2), GEOMETRY, UNKNOWN, (-1.0, 1.0), {1: (255, 0, 0)})
     assert picture.shape == (SIDE, SIDE)  # 48 pixels for each of the 16
     assert (overlay[..., 3] > 0).sum() == 6 * 5 * 48 * 48
     assert (picture == 128).sum() == 4 * 6 * 5 * 48 * 48
@@ -81,7 +81,7 @@ def test_slices_are_the_same_way_up_as_the_planes() -> None:
     """A volume that is stored from the left, from behind and from above is drawn as one that is not."""
     upright = np.random.default_rng(0).random((6, 8, 7)).astype(np.float32)  # inferior, anterior and right first
     for slice_axis in range(3):
-        stitching = Stitching((6, 8, 7), 24, slice_axis=slice_axis)
+        stitching = StitchGeometry((6, 8, 7), 24, slice_axis=slice_axis)
         one, _ = draw_mosaic(upright, np.zeros((6, 8, 7), np.int8), (3, 4, 3), stitching, Orientation(), (0, 1), {})
         stored = upright[::-1, ::-1, ::-1].transpose(2, 0, 1)
         orientation = Orientation((2, 0, 1), (-1, -1, -1))
@@ -91,13 +91,13 @@ def test_slices_are_the_same_way_up_as_the_planes() -> None:
             stored,
             np.zeros(stored.shape, np.int8),
             (3, 2, 3),
-            Stitching((7, 6, 8), 24, slice_axis=axis),
+            StitchGeometry((7, 6, 8), 24, slice_axis=axis),
             orientation,
             (0, 1),
             {},
         )
         np.testing.assert_array_equal(other, one)
-    assert Stitching((7, 6, 8), 24, (1.0, 2.0, 3.0), 0).turn(orientation) == Stitching(
+    assert turned(StitchGeometry((7, 6, 8), 24, (1.0, 2.0, 3.0), 0), orientation) == StitchGeometry(
         (6, 8, 7), 24, (2.0, 3.0, 1.0), 2
     )
 
@@ -110,7 +110,7 @@ def test_the_head_is_up_and_the_front_is_up() -> None:
             image,
             np.zeros((6, 6, 6), np.int8),
             (3, 3, 3),
-            Stitching((6, 6, 6), 18, slice_axis=slice_axis),
+            StitchGeometry((6, 6, 6), 18, slice_axis=slice_axis),
             UNKNOWN,
             (0, 1),
             {},

@@ -5,7 +5,7 @@ const DOT = 6; // pixels
 const LOG_FROM = 30; // largest over smallest volume from which on the axis is logarithmic
 
 function confidencesOf(source) {
-  return CONTENTS.cases.map((item) => item.views[source.key]?.confidence ?? null).filter((value) => value !== null);
+  return CONTENTS.cases.map((item) => item.results[source.key]?.confidence ?? null).filter((value) => value !== null);
 }
 
 // Sources with the same measure share the axis, so that they can be compared.
@@ -26,7 +26,7 @@ function buildConfidence(section) {
 
 function confidenceChart(source) {
   const values = confidencesOf(source);
-  const withoutConfidence = CONTENTS.cases.filter((item) => item.views[source.key]?.confidence === null).length;
+  const withoutConfidence = CONTENTS.cases.filter((item) => item.results[source.key]?.confidence === null).length;
   const facts = [humanMeasure(source)];
   if (source.threshold !== null) {
     const high = values.filter((value) => value >= source.threshold).length;
@@ -102,8 +102,8 @@ function buildVolumes(section) {
 
 function volumePoints(one) {
   const key = String(one.value);
-  return CONTENTS.cases.filter((item) => viewOf(item)?.volumes_ml[key] !== undefined).map((item) => {
-    const view = viewOf(item);
+  return CONTENTS.cases.filter((item) => resultOf(item)?.volumes_ml[key] !== undefined).map((item) => {
+    const view = resultOf(item);
     return { name: item.name, volume: view.volumes_ml[key], isOutlier: view.outliers.includes(key) };
   });
 }
@@ -198,14 +198,14 @@ function scatterChart() {
   const source = SOURCES.get(state.source);
   return chart(["Against confidence"], 300, (width, height) => {
     const frame = frameOf(width, height);
-    const cases = disagreeing().filter((item) => (viewOf(item)?.confidence ?? null) !== null);
+    const cases = disagreeing().filter((item) => (resultOf(item)?.confidence ?? null) !== null);
     const across = confidenceAxis(source);
     const up = roundAxis([0, ...cases.map((item) => item.disagreement)]);
     const x = linearScale(across.low, across.high, frame.left, frame.right);
     const y = linearScale(0, up.high, frame.bottom, frame.top);
     const points = cases.map((item) => ({
-      name: item.name, x: x(viewOf(item).confidence), y: y(item.disagreement),
-      lines: [item.name, `confidence ${asConfidence(viewOf(item).confidence)}`, `disagreement ${withDecimals(item.disagreement, 3)}`],
+      name: item.name, x: x(resultOf(item).confidence), y: y(item.disagreement),
+      lines: [item.name, `confidence ${asConfidence(resultOf(item).confidence)}`, `disagreement ${withDecimals(item.disagreement, 3)}`],
     }));
     const svg = canvas(width, height, `Disagreement against the confidence of ${source.name}`);
     leftAxis(svg, up.ticks.map((tick) => [y(tick), up.format(tick)]), frame, "disagreement (1 \u2212 Dice)");

@@ -3,7 +3,7 @@
 const MOSAICS_ON_PAGE = 6;
 
 function hasMosaics(source) {
-  return CONTENTS.cases.some((item) => viewOf(item, source)?.mosaic);
+  return CONTENTS.cases.some((item) => resultOf(item, source)?.mosaic);
 }
 
 // The chosen source's mosaics or, if it has none, those of the latest that has.
@@ -19,7 +19,7 @@ function buildMosaics(section) {
   section.append(note, mosaics, turning);
   const show = (page) => {
     const source = mosaicSource();
-    const found = chosenCases().filter((item) => viewOf(item, source)?.mosaic);
+    const found = chosenCases().filter((item) => resultOf(item, source)?.mosaic);
     note.textContent = `${counted(found.length, "mosaic")} of the cases chosen above, labels by ${SOURCES.get(source).name}`;
     mosaics.replaceChildren(...onPage(found, page, MOSAICS_ON_PAGE).map((item) => mosaicCard(item, source)));
     turning.replaceChildren(...turner(found.length, page, MOSAICS_ON_PAGE, (next) => { show(next); note.scrollIntoView(); }));
@@ -30,7 +30,7 @@ function buildMosaics(section) {
 }
 
 function mosaicCard(item, source) {
-  const view = viewOf(item, source);
+  const view = resultOf(item, source);
   return element("figure", { class: "card" }, thumbnail(item, "mosaic", [view.mosaic.image, view.mosaic.labels]),
     element("figcaption", {}, element("strong", {}, item.name), element("span", {}, `confidence ${asConfidence(view.confidence)}`)));
 }

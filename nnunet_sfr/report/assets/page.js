@@ -21,7 +21,7 @@ const SECTIONS = [
     says: "How many cases have which confidence, for each source; right of the dashed line a case counts as high, left of it as low.",
   },
   {
-    id: "volumes", title: "Volumes", shows: CONTENTS.sources.some(({ key }) => CONTENTS.cases.some((item) => Object.keys(item.views[key]?.volumes_ml ?? {}).length)), build: buildVolumes,
+    id: "volumes", title: "Volumes", shows: CONTENTS.sources.some(({ key }) => CONTENTS.cases.some((item) => Object.keys(item.results[key]?.volumes_ml ?? {}).length)), build: buildVolumes,
     says: "One dot a case, the line is the median: a diamond marks a volume far from that of the others, which is often a label gone wrong; click it to see the case.",
   },
   {

@@ -117,7 +117,7 @@ function turner(items, page, size, onTurn) {
 }
 
 function card(item) {
-  const view = viewOf(item);
+  const view = resultOf(item);
   return element("article", { class: "card", tabindex: "-1", "data-case": item.name },
     thumbnail(item, "labels", [imageOf(item), view?.labels]),
     element("h3", {}, item.name),

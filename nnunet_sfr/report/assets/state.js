@@ -83,8 +83,8 @@ function chosenCases() {
   return CONTENTS.cases.filter(passes).sort(before);
 }
 
-function viewOf(item, source = state.source) {
-  return item.views[source] ?? null;
+function resultOf(item, source = state.source) {
+  return item.results[source] ?? null;
 }
 
 function isEmpty(view) {
@@ -93,7 +93,7 @@ function isEmpty(view) {
 }
 
 function passes(item) {
-  const view = viewOf(item);
+  const view = resultOf(item);
   if (!item.name.toLowerCase().includes(state.text.trim().toLowerCase())) return false;
   if (state.side) {
     const [round, side] = state.side.split("-");
@@ -124,7 +124,7 @@ function direction() {
 }
 
 function sortValue(item) {
-  const view = viewOf(item);
+  const view = resultOf(item);
   if (state.sort === "disagreement") return item.disagreement;
   if (state.sort === "rank") return item.annotation_rank;
   if (view === null) return null;

@@ -58,7 +58,7 @@ function csvOf(items) {
   const sources = CONTENTS.sources;
   const head = ["rank", "case", "reasons", "disagreement", ...sources.map(({ key }) => `confidence_${key}`)];
   const rows = items.map((item) => [item.annotation_rank, item.name, item.annotation_reasons.join("; "), item.disagreement,
-    ...sources.map(({ key }) => item.views[key]?.confidence)]);
+    ...sources.map(({ key }) => item.results[key]?.confidence)]);
   return [head, ...rows].map((row) => row.map(csvCell).join(",")).join("\r\n") + "\r\n";
 }
 

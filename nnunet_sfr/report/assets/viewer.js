@@ -15,7 +15,7 @@ function openViewer(kind, name) {
 
 // The grey picture and its labels.
 function picturesOf(item, kind, source) {
-  const view = viewOf(item, source);
+  const view = resultOf(item, source);
   return kind === "mosaic" ? [view?.mosaic?.image, view?.mosaic?.labels] : [imageOf(item), view?.labels];
 }
 
@@ -55,7 +55,7 @@ function stepSource(by) {
 }
 
 function sourcesOf(item, kind) {
-  return CONTENTS.sources.filter(({ key }) => viewOf(item, key)?.[kind]);
+  return CONTENTS.sources.filter(({ key }) => resultOf(item, key)?.[kind]);
 }
 
 function toggleLabels() {
@@ -75,7 +75,7 @@ function stepWindow() {
 function showLarge() {
   const { kind, cases, index, source, labels } = looking;
   const item = cases[index];
-  const view = viewOf(item, source);
+  const view = resultOf(item, source);
   const [image, overlay] = picturesOf(item, kind, source);
   const canHide = Boolean(image && overlay);
   const shown = [image, canHide && !labels ? null : overlay];
