@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.studies.steps import Steps
 from benchmarks.studies.study import Study, open_workspace
-from benchmarks.workspace import Project, change_settings
+from benchmarks.workspace import ProjectFolders, change_settings
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL
 
@@ -72,7 +72,7 @@ def measure_commands(source: Path, threads: int) -> Commands:
         return _measure(steps, workspace.base)
 
 
-def _measure(steps: Steps, project: Project) -> Commands:
+def _measure(steps: Steps, project: ProjectFolders) -> Commands:
     environment = steps.environment(project)
     case = ["-d", "120", "-p", project.plans, "-device", "cpu"]
     finetune, _ = _run(["sfr_finetune", *case], environment)

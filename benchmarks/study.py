@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.options import positive_number, whole_number
-from benchmarks.studies.study import ALL_LABELS, KNOWN_TRAINERS, STOCK, Study, Workspace, open_workspace
+from benchmarks.studies.study import ALL_LABELS, KNOWN_TRAINERS, STOCK, Study, StudyFolders, open_workspace
 from nnunet_sfr.conversion import PUBLIC_DATASETS
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(study: Study, workspace: Workspace, options: argparse.Namespace) -> None:
+def _run(study: Study, workspace: StudyFolders, options: argparse.Namespace) -> None:
     # importing torch takes seconds, which -h should not
     from benchmarks.studies.steps import Steps, needs_sam
 
@@ -79,7 +79,7 @@ def _run(study: Study, workspace: Workspace, options: argparse.Namespace) -> Non
             steps.run(trainer, seed)
 
 
-def _write_table(study: Study, workspace: Workspace, options: argparse.Namespace) -> None:
+def _write_table(study: Study, workspace: StudyFolders, options: argparse.Namespace) -> None:
     from benchmarks.studies.table import write_results
 
     print(write_results(study, workspace, update_readme=options.update_readme))

@@ -37,7 +37,7 @@ class StepError(UserError):
 
 
 @dataclass(frozen=True)
-class Project:
+class ProjectFolders:
     """nnU-Net's three folders and one data set in them.
 
     Args:
@@ -97,7 +97,7 @@ def process_environment(
     return environment
 
 
-def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
+def run_public_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run a command in a process of its own, with its output on our screen; 128 + signal if it was killed.
 
     Raises:

@@ -17,9 +17,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.options import positive_number, whole_number
-from benchmarks.workspace import Runner, StepError, run_command
+from benchmarks.workspace import Runner, StepError, run_public_command
 from demo.raw_data import open_volumes
-from demo.steps import DemoOptions, Workspace, run_demo
+from demo.steps import DemoFolders, DemoOptions, run_demo
 from demo.synthetic import write_volumes
 from nnunet_sfr.conversion.volume_folder import VolumeFolder
 from nnunet_sfr.errors import UserError
@@ -30,14 +30,14 @@ SYNTHETIC_SPACING, REAL_SPACING = 3.0, 2.5
 """Voxel sizes in mm that let two cores go the whole way in ten minutes."""
 
 
-def main(arguments: Sequence[str] | None = None, run: Runner = run_command) -> int:
+def main(arguments: Sequence[str] | None = None, run: Runner = run_public_command) -> int:
     """Run the demonstration; the exit code is that of the step that failed, or 0."""
     options = _parser().parse_args(arguments)
     try:
         output = options.output.expanduser().resolve()
         _prepare_output(output, data=options.data)
         volumes = _volumes(options, output)
-        run_demo(volumes, Workspace(output), _options(options), run)
+        run_demo(volumes, DemoFolders(output), _options(options), run)
     except StepError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -13,12 +13,12 @@ import numpy as np
 from benchmarks.workspace import (
     CONFIGURATION,
     ROOTS,
-    Project,
+    ProjectFolders,
     Runner,
     StepError,
     change_settings,
     process_environment,
-    run_command,
+    run_public_command,
 )
 from demo.figure import Picture, draw, read_picture
 from demo.raw_data import build_raw_data
@@ -59,15 +59,15 @@ class DemoOptions:
 
 
 @dataclass(frozen=True)
-class Workspace:
+class DemoFolders:
     """The folders below the output folder."""
 
     output: Path
 
     @property
-    def project(self) -> Project:
+    def project(self) -> ProjectFolders:
         """nnU-Net's folders."""
-        return Project(self.output, self.output / ROOTS[0], PLANS, DATASET_NAME)
+        return ProjectFolders(self.output, self.output / ROOTS[0], PLANS, DATASET_NAME)
 
     @property
     def raw_data(self) -> Path:
@@ -90,7 +90,7 @@ class Workspace:
         return self.output / "predictions"
 
 
-def command_lines(workspace: Workspace, options: DemoOptions) -> dict[str, list[str]]:
+def command_lines(workspace: DemoFolders, options: DemoOptions) -> dict[str, list[str]]:
     """The public commands in their order, by the title of their step."""
     plan = ["sfr_plan_and_preprocess", "-d", DATASET_ID, "-c", CONFIGURATION, "-pl", PLANNER]
     if options.spacing is not None:
@@ -109,7 +109,9 @@ def command_lines(workspace: Workspace, options: DemoOptions) -> dict[str, list[
     }
 
 
-def run_demo(volumes: VolumeFolder, workspace: Workspace, options: DemoOptions, run: Runner = run_command) -> None:
+def run_demo(
+    volumes: VolumeFolder, workspace: DemoFolders, options: DemoOptions, run: Runner = run_public_command
+) -> None:
     """Go the whole way, then print and write table and figure.
 
     Raises:
@@ -157,7 +159,7 @@ def _run_step(step: str, command: Sequence[str], environment: Mapping[str, str],
     return seconds
 
 
-def _report(volumes: VolumeFolder, workspace: Workspace) -> None:
+def _report(volumes: VolumeFolder, workspace: DemoFolders) -> None:
     names = _foreground_labels(workspace.raw_data / "dataset.json")
     split, labels = volumes.split, list(names)
     scores = score_folder(PSEUDO_LABEL, workspace.pseudo_labels, split.unlabelled, volumes, labels)
@@ -173,7 +175,7 @@ def _report(volumes: VolumeFolder, workspace: Workspace) -> None:
     _say("\n".join(str(workspace.output / name) for name in files))
 
 
-def _pictures(scores: Sequence[Score], volumes: VolumeFolder, workspace: Workspace) -> list[Picture]:
+def _pictures(scores: Sequence[Score], volumes: VolumeFolder, workspace: DemoFolders) -> list[Picture]:
     kinds = (
         (PSEUDO_LABEL, "Unlabelled case", "SAM's pseudo-label", workspace.pseudo_labels),
         (PREDICTION, "Test case", "nnU-Net's prediction", workspace.predictions),

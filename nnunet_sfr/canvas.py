@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+from nnunet_sfr.wording import times
+
 Size = tuple[int, int, int]
 """(D, H, W) of a patch in voxels, or (slices, height, width) of it on a canvas in pixels."""
 Scale = tuple[float, float, float]
@@ -116,16 +118,10 @@ def check_canvas(patch_size: Size, canvas_size: int, scale: Scale, slice_axis: i
     slices, height, width = size
     rows, columns = tiles(size, canvas_size)
     scaled = (
-        ""
-        if scaled_size(patch_size, scale) == tuple(patch_size)
-        else f" ({_times(patch_size)} at scale {_times(scale)})"
+        "" if scaled_size(patch_size, scale) == tuple(patch_size) else f" ({times(patch_size)} at scale {times(scale)})"
     )
     smaller = "patch" if not scaled else "patch or scale"
     raise ValueError(
         f"a canvas of {canvas_size} pixels holds {rows} x {columns} slices of {height} x {width}, "
         f"but patch_size asks for {slices}{scaled}; take a smaller {smaller}, or a larger canvas"
     )
-
-
-def _times(numbers: Size | Scale) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)

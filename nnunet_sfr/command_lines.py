@@ -136,7 +136,7 @@ class CommandLines:
         return ("-tr", trainer, *self._plans, *self._device)
 
 
-def as_text(command: Iterable[str]) -> str:
+def shell_text(command: Iterable[str]) -> str:
     """A command as text that a shell can run."""
     return shlex.join(command)
 

@@ -7,7 +7,7 @@ start of the environment pays for this module: it imports nothing but ``os``, wh
 
 import os
 
-VARIABLE = "nnUNet_extTrainer"
+TRAINER_PATH_VARIABLE = "nnUNet_extTrainer"
 """nnU-Net (2.8 and later) looks for trainers in the folders that it lists, separated by ``os.pathsep``."""
 
 PLUGIN_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nnunet_plugin")
@@ -16,7 +16,7 @@ PLUGIN_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nnunet
 
 def announce_trainers() -> None:
     """Add our folder to ``nnUNet_extTrainer``, once, behind the folders that the user has set."""
-    folders = os.environ.get(VARIABLE, "")
+    folders = os.environ.get(TRAINER_PATH_VARIABLE, "")
     if PLUGIN_FOLDER in (os.path.normpath(folder) for folder in folders.split(os.pathsep)):
         return
-    os.environ[VARIABLE] = folders + os.pathsep + PLUGIN_FOLDER if folders else PLUGIN_FOLDER
+    os.environ[TRAINER_PATH_VARIABLE] = folders + os.pathsep + PLUGIN_FOLDER if folders else PLUGIN_FOLDER

@@ -19,7 +19,7 @@ from demo.figure import Picture, centre_of, draw
 from demo.raw_data import build_raw_data, open_volumes
 from demo.run import main
 from demo.scoring import Score, as_text, dice, table_rows
-from demo.steps import DemoOptions, Workspace, choose_cases, command_lines
+from demo.steps import DemoFolders, DemoOptions, choose_cases, command_lines
 from demo.synthetic import LARGEST_SIZE, SMALLEST_SIZE, Volume, make_volume, write_volumes
 from nnunet_sfr.errors import UserError
 
@@ -262,7 +262,7 @@ class FakeCommands:
     """Takes the place of the commands: notes their lines and writes the files that the next step reads."""
 
     def __init__(self, folder: Path, output: Path, *, failing: str = "") -> None:
-        self.folder, self.workspace, self.failing = folder, Workspace(output.resolve()), failing
+        self.folder, self.workspace, self.failing = folder, DemoFolders(output.resolve()), failing
         self.lines: list[str] = []
         self.plan: object = None
 
@@ -332,7 +332,7 @@ def test_failing_step_ends_with_its_exit_code(folder: Path, tmp_path: Path, caps
 
 
 def test_without_a_spacing_the_planner_chooses(tmp_path: Path) -> None:
-    plan = next(iter(command_lines(Workspace(tmp_path), DemoOptions()).values()))
+    plan = next(iter(command_lines(DemoFolders(tmp_path), DemoOptions()).values()))
     assert "-overwrite_target_spacing" not in plan
 
 
@@ -364,7 +364,7 @@ def test_users_threads_stay_and_the_commands_are_those_of_this_python(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("nnUNet_raw", "/elsewhere")
-    environment = process_environment(Workspace(tmp_path).project.roots)
+    environment = process_environment(DemoFolders(tmp_path).project.roots)
     assert environment["OMP_NUM_THREADS"] == "7"
     assert environment["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
     assert environment["PATH"].startswith(str(Path(sys.executable).parent))

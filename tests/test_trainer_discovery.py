@@ -12,7 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_sfr import trainers
-from nnunet_sfr.environment import PLUGIN_FOLDER, VARIABLE, announce_trainers
+from nnunet_sfr.environment import PLUGIN_FOLDER, TRAINER_PATH_VARIABLE, announce_trainers
 
 
 class nnUNetTrainerStandIn(nnUNetTrainer):
@@ -25,7 +25,7 @@ class nnUNetTrainerStandIn(nnUNetTrainer):
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[nnUNetTrainerStandIn]:
     """Registers the class above and lets the variable name our folder alone."""
     monkeypatch.setitem(trainers.TRAINERS, "nnUNetTrainerStandIn", f"{__name__}:nnUNetTrainerStandIn")
-    monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
+    monkeypatch.setenv(TRAINER_PATH_VARIABLE, PLUGIN_FOLDER)
     return nnUNetTrainerStandIn
 
 
@@ -45,12 +45,12 @@ def test_announcement_extends_the_variable(
     monkeypatch: pytest.MonkeyPatch, before: str | None, after: list[str]
 ) -> None:
     if before is None:
-        monkeypatch.delenv(VARIABLE, raising=False)
+        monkeypatch.delenv(TRAINER_PATH_VARIABLE, raising=False)
     else:
-        monkeypatch.setenv(VARIABLE, before)
+        monkeypatch.setenv(TRAINER_PATH_VARIABLE, before)
     announce_trainers()
     announce_trainers()
-    assert os.environ[VARIABLE].split(os.pathsep) == after
+    assert os.environ[TRAINER_PATH_VARIABLE].split(os.pathsep) == after
 
 
 def test_nnunet_finds_a_trainer_with_any_number_of_epochs(stand_in: type[nnUNetTrainerStandIn]) -> None:
@@ -70,7 +70,7 @@ def test_other_suffixes_are_not_found(stand_in: type[nnUNetTrainerStandIn], suff
 
 
 def test_unknown_trainer_gives_the_error_of_nnunet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
+    monkeypatch.setenv(TRAINER_PATH_VARIABLE, PLUGIN_FOLDER)
     with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer nnUNetTrainerUnknown_5epochs"):
         recursive_find_trainer_class_by_name("nnUNetTrainerUnknown_5epochs")
 
@@ -97,7 +97,7 @@ ROUNDS = [
 def test_nnunet_finds_a_trainer_of_any_round(
     name: str, round_index: int, epochs: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
+    monkeypatch.setenv(TRAINER_PATH_VARIABLE, PLUGIN_FOLDER)
     found = recursive_find_trainer_class_by_name(name)
     assert found is recursive_find_trainer_class_by_name(name)
     assert found.__name__ == found.__qualname__ == name

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.project import environment
 from benchmarks.studies.results import mean_over_classes
-from benchmarks.studies.study import FOLD, Study, Workspace
-from benchmarks.workspace import CONFIGURATION, Project
+from benchmarks.studies.study import FOLD, Study, StudyFolders
+from benchmarks.workspace import CONFIGURATION, ProjectFolders
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.conversion.raw_dataset import UNLABELLED_TRUTH
 from nnunet_sfr.data.export import export_pseudo_labels
@@ -21,7 +21,7 @@ from nnunet_sfr.json_files import read_json
 from nnunet_sfr.trainers import ROUND_TRAINERS
 
 
-def measure_pseudo_labels(study: Study, workspace: Workspace) -> dict[str, list[float]]:
+def measure_pseudo_labels(study: Study, workspace: StudyFolders) -> dict[str, list[float]]:
     """Mean Dice of every set of pseudo-labels that finished runs have, by who made it; a value for each seed.
 
     Returns:
@@ -35,7 +35,7 @@ def measure_pseudo_labels(study: Study, workspace: Workspace) -> dict[str, list[
     }
 
 
-def _stores(study: Study, workspace: Workspace) -> Iterator[tuple[str, str, list[Project]]]:
+def _stores(study: Study, workspace: StudyFolders) -> Iterator[tuple[str, str, list[ProjectFolders]]]:
     """Name for people, folder of the store, and the projects that have it."""
     if (workspace.base.folder / "labels.json").is_file():
         yield "SAM, round 0", "round_0", [workspace.base]
@@ -46,7 +46,7 @@ def _stores(study: Study, workspace: Workspace) -> Iterator[tuple[str, str, list
             yield f"{trainer}: SAM, round {index}", f"round_{index}", projects
 
 
-def _mean_dice(project: Project, store: str) -> float:
+def _mean_dice(project: ProjectFolders, store: str) -> float:
     """Measured once; kept beside the project."""
     file = project.folder / f"pseudo_labels_{store}.json"
     if not file.is_file():
@@ -54,7 +54,7 @@ def _mean_dice(project: Project, store: str) -> float:
     return float(read_json(file, "delete it to measure again")["dice"])
 
 
-def _measure(project: Project, store: str) -> float:
+def _measure(project: ProjectFolders, store: str) -> float:
     """Mean over the cases that have a truth, each a mean over its classes."""
     with environment(project.roots), TemporaryDirectory() as exported:
         dataset = open_dataset(project.dataset, CONFIGURATION, project.plans)

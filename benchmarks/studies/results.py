@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.studies.study import KNOWN_TRAINERS, Workspace
+from benchmarks.studies.study import KNOWN_TRAINERS, StudyFolders
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.evaluation.folders import evaluate_folder
 from nnunet_sfr.json_files import read_json
@@ -75,7 +75,7 @@ class TrainerResults:
         return statistics.fmean(record[key] for record in self.records.values())
 
 
-def read_results(workspace: Workspace) -> list[TrainerResults]:
+def read_results(workspace: StudyFolders) -> list[TrainerResults]:
     """Every trainer with a finished run, in the order of :data:`KNOWN_TRAINERS`; evaluates what is not yet."""
     results = []
     for trainer in KNOWN_TRAINERS:
@@ -97,7 +97,7 @@ def spread(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _cases(workspace: Workspace, trainer: str, seed: int) -> dict[str, Values]:
+def _cases(workspace: StudyFolders, trainer: str, seed: int) -> dict[str, Values]:
     file = workspace.run(trainer, seed).folder / "metrics_by_class.json"
     if not file.is_file():
         raw = workspace.base.raw_dataset

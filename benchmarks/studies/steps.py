@@ -14,9 +14,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from benchmarks.studies.all_labels import link_all_labels
-from benchmarks.studies.study import ALL_LABELS, FOLD, STOCK, Study, Workspace
-from benchmarks.workspace import CONFIGURATION, ROOTS, Project, StepError, change_settings, process_environment
-from benchmarks.workspace import run_command as run_in_process
+from benchmarks.studies.study import ALL_LABELS, FOLD, STOCK, Study, StudyFolders
+from benchmarks.workspace import CONFIGURATION, ROOTS, ProjectFolders, StepError, change_settings, process_environment
+from benchmarks.workspace import run_public_command as run_in_process
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.conversion import PUBLIC_DATASETS
 from nnunet_sfr.conversion.raw_dataset import convert_source
@@ -35,7 +35,7 @@ class Steps:
         threads: of torch, in each process.
     """
 
-    def __init__(self, study: Study, workspace: Workspace, threads: int) -> None:
+    def __init__(self, study: Study, workspace: StudyFolders, threads: int) -> None:
         self.study = study
         self.workspace = workspace
         self.threads = threads
@@ -64,7 +64,7 @@ class Steps:
                 self._timed("sam", base, ["sfr_finetune", *self._case, *self._on])
                 self._timed("labels", base, ["sfr_pseudolabel", *self._case, *self._on])
 
-    def _plan(self, base: Project) -> None:
+    def _plan(self, base: ProjectFolders) -> None:
         command = ["sfr_plan_and_preprocess", "-d", base.number, "-c", CONFIGURATION, "-pl", self.study.planner]
         command += ["-sam", self.study.sam]
         if self.study.adaptation is not None:
@@ -77,7 +77,7 @@ class Steps:
             changes = {"iterations": sam, "warmup_fraction": 0.125, "validation_every": max(1, sam // 2)}
             change_settings(base.sfr_plan, {"fine_tuning": changes})
 
-    def _prepare_all_labels(self, base: Project) -> None:
+    def _prepare_all_labels(self, base: ProjectFolders) -> None:
         """The plan of the base, so that nothing but the number of labels differs."""
         full, plans = self.workspace.base_of_all, self.study.plans
         link_all_labels(base.raw_dataset, full.raw_dataset)
@@ -115,7 +115,7 @@ class Steps:
             measured = [self._train(project, whole, "training", predictions, seed)]
         write_json({"trainer": trainer, "seed": seed, **combined(measured)}, record)
 
-    def _copy_of_base(self, trainer: str, seed: int) -> Project:
+    def _copy_of_base(self, trainer: str, seed: int) -> ProjectFolders:
         """The base with hard links for files: whatever is changed is written under another name and renamed."""
         project = self.workspace.run(trainer, seed)
         if not project.folder.is_dir():
@@ -139,7 +139,7 @@ class Steps:
             "validation_iterations_per_epoch": self.study.validation_iterations_per_epoch,
         }
 
-    def _rounds(self, trainer: str, project: Project, predictions: Path, seed: int) -> list[Mapping[str, Any]]:
+    def _rounds(self, trainer: str, project: ProjectFolders, predictions: Path, seed: int) -> list[Mapping[str, Any]]:
         """SFR+ from round 0 on; the share of each round in the iterations is the study's."""
         before = self._in_full(trainer.replace("SFRPlus", "SFR"), self.study.epochs_of_round(0))
         measured = [self._train(project, before, "round_0_training", None, seed)]
@@ -156,7 +156,7 @@ class Steps:
         return measured
 
     def _train(
-        self, project: Project, trainer: str, step: str, predictions: Path | None, seed: int
+        self, project: ProjectFolders, trainer: str, step: str, predictions: Path | None, seed: int
     ) -> Mapping[str, Any]:
         record = project.folder / f"{step}.json"
         if not record.is_file() or (predictions is not None and not predictions.is_dir()):
@@ -183,7 +183,7 @@ class Steps:
     def _on(self) -> list[str]:
         return ["-device", self.study.device]
 
-    def _timed(self, step: str, project: Project, command: Sequence[str]) -> None:
+    def _timed(self, step: str, project: ProjectFolders, command: Sequence[str]) -> None:
         """Run a command once and note its seconds; of a command that was stopped, those of the last call."""
         record = project.folder / f"{step}.json"
         if not record.is_file():
@@ -191,13 +191,13 @@ class Steps:
             self._run(project, command)
             write_json({"seconds": time.perf_counter() - start}, record)
 
-    def _run(self, project: Project, command: Sequence[str]) -> None:
+    def _run(self, project: ProjectFolders, command: Sequence[str]) -> None:
         print(f"[{project.folder.parent.name}/{project.folder.name}] {shlex.join(command)}", flush=True)
         code = run_in_process(command, self.environment(project))
         if code != 0:
             raise StepError(f"{command[0]} failed with exit code {code}; its messages are above", code)
 
-    def environment(self, project: Project) -> dict[str, str]:
+    def environment(self, project: ProjectFolders) -> dict[str, str]:
         """Of the commands: nnU-Net's folders, no more processes and threads than asked for."""
         return process_environment(project.roots, threads=self.threads, gpu_defaults=self.study.device == "cuda")
 

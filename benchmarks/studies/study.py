@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workspace import ROOTS, Project
+from benchmarks.workspace import ROOTS, ProjectFolders
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
@@ -116,7 +116,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Workspace:
+class StudyFolders:
     """The folders of one study.
 
     Args:
@@ -130,16 +130,16 @@ class Workspace:
     name: str = "LA"
 
     @property
-    def base(self) -> Project:
+    def base(self) -> ProjectFolders:
         """What all seeds start from: data, plan, SAM and its labels."""
         return self._project(self.folder / "base")
 
     @property
-    def base_of_all(self) -> Project:
+    def base_of_all(self) -> ProjectFolders:
         """The data set in which every case to train on is labelled, planned as the base."""
         return self._project(self.folder / "base", NUMBER_OF_ALL)
 
-    def run(self, trainer: str, seed: int) -> Project:
+    def run(self, trainer: str, seed: int) -> ProjectFolders:
         """A copy of the base for one trainer and seed: later rounds of SFR+ belong to a data set, not to a method."""
         number = NUMBER_OF_ALL if trainer == ALL_LABELS else NUMBER
         return self._project(self.folder / f"seed_{seed}" / trainer, number)
@@ -156,12 +156,14 @@ class Workspace:
         files = self.folder.glob(f"seed_*/{trainer}/record.json")
         return sorted(int(re.sub(r"\D", "", file.parent.parent.name)) for file in files)
 
-    def _project(self, folder: Path, number: int = NUMBER) -> Project:
+    def _project(self, folder: Path, number: int = NUMBER) -> ProjectFolders:
         suffix = "_all_labels" if number == NUMBER_OF_ALL else ""
-        return Project(folder, self.folder / "base" / ROOTS[0], self.plans, f"Dataset{number:03d}_{self.name}{suffix}")
+        return ProjectFolders(
+            folder, self.folder / "base" / ROOTS[0], self.plans, f"Dataset{number:03d}_{self.name}{suffix}"
+        )
 
 
-def open_workspace(output: Path, study: Study) -> Workspace:
+def open_workspace(output: Path, study: Study) -> StudyFolders:
     """The study's folder, new or of an earlier call.
 
     Raises:
@@ -179,7 +181,7 @@ def open_workspace(output: Path, study: Study) -> Workspace:
             raise UserError(f"{folder}: was begun with another study ({before}); choose another --output")
     else:
         write_json(wanted, file)
-    return Workspace(folder, study.plans, study.dataset)
+    return StudyFolders(folder, study.plans, study.dataset)
 
 
 def _defaults() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from benchmarks.report import aligned_table, replace_section, with_facts
 from benchmarks.studies.gap import share_of_gap
 from benchmarks.studies.pseudo_labels import measure_pseudo_labels
 from benchmarks.studies.results import METRICS, TrainerResults, read_results, spread
-from benchmarks.studies.study import ALL_LABELS, STOCK, Study, Workspace
+from benchmarks.studies.study import ALL_LABELS, STOCK, Study, StudyFolders
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.bootstrap import paired_bootstrap
@@ -35,7 +35,7 @@ HEADING = (
 LABELS_HEADING = ("pseudo-labels of the unlabelled cases", "Dice", "of each seed")
 
 
-def write_results(study: Study, workspace: Workspace, *, update_readme: bool) -> str:
+def write_results(study: Study, workspace: StudyFolders, *, update_readme: bool) -> str:
     """Evaluate, and write ``results.json`` and ``table.md`` into the study's folder.
 
     Args:
@@ -149,7 +149,7 @@ def _share(result: TrainerResults, stock: TrainerResults | None, full: TrainerRe
     return f"{share.value:.2f} ({share.low:.2f} to {share.high:.2f})"
 
 
-def _facts(study: Study, workspace: Workspace, results: Sequence[TrainerResults]) -> dict[str, str]:
+def _facts(study: Study, workspace: StudyFolders, results: Sequence[TrainerResults]) -> dict[str, str]:
     records = [record for result in results for record in result.records.values()]
     facts = {
         "data": f"{_title(study)}, {_labelled(study)}, {_unlabelled(workspace)} unlabelled, "
@@ -185,7 +185,7 @@ def _labelled(study: Study) -> str:
     return f"{study.labelled} labelled{drawn}"
 
 
-def _unlabelled(workspace: Workspace) -> int:
+def _unlabelled(workspace: StudyFolders) -> int:
     return len(list((workspace.base.raw_dataset / "imagesUl").iterdir()))
 
 
@@ -193,7 +193,7 @@ def _sam(study: Study) -> str:
     return study.sam if study.adaptation is None else f"{study.sam} ({study.adaptation})"
 
 
-def _sam_time(workspace: Workspace) -> str:
+def _sam_time(workspace: StudyFolders) -> str:
     file = workspace.base.folder / "sam.json"
     return f"; its fine-tuning took {read_json(file, 'delete it')['seconds'] / 60:.1f} min" if file.is_file() else ""
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from nnunet_sfr.conversion.lists import CaseLists, first_names, split_by_lists
+from nnunet_sfr.conversion.lists import CaseLists, split_by_lists
 from nnunet_sfr.conversion.nifti import CaseFiles, NiftiDataset, index_files
 from nnunet_sfr.conversion.source_dataset import ConversionRequest, DatasetDescription, SourceDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.wording import first_names
 
 LABELS = {"background": 0, "liver": 1, "kidneys": 2, "spleen": 3, "pancreas": 4}
 SOURCE_LABELS = {value: name for name, value in LABELS.items()}

@@ -11,9 +11,9 @@ import numpy as np
 from nnunet_sfr.conversion.source_dataset import ConversionRequest, Split
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.wording import first_names
 
 LISTS = Path(__file__).with_name("lists")
-_NAMES_IN_MESSAGES = 10
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,3 @@ def choose_labelled(training: Sequence[str], labelled: int, seed: int | None) ->
         return tuple(training[:labelled])
     order = np.random.default_rng(seed).permutation(len(training))
     return tuple(training[index] for index in order[:labelled])
-
-
-def first_names(cases: Sequence[str]) -> str:
-    """A few names, and how many more there are."""
-    rest = len(cases) - _NAMES_IN_MESSAGES
-    return ", ".join(cases[:_NAMES_IN_MESSAGES]) + (f" and {rest} more" if rest > 0 else "")

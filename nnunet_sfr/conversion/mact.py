@@ -53,6 +53,7 @@ from nnunet_sfr.conversion.source_dataset import (
 )
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.wording import times
 
 ORGANS = {
     1: "spleen",
@@ -176,7 +177,7 @@ class MACTCase:
         """
         image, label = read_image(self.image, self.case).oriented(), read_volume(self.label).oriented()
         if image.voxels.shape != label.voxels.shape:
-            sizes = " x ".join(map(str, label.voxels.shape)), " x ".join(map(str, image.voxels.shape))
+            sizes = times(label.voxels.shape), times(image.voxels.shape)
             raise UserError(f"{self.label}: case {self.case} has {sizes[0]} voxels, but its image has {sizes[1]}")
         for (start, end), length, (first, last) in zip(self.box, image.voxels.shape, EXTENTS, strict=True):
             if not 0 <= start < end <= length:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nnunet_sfr.conversion.source_dataset import ENDING, CaseCheck, Split
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.wording import times
 
 NIFTI = (".nii.gz", ".nii")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -121,7 +122,7 @@ def read_affine(file: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
         raise UserError(f"{file}: has {len(shape)} dimensions where a volume has 3; replace it")
     spacing = spacing_of(affine)
     if not np.all(np.isfinite(affine)) or spacing.min() <= 0:
-        numbers = " x ".join(f"{value:g}" for value in spacing)
+        numbers = times(spacing)
         raise UserError(f"{file}: has a spacing of {numbers} mm in its header; it must be positive and finite")
     return shape, affine
 
@@ -155,7 +156,7 @@ def require_grid(file: Path, other: Path, case: str) -> None:
     """
     (shape, affine), (wanted_shape, wanted) = read_affine(file), read_affine(other)
     if shape != wanted_shape:
-        raise UserError(f"{file}: case {case} has {_size(shape)} voxels, but {other.name} has {_size(wanted_shape)}")
+        raise UserError(f"{file}: case {case} has {times(shape)} voxels, but {other.name} has {times(wanted_shape)}")
     corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], [1])).reshape(4, -1)
     # in voxels of the other one
     away = np.abs(np.linalg.inv(wanted) @ affine @ corners - corners)[:3].max()
@@ -422,7 +423,3 @@ def _quiet() -> Any:
 def _last_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))

@@ -17,7 +17,7 @@ from typing import Any
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunet_sfr.conversion.lists import choose_labelled, first_names
+from nnunet_sfr.conversion.lists import choose_labelled
 from nnunet_sfr.conversion.source_dataset import CaseCheck, ConversionRequest, SourceDataset, Split
 from nnunet_sfr.data.checks import case_problem, label_values
 from nnunet_sfr.data.dataset_json import read_raw_dataset_json
@@ -26,6 +26,7 @@ from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import DATASET_JSON, TEST_IMAGES, UNLABELLED_IMAGES, nnunet_root
+from nnunet_sfr.wording import first_names
 
 TEST_SHARE = 5
 """One labelled case in how many is held out where no test cases have a truth."""

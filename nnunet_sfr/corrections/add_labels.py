@@ -104,7 +104,7 @@ def _check_data_set(raw: RawDataset) -> None:
             "hand, since nothing depends on them yet, or run sfr_plan_and_preprocess first"
         )
     planned.require_planned_from(raw)
-    derived_data.read_splits(DatasetPaths(raw.folder.name).splits_file)
+    derived_data.splits_if_there(DatasetPaths(raw.folder.name).splits_file)
     derived_data.read_selections(datasets)
 
 

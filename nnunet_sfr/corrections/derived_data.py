@@ -52,7 +52,7 @@ def add_to_splits(file: Path, cases: Sequence[str]) -> bool:
     Returns:
         Whether there are splits.
     """
-    splits = read_splits(file)
+    splits = splits_if_there(file)
     if splits is None:
         return False
     extended = [
@@ -67,7 +67,7 @@ def _is_new(case: str, fold: dict[str, Any]) -> bool:
     return case not in fold["train"] and case not in fold["val"]
 
 
-def read_splits(file: Path) -> list[dict[str, Any]] | None:
+def splits_if_there(file: Path) -> list[dict[str, Any]] | None:
     """nnU-Net's folds; None where it has made none.
 
     Raises:

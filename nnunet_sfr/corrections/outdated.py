@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nnunet_sfr.command_lines import Command, CommandLines, as_text
+from nnunet_sfr.command_lines import Command, CommandLines, shell_text
 from nnunet_sfr.data.provenance import PROVENANCE_SHAPE, Provenance
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.devices import device_for_nnunet
@@ -28,7 +28,7 @@ def commands_to_repeat(datasets: Sequence[SFRDataset]) -> list[str]:
         datasets: planned configurations.
     """
     commands = [
-        as_text(command)
+        shell_text(command)
         for dataset in datasets
         for fold in dataset.paths.begun_folds()
         for command in _commands(dataset, fold)

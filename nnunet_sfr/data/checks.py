@@ -22,6 +22,7 @@ from nnunet_sfr.data.reading import ContentError, check_spacing_file, in_mm, rea
 from nnunet_sfr.data.sidecars import spacing_file
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import DATASET_JSON
+from nnunet_sfr.wording import times
 
 
 @dataclass(frozen=True)
@@ -315,4 +316,4 @@ def _is_2d(case: CaseFacts) -> bool:
 
 
 def _size(array: NDArray[np.float32]) -> str:
-    return " x ".join(map(str, array.shape[1:]))
+    return times(array.shape[1:])

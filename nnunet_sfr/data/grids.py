@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.wording import times
 
 
 def require_same_grid(
@@ -34,7 +35,7 @@ def require_same_grid(
     (label_shape, found), (image_shape, wanted) = label, image
     other, remedy = f"the {like} of case {case}", f"a label map has to lie on the grid of the {like}"
     if tuple(label_shape) != tuple(image_shape):
-        raise UserError(f"{file}: {_size(label_shape)} voxels, but {other} has {_size(image_shape)}; {remedy}")
+        raise UserError(f"{file}: {times(label_shape)} voxels, but {other} has {times(image_shape)}; {remedy}")
     for name, tolerance in _tolerances(wanted).items():
         is_, should = _geometry(found)[name], _geometry(wanted)[name]
         if not np.allclose(is_, should, atol=tolerance):
@@ -65,7 +66,3 @@ def _tolerances(properties: Mapping[str, Any]) -> dict[str, float]:
 
 def _numbers(values: Iterable[float]) -> str:
     return " ".join(f"{value:g}" for value in np.ravel(np.asarray(values)))
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))

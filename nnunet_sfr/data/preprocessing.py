@@ -37,6 +37,7 @@ from nnunet_sfr.data.sidecars import SPACING_ENDING
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.plans import derived_from
+from nnunet_sfr.wording import times
 
 PROVENANCE = "nnunet_sfr"
 _INPUTS = "inputs"
@@ -181,7 +182,7 @@ def check_grid(
     remedy = "run sfr_plan_and_preprocess again"
     if tuple(shape[-3:]) != expected:
         raise UserError(
-            f"{case}: preprocessed to {_size(shape[-3:])} voxels, where the plan now asks for {_size(expected)}: "
+            f"{case}: preprocessed to {times(shape[-3:])} voxels, where the plan now asks for {times(expected)}: "
             f"a target spacing changed since; {remedy}"
         )
     if recorded is not None and recorded != _plan_hash(plans_manager, configuration_manager):
@@ -390,7 +391,3 @@ def _translated(error: OSError | RuntimeError, folder: Path) -> Exception:
     if is_disk_full(error, folder):
         return UserError(f"{folder}: the disk is full; free some space and run the same command again")
     return error
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(str(int(length)) for length in shape)

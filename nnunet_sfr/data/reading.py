@@ -21,6 +21,7 @@ from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.data.sidecars import spacing_file
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.wording import times
 
 Kind = Literal["image", "label"]
 
@@ -168,4 +169,4 @@ def _require_spacing(spacing: Sequence[float], file: Path, case: RawCase) -> Non
 
 
 def in_mm(spacing: Sequence[float]) -> str:
-    return " x ".join(f"{value:g}" for value in spacing) + " mm"
+    return times(spacing) + " mm"

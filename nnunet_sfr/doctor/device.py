@@ -8,8 +8,8 @@ import torch
 
 from nnunet_sfr.devices import low_precision, resolve_device
 from nnunet_sfr.doctor.findings import Finding, note, ok
-from nnunet_sfr.doctor.wording import gib
 from nnunet_sfr.sam_models import DEFAULT_MODEL
+from nnunet_sfr.wording import gib
 
 
 def check_cores() -> list[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nnunet_sfr.command_lines import CommandLines, as_text
+from nnunet_sfr.command_lines import CommandLines, shell_text
 from nnunet_sfr.doctor.findings import Check, Finding, Level, Section, count, note, problem, section
 from nnunet_sfr.doctor.installation import check_imports, check_packages
 from nnunet_sfr.doctor.subject import NamedDataset
@@ -133,7 +133,7 @@ def _stages(subject: NamedDataset, dataset: SFRDataset, raw: RawImages | None) -
         ],
     )
     store = dataset.paths.pseudo_labels(fold)
-    label = as_text(CommandLines.of(dataset.paths, fold, subject.device).pseudo_label())
+    label = shell_text(CommandLines.of(dataset.paths, fold, subject.device).pseudo_label())
     yield section(
         f"Stages of fold {fold}",
         [

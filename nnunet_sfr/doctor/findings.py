@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.wording import first_names
 
 
 class Level(Enum):
@@ -85,3 +86,8 @@ def count(sections: Iterable[Section], level: Level) -> int:
         level: to count.
     """
     return sum(finding.level is level for part in sections for finding in part.findings)
+
+
+def some_names(names: Sequence[str]) -> str:
+    """The first names of a list for :attr:`Finding.text`; :attr:`Finding.details` has all."""
+    return first_names(names, most=2, remark=" (all in --json)")

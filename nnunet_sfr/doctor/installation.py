@@ -17,7 +17,7 @@ from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 
 PACKAGE = "nnunet_sfr"
 
-SHOWN = (
+SHOWN_PACKAGES = (
     "nnunetv2",
     "torch",
     "torchvision",
@@ -117,7 +117,7 @@ def _stale(installed: str) -> Finding:
 
 def _versions() -> str:
     versions = [f"Python {platform.python_version()}", f"{PACKAGE} {__version__}"]
-    for name in SHOWN:
+    for name in SHOWN_PACKAGES:
         try:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:

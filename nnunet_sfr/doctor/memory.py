@@ -16,9 +16,8 @@ from nnunet_sfr.devices import autocast
 from nnunet_sfr.doctor.device import device_memory, main_memory
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.doctor.footprint import forward_pass
-from nnunet_sfr.doctor.plan import read_fingerprint, volumes
+from nnunet_sfr.doctor.plan import fingerprint_of, volumes
 from nnunet_sfr.doctor.sam import empty_sam
-from nnunet_sfr.doctor.wording import GIB, gib
 from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
 from nnunet_sfr.sam_stage.examples import CanvasLogits
 from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
@@ -29,6 +28,7 @@ from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.sam_stage.stitching import geometry_of
 from nnunet_sfr.settings import FineTuningSettings
 from nnunet_sfr.trainers.methods import METHODS
+from nnunet_sfr.wording import GIB, gib
 
 CUDA_ITSELF = GIB // 2
 """Bytes that CUDA's context and libraries take beside torch's tensors."""
@@ -79,7 +79,7 @@ def check_pseudo_labelling(dataset: SFRDataset, device: torch.device) -> list[Fi
     model = _stitched_sam(dataset)
     network = _Predicting(for_inference(model), device).eval()
     needed = forward_pass(network, _patch_of(dataset), device, gradients=False).peak
-    largest = max(int(np.prod(shape)) for shape in volumes(dataset, read_fingerprint(dataset)))
+    largest = max(int(np.prod(shape)) for shape in volumes(dataset, fingerprint_of(dataset)))
     maps = largest * (LABELLING_BYTES_PER_CLASS * dataset.num_classes + LABELLING_BYTES)
     if device.type == "cpu":
         # where the encoder lies twice: as it was fine-tuned, and in its form for inference

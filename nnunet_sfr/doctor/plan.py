@@ -14,11 +14,11 @@ from nnunet_sfr.data.preprocessing import preprocessed_shape
 from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
-from nnunet_sfr.doctor.wording import times
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.planning.fingerprint import stamps
 from nnunet_sfr.planning.pipeline import nnunet_plan_summary
 from nnunet_sfr.settings import StitchingSettings
+from nnunet_sfr.wording import times
 
 REMEDY = "run sfr_plan_and_preprocess again"
 
@@ -53,7 +53,7 @@ def check_plan(dataset: SFRDataset, stitching: StitchingSettings) -> list[Findin
         dataset: planned.
         stitching: of its SFR plan.
     """
-    fingerprint = read_fingerprint(dataset)
+    fingerprint = fingerprint_of(dataset)
     mosaic = measure_mosaic(stitching, volumes(dataset, fingerprint), slice_spacings(dataset, fingerprint))
     shares = ", ".join(f"{100 * share:.0f} %" for share in mosaic.shares)
     return [
@@ -78,7 +78,7 @@ def check_freshness(dataset: SFRDataset) -> list[Finding]:
         raw = list_cases(dataset.paths.raw)
     except UserError:  # which is said where the raw data are looked at
         return []
-    recorded = stamps(read_fingerprint(dataset))
+    recorded = stamps(fingerprint_of(dataset))
     if not recorded:
         return [note("plan", "its fingerprint is of the labelled images alone", REMEDY)]
     if not raw.is_that_of(recorded):
@@ -86,7 +86,7 @@ def check_freshness(dataset: SFRDataset) -> list[Finding]:
     return []
 
 
-def read_fingerprint(dataset: SFRDataset) -> dict[str, Any]:
+def fingerprint_of(dataset: SFRDataset) -> dict[str, Any]:
     """Spacings and shapes of all images, as planning left them."""
     return nnunet_json.read_fingerprint(dataset.paths.fingerprint_file, REMEDY)
 
@@ -127,7 +127,7 @@ def _at_scale(stitching: StitchingSettings) -> str:
     if stitching.scale == UNSCALED:
         return ""
     size = scaled_size(stitching.patch_size, stitching.scale)
-    return f" at a scale of {times(f'{factor:g}' for factor in stitching.scale)}, {times(size)} pixels,"
+    return f" at a scale of {times(stitching.scale)}, {times(size)} pixels,"
 
 
 def measure_mosaic(

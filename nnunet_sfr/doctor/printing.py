@@ -8,7 +8,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
-from nnunet_sfr.command_lines import Command, as_text
+from nnunet_sfr.command_lines import Command, shell_text
 from nnunet_sfr.doctor.findings import Finding, Level, Section, count
 
 _MARK = max(len(level.value) for level in Level)
@@ -40,7 +40,7 @@ def last_lines(sections: Sequence[Section], action: str, command: Command) -> st
         action: what comes next, in words.
         command: that does it.
     """
-    return f"\n{summary(sections)}; next: {action}\n{as_text(command)}"
+    return f"\n{summary(sections)}; next: {action}\n{shell_text(command)}"
 
 
 def as_json(sections: Sequence[Section], command: Command) -> str:
@@ -55,7 +55,7 @@ def as_json(sections: Sequence[Section], command: Command) -> str:
         for section in sections
         for finding in section.findings
     ]
-    report = {"problems": count(sections, Level.PROBLEM), "findings": findings, "next": as_text(command)}
+    report = {"problems": count(sections, Level.PROBLEM), "findings": findings, "next": shell_text(command)}
     return json.dumps(report, indent=2)
 
 

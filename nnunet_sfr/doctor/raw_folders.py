@@ -12,8 +12,7 @@ from typing import Any
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_sfr.data.raw_cases import list_cases
-from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem
-from nnunet_sfr.doctor.wording import first_names
+from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem, some_names
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, TEST_IMAGES, UNLABELLED_IMAGES
@@ -93,7 +92,7 @@ def _missing_labels(raw: RawImages) -> list[Finding]:
     missing = [str(label) for label in raw.labels.values() if not label.is_file()]
     if not missing:
         return []
-    text = f"{len(missing)} of {len(raw.labels)} are missing: {first_names(missing)}"
+    text = f"{len(missing)} of {len(raw.labels)} are missing: {some_names(missing)}"
     return [problem("labels", text, f"add them, or move their images to {UNLABELLED_IMAGES}", missing)]
 
 
@@ -102,7 +101,7 @@ def _shared_identifiers(raw: RawImages) -> list[Finding]:
     for one, other in itertools.combinations(SETS, 2):
         shared = sorted(raw.sets[one].keys() & raw.sets[other].keys())
         if shared:
-            text = f"{len(shared)} in {one} and in {other}: {first_names(shared)}"
+            text = f"{len(shared)} in {one} and in {other}: {some_names(shared)}"
             remedy = "remove one of the two" if TEST_IMAGES not in (one, other) else f"remove it from {one}"
             remedy += ", or rename it if it is of another patient"
             findings.append(problem("identifiers", text, remedy, shared))

@@ -22,9 +22,8 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from tqdm import tqdm
 
-from nnunet_sfr.doctor.findings import Finding, note, ok, problem
+from nnunet_sfr.doctor.findings import Finding, note, ok, problem, some_names
 from nnunet_sfr.doctor.raw_folders import SETS, RawImages
-from nnunet_sfr.doctor.wording import first_names
 from nnunet_sfr.paths import LABELLED_IMAGES, TEST_IMAGES
 
 SUBJECT = "same image"
@@ -39,7 +38,7 @@ def check_same_images(raw: RawImages) -> list[Finding]:
     groups, unreadable = identical_images(images, raw.dataset_json)
     findings = []
     if unreadable:
-        text = f"{len(unreadable)} cannot be read: {first_names(unreadable)}"
+        text = f"{len(unreadable)} cannot be read: {some_names(unreadable)}"
         findings.append(problem("images", text, "replace them", unreadable))
     for one, other in itertools.combinations_with_replacement(SETS, 2):
         pairs = sorted(_pairs(groups, one, other))
@@ -145,12 +144,12 @@ def _pairs(groups: Iterable[Sequence[Image]], one: str, other: str) -> list[str]
 
 def _finding(one: str, other: str, pairs: Sequence[str]) -> Finding:
     if one != other:
-        text = f"{len(pairs)} of {one} in {other} too: {first_names(pairs)}"
+        text = f"{len(pairs)} of {one} in {other} too: {some_names(pairs)}"
         remedy = f"remove them from {other}: they are labelled"
         if other == TEST_IMAGES:
             remedy = f"remove them from {one} or {other}: a result on cases that were trained on is worth nothing"
         return problem(SUBJECT, text, remedy, pairs)
-    text = f"{len(pairs)} twice in {one}: {first_names(pairs)}"
+    text = f"{len(pairs)} twice in {one}: {some_names(pairs)}"
     if one == LABELLED_IMAGES:
         return problem(SUBJECT, text, "remove one of each, or a fold validates on what it is trained on", pairs)
     return note(SUBJECT, text, "remove one of each, or it counts twice", pairs)

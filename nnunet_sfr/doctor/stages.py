@@ -9,13 +9,12 @@ from pathlib import Path
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_sfr.command_lines import CommandLines, as_text
+from nnunet_sfr.command_lines import CommandLines, shell_text
 from nnunet_sfr.data.datasets import PseudoLabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem
+from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem, some_names
 from nnunet_sfr.doctor.raw_folders import RawImages
-from nnunet_sfr.doctor.wording import first_names
 from nnunet_sfr.labelling.summary import emptiness_of
 from nnunet_sfr.paths import (
     FINAL_ADAPTER,
@@ -50,7 +49,7 @@ def check_preprocessed(dataset: SFRDataset, raw: RawImages | None) -> list[Findi
         foreign += sorted(there - wanted)
     text, remedy = ", ".join(counts), "run sfr_plan_and_preprocess"
     if foreign:
-        text += f"; {len(foreign)} that are no longer in the raw data: {first_names(foreign)}"
+        text += f"; {len(foreign)} that are no longer in the raw data: {some_names(foreign)}"
         return [problem("preprocessed", text, f"{remedy}, which removes them", foreign)]
     if missing:
         return [note("preprocessed", text, remedy, missing)]
@@ -69,7 +68,7 @@ def check_adapter(dataset: SFRDataset, fold: Fold, round_index: int = 0) -> list
         UserError: its file is damaged.
     """
     folder = dataset.paths.sam_stage(fold, round_index)
-    file, again = folder / FINAL_ADAPTER, as_text(CommandLines.of(dataset.paths, fold).fine_tune(round_index))
+    file, again = folder / FINAL_ADAPTER, shell_text(CommandLines.of(dataset.paths, fold).fine_tune(round_index))
     if not file.is_file():
         stopped = (folder / FINE_TUNING_STATE).is_file()
         return [note("adapter", "begun, not complete" if stopped else "none yet", again)]
@@ -106,7 +105,7 @@ def check_pseudo_labels(dataset: SFRDataset, folder: Path, remedy: str) -> list[
     PseudoLabelledDataset(dataset.paths.unlabelled, store)  # checks every case, as a training does
     found = emptiness_of(store, dataset.class_names)
     if found.is_suspicious:
-        look = as_text(CommandLines.of(dataset.paths, folder.parent.name.removeprefix("fold_")).report())
+        look = shell_text(CommandLines.of(dataset.paths, folder.parent.name.removeprefix("fold_")).report())
         return [note("pseudo-labels", f"{text}; {'; '.join(found.sentences())}", look)]
     return [ok("pseudo-labels", text)]
 
@@ -153,7 +152,7 @@ def _has_begun(dataset: SFRDataset, fold: Fold, index: int) -> bool:
 def _round(dataset: SFRDataset, fold: Fold, index: int) -> Finding:
     """One line for a round; the first step that is not complete says what to run next."""
     paths = dataset.paths
-    label = as_text(CommandLines.of(paths, fold).pseudo_label(index))
+    label = shell_text(CommandLines.of(paths, fold).pseudo_label(index))
     parts = [
         ("model's labels", check_pseudo_labels(dataset, paths.model_pseudo_labels(fold, index), label + " -tr ..."))
     ]
@@ -170,7 +169,7 @@ def _round(dataset: SFRDataset, fold: Fold, index: int) -> Finding:
 def _check_selection(dataset: SFRDataset, fold: Fold, index: int) -> list[Finding]:
     file = dataset.paths.selection(fold, index)
     if not file.is_file():
-        return [note("selection", "none yet", as_text(CommandLines.of(dataset.paths, fold).select(index)))]
+        return [note("selection", "none yet", shell_text(CommandLines.of(dataset.paths, fold).select(index)))]
     selection = read_selection(file, sorted(_identifiers(dataset.paths.unlabelled)))
     return [ok("selection", f"{len(selection.high)} high, {len(selection.low)} low")]
 

@@ -12,25 +12,28 @@ from collections.abc import Sequence
 
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunet_sfr.doctor.findings import Finding, note, ok, problem
-from nnunet_sfr.doctor.wording import first_names
-from nnunet_sfr.environment import PLUGIN_FOLDER, VARIABLE
+from nnunet_sfr.doctor.findings import Finding, note, ok, problem, some_names
+from nnunet_sfr.environment import PLUGIN_FOLDER, TRAINER_PATH_VARIABLE
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
 
-REMEDY = f"export {VARIABLE}={PLUGIN_FOLDER}"
-_PRINT_VARIABLE = f"import os; print(os.environ.get({VARIABLE!r}, ''))"
+REMEDY = f"export {TRAINER_PATH_VARIABLE}={PLUGIN_FOLDER}"
+_PRINT_VARIABLE = f"import os; print(os.environ.get({TRAINER_PATH_VARIABLE!r}, ''))"
 _START_SECONDS = 60
 
 
 def check_variable() -> list[Finding]:
     """The folders that nnU-Net looks into."""
-    value = os.environ.get(VARIABLE, "")
+    value = os.environ.get(TRAINER_PATH_VARIABLE, "")
     missing = [folder for folder in value.split(os.pathsep) if folder.strip() and not os.path.isdir(folder)]
     if missing:
-        return [note(VARIABLE, f"{value} (not found: {', '.join(missing)})", "remove the folders that are gone")]
+        return [
+            note(
+                TRAINER_PATH_VARIABLE, f"{value} (not found: {', '.join(missing)})", "remove the folders that are gone"
+            )
+        ]
     if not _names_us(value):
-        return [problem(VARIABLE, f"{value or 'is not set'}: {PLUGIN_FOLDER} is not in it", REMEDY)]
-    return [ok(VARIABLE, value)]
+        return [problem(TRAINER_PATH_VARIABLE, f"{value or 'is not set'}: {PLUGIN_FOLDER} is not in it", REMEDY)]
+    return [ok(TRAINER_PATH_VARIABLE, value)]
 
 
 def check_search(names: Sequence[str] = (*TRAINERS, *ROUND_TRAINERS)) -> list[Finding]:
@@ -46,7 +49,7 @@ def check_search(names: Sequence[str] = (*TRAINERS, *ROUND_TRAINERS)) -> list[Fi
             lost.append(name)
             reason = " ".join(str(error).split())[:200]
     if lost:
-        text = f"nnU-Net finds {len(names) - len(lost)} of {len(names)}; not {first_names(lost)} ({reason})"
+        text = f"nnU-Net finds {len(names) - len(lost)} of {len(names)}; not {some_names(lost)} ({reason})"
         return [problem("trainers", text, REMEDY, lost)]
     return [ok("trainers", f"nnU-Net finds all {len(names)}, each also with _<N>epochs")]
 
@@ -65,7 +68,7 @@ def check_new_processes(python: str = sys.executable) -> list[Finding]:
         text = f"is told of {announced} when Python starts, which belongs to another installation than this one"
         return [note(subject, text, "uninstall one of the two")]
     if _names_us(_variable_of_child(python, inherit=True)):
-        text = f"knows them by your {VARIABLE} alone: nnunet_sfr.pth of the installation is not read"
+        text = f"knows them by your {TRAINER_PATH_VARIABLE} alone: nnunet_sfr.pth of the installation is not read"
         return [note(subject, text, "keep the variable set wherever nnU-Net is started, or install again")]
     return [problem(subject, "knows no trainers: nnunet_sfr.pth of the installation is not read", REMEDY)]
 
@@ -75,7 +78,7 @@ def _names_us(value: str) -> bool:
 
 
 def _variable_of_child(python: str, *, inherit: bool) -> str:
-    environment = {name: value for name, value in os.environ.items() if inherit or name != VARIABLE}
+    environment = {name: value for name, value in os.environ.items() if inherit or name != TRAINER_PATH_VARIABLE}
     result = subprocess.run(
         [python, "-c", _PRINT_VARIABLE],
         env=environment,

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
-from nnunet_sfr.doctor.wording import GIB, gib
+from nnunet_sfr.wording import GIB, gib
 
 LOW_DISK = 5 * GIB
 """Free bytes below which a small data set, preprocessed and trained on, may not fit."""

@@ -27,13 +27,13 @@ _BAR_DELAY = 5.0
 
 
 @dataclass(frozen=True)
-class Files:
+class FileSet:
     """A part of what a step reads or writes: files, known by name and content."""
 
     files: tuple[Path, ...]
 
     @classmethod
-    def of(cls, *files: Path) -> Files:
+    def of(cls, *files: Path) -> FileSet:
         return cls(files)
 
     def missing(self) -> list[Path]:
@@ -61,7 +61,7 @@ class HashCache:
     def _digest(self, part: Any) -> str:
         if part is None:
             return ANY
-        if not isinstance(part, Files):
+        if not isinstance(part, FileSet):
             return _short_hash(part)
         files = tqdm(part.files, desc="Hashing", unit="file", delay=_BAR_DELAY, leave=False)
         return _short_hash([(file.name, self._hash(file)) for file in files])

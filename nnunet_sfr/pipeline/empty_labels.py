@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_sfr.command_lines import as_text
+from nnunet_sfr.command_lines import shell_text
 from nnunet_sfr.data.store_files import record_file
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
@@ -45,6 +45,6 @@ def require_labels(project: Project, store: Path, cases: Sequence[str]) -> None:
     lines = project.options.command_lines
     what = textwrap.shorten("; ".join(found.sentences()), _LONGEST, placeholder=" ...")
     raise UserError(
-        f"{store}: {what}. A training would learn from it: see {as_text(lines.report())}, label more cases or change "
-        f"the fine-tuning in the SFR plan, or repeat the command with {ACCEPT_EMPTY_LABELS}"
+        f"{store}: {what}. A training would learn from it: see {shell_text(lines.report())}, label more cases or "
+        f"change the fine-tuning in the SFR plan, or repeat the command with {ACCEPT_EMPTY_LABELS}"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nnunet_sfr.command_lines import Command
 from nnunet_sfr.paths import CHECKPOINTS, FINAL_CHECKPOINT, TEACHER_CHECKPOINT, VALIDATION, VALIDATION_SUMMARY
-from nnunet_sfr.pipeline.digests import Files, Parts
+from nnunet_sfr.pipeline.digests import FileSet, Parts
 from nnunet_sfr.pipeline.empty_labels import require_labels
 from nnunet_sfr.pipeline.parts import (
     fold_part,
@@ -71,8 +71,8 @@ class Train(NNUNetStep):
         return {
             **parts,
             **settings_parts(project, "rounds"),
-            "selection": Files.of(project.selection(round_index)),
-            "training of the round before": Files.of(previous),
+            "selection": FileSet.of(project.selection(round_index)),
+            "training of the round before": FileSet.of(previous),
         }
 
     def check_inputs(self) -> None:
@@ -80,10 +80,10 @@ class Train(NNUNetStep):
         cases = [file.stem for file in self.project.properties(unlabelled=True)]
         require_labels(self.project, self.project.store(self.round_index), cases)
 
-    def outputs(self) -> dict[str, Files]:
+    def outputs(self) -> dict[str, FileSet]:
         return {
-            "student": Files.of(self.training / FINAL_CHECKPOINT),
-            "teacher": Files.of(self.training / TEACHER_CHECKPOINT),
+            "student": FileSet.of(self.training / FINAL_CHECKPOINT),
+            "teacher": FileSet.of(self.training / TEACHER_CHECKPOINT),
         }
 
     def set_aside(self) -> None:
@@ -119,10 +119,10 @@ class Validate(NNUNetStep):
         return self.training / VALIDATION
 
     def inputs(self) -> Parts:
-        return {"student": Files.of(self.training / FINAL_CHECKPOINT)}
+        return {"student": FileSet.of(self.training / FINAL_CHECKPOINT)}
 
-    def outputs(self) -> dict[str, Files]:
-        return {"summary": Files.of(self.result / VALIDATION_SUMMARY)}
+    def outputs(self) -> dict[str, FileSet]:
+        return {"summary": FileSet.of(self.result / VALIDATION_SUMMARY)}
 
     def found_complete(self) -> bool:
         """Whether the training got to its end, validation included."""
@@ -157,9 +157,9 @@ class Predict(NNUNetStep):
         return {
             "trainer": self.trainer,
             "fold": str(self.options.fold),
-            "student": Files.of(self.training / FINAL_CHECKPOINT),
-            "images": Files(tuple(self.project.input_images())),
+            "student": FileSet.of(self.training / FINAL_CHECKPOINT),
+            "images": FileSet(tuple(self.project.input_images())),
         }
 
-    def outputs(self) -> dict[str, Files]:
-        return {"predictions": Files(tuple(self.project.predicted_files()))} if self.project.is_planned() else {}
+    def outputs(self) -> dict[str, FileSet]:
+        return {"predictions": FileSet(tuple(self.project.predicted_files()))} if self.project.is_planned() else {}

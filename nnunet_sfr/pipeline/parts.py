@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.nnunet_json import read_dataset_json
-from nnunet_sfr.pipeline.digests import Files
+from nnunet_sfr.pipeline.digests import FileSet
 from nnunet_sfr.pipeline.project import Project
 
 _LABELS = ("labels", "regions_class_order", "channel_names", "file_ending")
@@ -34,13 +34,13 @@ def fold_part(project: Project) -> dict[str, Any]:
     return {"fold": [str(project.options.fold), project.split()]}
 
 
-def labelled_part(project: Project) -> dict[str, Files]:
-    return {"preprocessed labelled cases": Files(tuple(project.properties(unlabelled=False)))}
+def labelled_part(project: Project) -> dict[str, FileSet]:
+    return {"preprocessed labelled cases": FileSet(tuple(project.properties(unlabelled=False)))}
 
 
-def unlabelled_part(project: Project) -> dict[str, Files]:
-    return {"preprocessed unlabelled cases": Files(tuple(project.properties(unlabelled=True)))}
+def unlabelled_part(project: Project) -> dict[str, FileSet]:
+    return {"preprocessed unlabelled cases": FileSet(tuple(project.properties(unlabelled=True)))}
 
 
-def store_part(project: Project, name: str, folder: Path) -> dict[str, Files]:
-    return {name: Files(tuple(project.store_files(folder)))}
+def store_part(project: Project, name: str, folder: Path) -> dict[str, FileSet]:
+    return {name: FileSet(tuple(project.store_files(folder)))}

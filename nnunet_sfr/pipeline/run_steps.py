@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from nnunet_sfr.atomic import remove_leftovers
-from nnunet_sfr.command_lines import AUTO, Command, as_text
+from nnunet_sfr.command_lines import AUTO, Command, shell_text
 from nnunet_sfr.cores import choose_processes
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.interruption import InterruptedRunError, ending_signals_raise
@@ -111,7 +111,7 @@ class _StepRunner:
         if decision.action is Action.REDO:
             step.set_aside()
         command = self._with_device(step, decision.command(step))
-        _say(f"$ {as_text(command)}")
+        _say(f"$ {shell_text(command)}")
         self.cache.save()
         begun = self._begin(step, decision, command, record)
         self.history.own.put(step.name, begun)
@@ -120,7 +120,7 @@ class _StepRunner:
     def _begin(self, step: Step, decision: StepDecision, command: Command, before: StepRecord | None) -> StepRecord:
         return StepRecord(
             result=step.result_name,
-            command=as_text(command),
+            command=shell_text(command),
             status=RUNNING,
             inputs=decision.inputs,
             started=_now(),

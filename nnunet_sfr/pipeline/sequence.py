@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnunet_sfr.command_lines import AUTO, as_text
+from nnunet_sfr.command_lines import AUTO, shell_text
 from nnunet_sfr.pipeline.nnunet_steps import Predict, Train, Validate
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
@@ -35,5 +35,5 @@ def shell_commands(options: RunOptions) -> str:
         lines.append("# nnU-Net's commands take CUDA; where there is none, print again with -device cpu")
     for step in steps_of(options):
         if not isinstance(step, Validate):
-            lines += [f"# {step.name}: {step.title}", as_text(step.command)]
+            lines += [f"# {step.name}: {step.title}", shell_text(step.command)]
     return "\n".join(lines)

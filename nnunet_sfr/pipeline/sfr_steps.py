@@ -14,7 +14,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.paths import FINAL_CHECKPOINT, MANIFEST, PLANS_JSON
-from nnunet_sfr.pipeline.digests import Files, Parts
+from nnunet_sfr.pipeline.digests import FileSet, Parts
 from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS
 from nnunet_sfr.pipeline.parts import (
     fold_part,
@@ -114,12 +114,12 @@ class Plan(Step):
             return dict.fromkeys(_RAW_PARTS)
         return {
             _RAW_PARTS[0]: project.raw_dataset_json(),
-            _RAW_PARTS[1]: Files(tuple(project.raw_images())),
-            _RAW_PARTS[2]: Files(tuple(project.raw_labels())),
-            _RAW_PARTS[3]: Files(tuple(project.raw_unlabelled())),
+            _RAW_PARTS[1]: FileSet(tuple(project.raw_images())),
+            _RAW_PARTS[2]: FileSet(tuple(project.raw_labels())),
+            _RAW_PARTS[3]: FileSet(tuple(project.raw_unlabelled())),
         }
 
-    def outputs(self) -> dict[str, Files]:
+    def outputs(self) -> dict[str, FileSet]:
         """The cases, but no plan: that may be edited."""
         project = self.project
         if not project.is_planned():
@@ -228,18 +228,18 @@ class FineTune(OverwritableStep):
         }
         if round_index == 0:
             return parts
-        before = Files.of(project.adapter(round_index - 1), project.optimizer(round_index - 1))
+        before = FileSet.of(project.adapter(round_index - 1), project.optimizer(round_index - 1))
         return {
             **parts,
             **settings_parts(project, "rounds"),
             **unlabelled_part(project),
             "SAM of the round before": before,
-            "selection": Files.of(project.selection(round_index)),
+            "selection": FileSet.of(project.selection(round_index)),
             **store_part(project, "the model's labels", project.store(round_index, of_model=True)),
         }
 
-    def outputs(self) -> dict[str, Files]:
-        return {"adapter": Files.of(self.project.adapter(self.round_index), self.project.optimizer(self.round_index))}
+    def outputs(self) -> dict[str, FileSet]:
+        return {"adapter": FileSet.of(self.project.adapter(self.round_index), self.project.optimizer(self.round_index))}
 
 
 class CrossCheck(OverwritableStep):
@@ -265,8 +265,8 @@ class CrossCheck(OverwritableStep):
             **store_part(project, "labels of round 0", project.store(0)),
         }
 
-    def outputs(self) -> dict[str, Files]:
-        return {"cross-check": Files.of(self.project.paths.crosscheck_result)}
+    def outputs(self) -> dict[str, FileSet]:
+        return {"cross-check": FileSet.of(self.project.paths.crosscheck_result)}
 
 
 class PseudoLabel(OverwritableStep):
@@ -290,7 +290,7 @@ class PseudoLabel(OverwritableStep):
             **label_meaning_part(project),
             "fold": str(project.options.fold),
             **unlabelled_part(project),
-            "adapter": Files.of(project.adapter(round_index)),
+            "adapter": FileSet.of(project.adapter(round_index)),
         }
         if round_index == 0:
             return parts
@@ -301,7 +301,7 @@ class PseudoLabel(OverwritableStep):
             parts |= store_part(project, "the model's labels", project.store(round_index, of_model=True))
         return parts
 
-    def outputs(self) -> dict[str, Files]:
+    def outputs(self) -> dict[str, FileSet]:
         return store_part(self.project, "store", self.result) if self.project.is_planned() else {}
 
 
@@ -332,7 +332,7 @@ class ModelLabels(PseudoLabel):
             **label_meaning_part(project),
             "fold": str(project.options.fold),
             **unlabelled_part(project),
-            "model": Files.of(model / FINAL_CHECKPOINT, model.parent / PLANS_JSON),
+            "model": FileSet.of(model / FINAL_CHECKPOINT, model.parent / PLANS_JSON),
             **store_part(project, "labels of the round before", before),
             **store_part(project, "labels of round 0", project.store(0)),
         }
@@ -362,8 +362,8 @@ class Select(Step):
             **store_part(project, "SAM's labels of the round before", project.store(round_index - 1)),
         }
 
-    def outputs(self) -> dict[str, Files]:
-        return {"selection": Files.of(self.result)}
+    def outputs(self) -> dict[str, FileSet]:
+        return {"selection": FileSet.of(self.result)}
 
     def set_aside(self) -> None:
         set_aside(self.result)

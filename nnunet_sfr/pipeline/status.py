@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nnunet_sfr.command_lines import AUTO, as_text
+from nnunet_sfr.command_lines import AUTO, shell_text
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.locking import Holder, read_holder
 from nnunet_sfr.paths import FINAL_CHECKPOINT, TEACHER_CHECKPOINT
@@ -66,7 +66,7 @@ def closing_lines(options: RunOptions, history: History) -> list[str]:
     command = lines.predict(train.trainer, "IMAGES", "PREDICTIONS")
     return [
         f"model: {train.training} ({FINAL_CHECKPOINT}; the teacher: {TEACHER_CHECKPOINT})",
-        f"predict with: {as_text(command)}",
+        f"predict with: {shell_text(command)}",
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnunet_sfr.command_lines import Command, CommandLines
 from nnunet_sfr.paths import portable_name
-from nnunet_sfr.pipeline.digests import Files, Parts
+from nnunet_sfr.pipeline.digests import FileSet, Parts
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
 
@@ -70,7 +70,7 @@ class Step:
         """Everything that the result depends on; called when the steps before are done."""
         raise NotImplementedError
 
-    def outputs(self) -> dict[str, Files]:
+    def outputs(self) -> dict[str, FileSet]:
         """The files of the result, all there when it is complete; nothing where none can be named yet."""
         raise NotImplementedError
 

@@ -17,7 +17,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.nnunet_json import read_plans
 from nnunet_sfr.paths import PLANS_JSON, TRAINING_SETTINGS
-from nnunet_sfr.pipeline.digests import Files, Parts
+from nnunet_sfr.pipeline.digests import FileSet, Parts
 from nnunet_sfr.pipeline.parts import settings_name
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.plans import SFRConfiguration
@@ -76,7 +76,7 @@ def _changed_since(training: Path, inputs: Parts) -> str | None:
     if not begins:
         return "it has no log to say when it began"
     begin = min(begins).timestamp()
-    files = [file for part in inputs.values() if isinstance(part, Files) for file in part.files]
+    files = [file for part in inputs.values() if isinstance(part, FileSet) for file in part.files]
     newest = max(files, key=lambda file: file.stat().st_mtime)
     return f"{newest} has changed since it began" if newest.stat().st_mtime > begin else None
 

@@ -12,6 +12,7 @@ from nnunet_sfr.data.preprocessing import preprocessed_shape
 from nnunet_sfr.data.raw_cases import RawDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.planning.planners import MOST_VOXELS
+from nnunet_sfr.wording import times
 
 FEWEST_STAGES = 3
 """nnU-Net's deep supervision leaves out the outputs of the two coarsest stages; with none left its loss is not a number
@@ -44,9 +45,9 @@ def _require_stages(raw: RawDataset, name: str, configuration: ConfigurationMana
     stages = len(configuration.pool_op_kernel_sizes)
     if stages >= FEWEST_STAGES:
         return
-    size = _times(round(length) for length in configuration.median_image_size_in_voxels)
+    size = times(round(length) for length in configuration.median_image_size_in_voxels)
     raise UserError(
-        f"{raw.folder}: the volumes are too small for {name}: at {_times(configuration.spacing)} mm they have {size} "
+        f"{raw.folder}: the volumes are too small for {name}: at {times(configuration.spacing)} mm they have {size} "
         f"voxels (median), for which nnU-Net plans a network of {stages} stages, and it trains none of fewer than "
         f"{FEWEST_STAGES}; take larger images, or a finer grid with -overwrite_target_spacing"
     )
@@ -67,11 +68,7 @@ def _require_sizes(
         if min(found) >= 1 and np.prod(found, dtype=float) <= MOST_VOXELS:
             continue
         raise UserError(
-            f"{case.images[0]}: case {case.identifier}, of {_times(shape)} voxels of {_times(spacing)} mm, would have "
-            f"{_times(found)} voxels in {name}, at {_times(configuration.spacing)} mm; correct its spacing if it is "
+            f"{case.images[0]}: case {case.identifier}, of {times(shape)} voxels of {times(spacing)} mm, would have "
+            f"{times(found)} voxels in {name}, at {times(configuration.spacing)} mm; correct its spacing if it is "
             "wrong, or set -overwrite_target_spacing"
         )
-
-
-def _times(lengths: Any) -> str:
-    return " x ".join(f"{length:g}" for length in lengths)

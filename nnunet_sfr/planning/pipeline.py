@@ -43,6 +43,7 @@ from nnunet_sfr.sam_models import DEFAULT_MODEL, find_model
 from nnunet_sfr.sam_stage.adaptations import find_adaptation
 from nnunet_sfr.sam_stage.weights import require_weights
 from nnunet_sfr.settings import SAMSettings
+from nnunet_sfr.wording import times
 
 
 def plan_and_preprocess(
@@ -281,10 +282,10 @@ def nnunet_plan_summary(plans_manager: PlansManager, configuration: str) -> str:
     """
     manager = plans_manager.get_configuration(configuration)
     features = "-".join(map(str, manager.network_arch_init_kwargs["features_per_stage"]))
-    spacing = " x ".join(f"{value:g}" for value in manager.spacing)
+    spacing = times(manager.spacing)
     network = manager.network_arch_class_name.rsplit(".", 1)[-1]
     return (
-        f"{plans_manager.plans_name} {configuration}: {network} {features}, patch {_times(manager.patch_size)}, "
+        f"{plans_manager.plans_name} {configuration}: {network} {features}, patch {times(manager.patch_size)}, "
         f"batch size {manager.batch_size}, spacing {spacing} mm"
     )
 
@@ -339,10 +340,6 @@ def _preprocess_all(
 def _mosaic(settings: SFRConfiguration) -> str:
     stitching = settings.stitching
     return (
-        f"{settings.sam.model} ({settings.sam.adaptation}), patches of {_times(stitching.patch_size)} on a canvas of "
+        f"{settings.sam.model} ({settings.sam.adaptation}), patches of {times(stitching.patch_size)} on a canvas of "
         f"{stitching.canvas_size}"
     )
-
-
-def _times(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nnunet_sfr.command_lines import CommandLines, as_text
+from nnunet_sfr.command_lines import CommandLines, shell_text
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.devices import device_for_nnunet
 from nnunet_sfr.errors import UserError
@@ -56,7 +56,7 @@ def read_trainings(dataset: SFRDataset, fold: Fold, trainers: Sequence[str] | No
             trainings += [training] if training.panels else []
     if not models:
         train = CommandLines.of(dataset.paths, fold, device_for_nnunet()).train("nnUNetTrainerSFR_MT")
-        problems.append(f"there is no model of this plan and fold yet; run {as_text(train)}")
+        problems.append(f"there is no model of this plan and fold yet; run {shell_text(train)}")
     return trainings, problems
 
 
@@ -84,7 +84,7 @@ def _fine_tunings(dataset: SFRDataset, fold: Fold, problems: list[str]) -> list[
     )
     trainings = []
     for round_index, file in rounds:
-        again = f"run {as_text(CommandLines.of(dataset.paths, fold).fine_tune(round_index))} --overwrite"
+        again = f"run {shell_text(CommandLines.of(dataset.paths, fold).fine_tune(round_index))} --overwrite"
         try:
             log = json.loads(file.read_text(encoding="utf-8"))
             panels = [
@@ -96,7 +96,9 @@ def _fine_tunings(dataset: SFRDataset, fold: Fold, problems: list[str]) -> list[
             continue
         trainings.append(Training(f"SAM, round {round_index}", "iteration", panels))
     if not rounds:
-        problems.append(f"there are no curves of SAM; run {as_text(CommandLines.of(dataset.paths, fold).fine_tune())}")
+        problems.append(
+            f"there are no curves of SAM; run {shell_text(CommandLines.of(dataset.paths, fold).fine_tune())}"
+        )
     return trainings
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_sfr.command_lines import CommandLines, as_text
+from nnunet_sfr.command_lines import CommandLines, shell_text
 from nnunet_sfr.confidence import MEASURES
 from nnunet_sfr.ct_windows import HounsfieldWindow as HounsfieldWindow
 from nnunet_sfr.data.datasets import UnlabelledDataset
@@ -28,6 +28,7 @@ from nnunet_sfr.report.orientation import find_orientation
 from nnunet_sfr.report.picture_cache import CasePictures, CaseToDraw, PictureCache, PictureRequest
 from nnunet_sfr.report.tables import crosscheck_table, rounds_table, settings_mark, settings_tables, versions_table
 from nnunet_sfr.report.windows import GreyWindow, choose_windows
+from nnunet_sfr.wording import times
 
 Properties = Mapping[str, Mapping[str, Any]]
 
@@ -247,7 +248,7 @@ def _facts(
 ) -> list[tuple[str, str]]:
     folder = dataset.paths.labelled
     labelled = len(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else 0
-    spacing = " x ".join(f"{step:g}" for step in dataset.configuration_manager.spacing)
+    spacing = times(dataset.configuration_manager.spacing)
     facts = [
         ("Cases", f"{labelled} labelled, {unlabelled} unlabelled"),
         ("Spacing", f"{spacing} mm (preprocessed)"),
@@ -277,15 +278,15 @@ def _missing(dataset: SFRDataset, fold: Fold, pool: Pool, trainings: Sequence[Tr
     """What a further command would add."""
     sentences = []
     if pool.latest(sam=False) is None:
-        again = as_text(CommandLines.of(dataset.paths, fold).pseudo_label(1))
+        again = shell_text(CommandLines.of(dataset.paths, fold).pseudo_label(1))
         trained = [training.name for training in trainings if training.name.startswith("nnUNetTrainer")]
         trainer = trained[0] if len(trained) == 1 else "<trainer>"
         sentences.append(f"there are no labels of the re-trained model to compare with; run {again} -tr {trainer}")
     if pool.latest(sam=True) is None:
         lines = CommandLines.of(dataset.paths, fold)
         sentences.append(
-            f"there are no labels of SAM; run {as_text(lines.fine_tune())} and then "
-            f"{as_text(lines.pseudo_label())} --overwrite"
+            f"there are no labels of SAM; run {shell_text(lines.fine_tune())} and then "
+            f"{shell_text(lines.pseudo_label())} --overwrite"
         )
     for source in pool.sources:
         if source.records and all(source.confidence(case) is None for case in source.records):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_sfr.command_lines import CommandLines, as_text
+from nnunet_sfr.command_lines import CommandLines, shell_text
 from nnunet_sfr.confidence import MEASURES
 from nnunet_sfr.data.datasets import image_hash
 from nnunet_sfr.data.provenance import Provenance
@@ -132,7 +132,7 @@ def read_pool(dataset: SFRDataset, fold: Fold, properties: Mapping[str, Mapping[
         else:
             stores.append((_position(kind, round_index, file.stat().st_mtime), kind, round_index, store))
     if not stores:
-        label = as_text(CommandLines.of(dataset.paths, fold).pseudo_label())
+        label = shell_text(CommandLines.of(dataset.paths, fold).pseudo_label())
         raise UserError(problems[0] if problems else f"{folder}: there are no pseudo-labels to report on; run {label}")
     stores.sort(key=lambda store: store[0])
     selections = _read_selections(dataset, fold, stores, sorted(properties), problems)
@@ -172,7 +172,7 @@ def _read_selections(
         if kind != RETRAINED_MODEL:
             continue
         file = dataset.paths.selection(fold, round_index)
-        again = as_text(CommandLines.of(dataset.paths, fold).select(round_index))
+        again = shell_text(CommandLines.of(dataset.paths, fold).select(round_index))
         try:
             selection = read_selection(file, pool)
         except UserError as problem:

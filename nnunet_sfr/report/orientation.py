@@ -68,7 +68,7 @@ class Orientation:
         return z, y, x
 
 
-UNKNOWN = Orientation(is_known=False)
+UNKNOWN_ORIENTATION = Orientation(is_known=False)
 """Axes as they are, of a file that does not say how the patient lies."""
 
 
@@ -87,7 +87,7 @@ def find_orientation(properties: Mapping[str, Any], transpose_forward: Sequence[
     directions = directions[:, list(transpose_forward)]
     nearest = nibabel.io_orientation(np.block([[directions, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]]))
     if not np.isfinite(nearest).all():  # a header whose axes are not independent
-        return UNKNOWN
+        return UNKNOWN_ORIENTATION
     first, second, third = ((int(axis), int(sign)) for axis, sign in nearest)
     return Orientation((first[0], second[0], third[0]), (first[1], second[1], third[1]), is_known)
 

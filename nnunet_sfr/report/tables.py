@@ -15,7 +15,7 @@ from nnunet_sfr import __version__
 from nnunet_sfr.crosscheck.findings import SHAPE
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.doctor.plan import read_fingerprint
+from nnunet_sfr.doctor.plan import fingerprint_of
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.planning.pipeline import make_sfr_plan
@@ -186,7 +186,7 @@ def _planned_settings(dataset: SFRDataset) -> dict[str, Any] | None:
     wanted = RequestedSAM(used.model, used.adaptation, used.checkpoint)
     try:
         fresh = make_sfr_plan(
-            dataset.plans_manager, dataset.paths.configuration, read_fingerprint(dataset), wanted
+            dataset.plans_manager, dataset.paths.configuration, fingerprint_of(dataset), wanted
         ).to_dict()
     except (UserError, KeyError):  # nnU-Net's own planning made it, or it was not copied with the rest
         return None

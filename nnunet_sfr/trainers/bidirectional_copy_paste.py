@@ -108,12 +108,12 @@ class nnUNetTrainer_BCP(SemiSupervisedTrainer):
             self._teacher.load_state_dict(self.student.state_dict())
         taught = Patches(unlabelled.images, self._teacher_targets(unlabelled.images, labelled.targets))
         yield self._pasted_losses(labelled, taught, mask)
-        partners = labelled.take(_rolled(len(labelled.images)))
+        partners = labelled.select_items(_rolled(len(labelled.images)))
         yield self._pasted_losses(partners, taught, 1.0 - mask)
 
     def _pretraining_losses(self, labelled: Patches, mask: torch.Tensor) -> Losses:
         """nnU-Net's loss on labelled patches with a box of another labelled patch; a batch of one stays as it is."""
-        partners = labelled.take(_rolled(len(labelled.images)))
+        partners = labelled.select_items(_rolled(len(labelled.images)))
         targets: Any = [
             paste(outside, inside, mask)
             for outside, inside in zip(_listed(labelled.targets), _listed(partners.targets), strict=True)

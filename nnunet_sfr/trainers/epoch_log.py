@@ -21,7 +21,7 @@ class EpochLog(nnUNetTrainer):
     """nnU-Net's trainer that logs :attr:`logged_terms` too, as its training step returns them.
 
     They go where nnU-Net's own values go (its log in the checkpoint, Weights & Biases where it is on), and to
-    TensorBoard if :data:`tensorboard.VARIABLE` asks for it.
+    TensorBoard if :data:`tensorboard.TENSORBOARD_VARIABLE` asks for it.
     """
 
     @property

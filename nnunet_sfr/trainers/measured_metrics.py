@@ -12,7 +12,7 @@ import numpy as np
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import VALIDATION, VALIDATION_SUMMARY, Fold
 
-SHOWN = {"dice": "Dice", "hd95": "95HD", "asd": "ASD", "nsd": "NSD"}
+SHOWN_METRICS = {"dice": "Dice", "hd95": "95HD", "asd": "ASD", "nsd": "NSD"}
 """Metrics of sfr_evaluate that a card shows, by the beginning of their names."""
 
 MeanAndDeviation = tuple[float | None, float | None]
@@ -82,7 +82,7 @@ def read_evaluation(file: Path) -> MeasuredMetrics:
 def _title(name: str) -> str:
     """A metric's name with its unit, as a card shows it; "" for those that it does not."""
     metric, _, unit = name.partition("_")
-    return f"{SHOWN[metric]} ({unit})" if metric in SHOWN and unit else SHOWN.get(metric, "")
+    return f"{SHOWN_METRICS[metric]} ({unit})" if metric in SHOWN_METRICS and unit else SHOWN_METRICS.get(metric, "")
 
 
 def read_validation(model_folder: Path, folds: Sequence[Fold], labels: Mapping[str, Any]) -> MeasuredMetrics | None:

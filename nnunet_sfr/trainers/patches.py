@@ -23,17 +23,17 @@ class Patches:
     voxel_confidence: torch.Tensor | None = None
     """(n, 1, ...) probability of each voxel's label, at full resolution; None where the stream does not deliver it."""
 
-    def take(self, places: Sequence[int]) -> Patches:
+    def select_items(self, places: Sequence[int]) -> Patches:
         """Some of the patches, by their places in the batch."""
         return Patches(
             images=self.images[list(places)],
-            targets=take(self.targets, places),
+            targets=select_items(self.targets, places),
             identifiers=tuple(self.identifiers[place] for place in places) if self.identifiers else (),
             voxel_confidence=None if self.voxel_confidence is None else self.voxel_confidence[list(places)],
         )
 
 
-def take(values: Any, places: Sequence[int]) -> Any:
+def select_items(values: Any, places: Sequence[int]) -> Any:
     """Items of a batch (n, ...), or of every batch in a list, by their places.
 
     Args:

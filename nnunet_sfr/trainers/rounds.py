@@ -22,7 +22,7 @@ from nnunet_sfr.plans import SFRConfiguration
 from nnunet_sfr.selection import Selection, read_selection
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.distributed import mean_over_ranks
-from nnunet_sfr.trainers.patches import Patches, take
+from nnunet_sfr.trainers.patches import Patches, select_items
 from nnunet_sfr.trainers.pseudo_label_loss import PseudoLabelLoss
 from nnunet_sfr.trainers.semi_supervised import SemiSupervisedTrainer
 from nnunet_sfr.trainers.sequential_backward import Losses
@@ -127,7 +127,7 @@ class LaterRound(SemiSupervisedTrainer):
         mean_number = mean_over_ranks(torch.tensor(float(len(low)), device=self.device))
         if not low:
             return {}
-        loss = self.pseudo_label_loss(take(outputs, low), unlabelled.take(low))
+        loss = self.pseudo_label_loss(select_items(outputs, low), unlabelled.select_items(low))
         return {"pseudo_label_loss": loss * (len(low) / mean_number)}
 
     # --- continuing the previous round ---

@@ -9,7 +9,7 @@ from typing import Any
 
 from nnunet_sfr.errors import UserError
 
-VARIABLE = "nnUNet_sfr_tensorboard_enabled"
+TENSORBOARD_VARIABLE = "nnUNet_sfr_tensorboard_enabled"
 """1 or True asks for TensorBoard; 0, False and an unset variable do not."""
 FOLDER = "tensorboard"
 """In the folder of the fold."""
@@ -25,9 +25,9 @@ def is_wanted() -> bool:
     Raises:
         UserError: its value means nothing.
     """
-    text = os.environ.get(VARIABLE, "0")
+    text = os.environ.get(TENSORBOARD_VARIABLE, "0")
     if text.lower() not in _VALUES:
-        raise UserError(f"the variable {VARIABLE} is {text!r}; set it to 0 or 1")
+        raise UserError(f"the variable {TENSORBOARD_VARIABLE} is {text!r}; set it to 0 or 1")
     return _VALUES[text.lower()]
 
 
@@ -48,8 +48,8 @@ class TensorBoardLogger:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UserError(
-                f"the variable {VARIABLE} asks for TensorBoard, which is not installed; run pip install tensorboard, "
-                "or unset the variable"
+                f"the variable {TENSORBOARD_VARIABLE} asks for TensorBoard, which is not installed; run pip install "
+                "tensorboard, or unset the variable"
             ) from None
         self._open = lambda step: SummaryWriter(str(output_folder / FOLDER), purge_step=step)
         self._writer: Any = None

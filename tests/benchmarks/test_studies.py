@@ -24,8 +24,8 @@ from benchmarks.studies.gap import share_of_gap
 from benchmarks.studies.paper import paper_datasets
 from benchmarks.studies.pseudo_labels import measure_pseudo_labels
 from benchmarks.studies.steps import Steps, needs_sam
-from benchmarks.studies.study import ALL_LABELS, KNOWN_TRAINERS, Study, Workspace, open_workspace
-from benchmarks.workspace import CONFIGURATION, Project, change_settings
+from benchmarks.studies.study import ALL_LABELS, KNOWN_TRAINERS, Study, StudyFolders, open_workspace
+from benchmarks.workspace import CONFIGURATION, ProjectFolders, change_settings
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.conversion import PUBLIC_DATASETS
 from nnunet_sfr.data.export import export_pseudo_labels
@@ -110,7 +110,7 @@ def run_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(
         trainers: Sequence[str], seeds: Sequence[int], die_at: int | None = None, study: Study = STUDY
-    ) -> tuple[list[str], Workspace]:
+    ) -> tuple[list[str], StudyFolders]:
         commands = FakeCommands(die_at)
         monkeypatch.setattr(subprocess, "run", commands)
         workspace = open_workspace(tmp_path, study)
@@ -521,7 +521,7 @@ def test_pseudo_labels_of_every_round_are_measured(run_study: Any, monkeypatch: 
     (workspace.base.raw_dataset / "labelsUl_truth").mkdir()
     measured: list[tuple[str, str]] = []
 
-    def dice(project: Project, store: str) -> float:
+    def dice(project: ProjectFolders, store: str) -> float:
         measured.append((project.folder.parent.name, store))
         return 0.5
 
@@ -548,7 +548,7 @@ def test_pseudo_labels_are_measured_on_the_original_grid(project: SFRDataset) ->
     store = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.grid)
     export_pseudo_labels(store, project, truth)
     root = project.paths.raw.parent.parent
-    here = Project(root, root / "nnUNet_raw", project.paths.plans_name, project.paths.dataset_name)
+    here = ProjectFolders(root, root / "nnUNet_raw", project.paths.plans_name, project.paths.dataset_name)
     assert pseudo_labels._measure(here, "round_0") == pytest.approx(1.0)
     for file in truth.glob("*.nii.gz"):
         image = sitk.ReadImage(str(file))

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import torch
 
-from nnunet_sfr.command_lines import as_text
+from nnunet_sfr.command_lines import shell_text
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor import examination, trainers
 from nnunet_sfr.doctor.findings import Section, problem
 from nnunet_sfr.doctor.next_step import next_step
 from nnunet_sfr.doctor.subject import NamedDataset
 from nnunet_sfr.entry_points import doctor
-from nnunet_sfr.environment import PLUGIN_FOLDER, VARIABLE
+from nnunet_sfr.environment import PLUGIN_FOLDER, TRAINER_PATH_VARIABLE
 from nnunet_sfr.paths import FINAL_ADAPTER
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS
@@ -35,7 +35,7 @@ ON_PROJECT = ("-d", "42", "-p", PLANS)
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Call the command in this process, on a machine whose installation is sound: exit code, stdout, stderr."""
-    monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
+    monkeypatch.setenv(TRAINER_PATH_VARIABLE, PLUGIN_FOLDER)
     monkeypatch.setattr(trainers, "_variable_of_child", lambda python, *, inherit: PLUGIN_FOLDER)
     # one trainer says as much as all of them, in a tenth of the time
     monkeypatch.setattr(trainers, "check_search", partial(trainers.check_search, ("nnUNetTrainer_MT",)))
@@ -141,7 +141,7 @@ def test_the_only_plan_needs_no_name(run: Run, project: SFRDataset) -> None:
 
 
 def next_of(subject: NamedDataset) -> str:
-    return as_text(next_step(subject, [])[1])
+    return shell_text(next_step(subject, [])[1])
 
 
 def test_every_stage_has_its_command(project: SFRDataset) -> None:
@@ -171,11 +171,11 @@ def test_every_stage_has_its_command(project: SFRDataset) -> None:
     assert next_of(replace(subject, plans_name="Fine", configuration="2d", fold=0)) == (
         "sfr_plan_and_preprocess -d 42 -c 2d -p Fine"
     )
-    assert as_text(next_step(None, [])[1]) == f"sfr_doctor -d {NAME}"
+    assert shell_text(next_step(None, [])[1]) == f"sfr_doctor -d {NAME}"
     shutil.rmtree(project.paths.raw)
-    assert as_text(next_step(None, [])[1]) == "sfr_convert -h"
+    assert shell_text(next_step(None, [])[1]) == "sfr_convert -h"
     broken = Section("Folders", (problem("folders", "is a file"),))
-    assert as_text(next_step(replace(subject, fold=3), [broken])[1]) == "sfr_doctor -d 42 -f 3 -device cpu"
+    assert shell_text(next_step(replace(subject, fold=3), [broken])[1]) == "sfr_doctor -d 42 -f 3 -device cpu"
 
 
 def test_a_mistake_in_the_sfr_plan_is_said_once(run: Run, project: SFRDataset) -> None:

@@ -50,7 +50,7 @@ def test_python_versions() -> None:
 def test_this_environment_is_sound_and_every_version_is_shown() -> None:
     findings = check_packages()
     assert "problem" not in levels(findings)
-    for name in installation.SHOWN:
+    for name in installation.SHOWN_PACKAGES:
         assert f"{name} {metadata.version(name)}" in findings[0].text
 
 

@@ -29,7 +29,7 @@ from nnunet_sfr.doctor.memory import (
     check_retraining,
     nnunets_own_estimate,
 )
-from nnunet_sfr.doctor.plan import read_fingerprint, volumes
+from nnunet_sfr.doctor.plan import fingerprint_of, volumes
 from nnunet_sfr.labelling.case_labels import predict_mirrored
 from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
@@ -193,7 +193,7 @@ def test_prediction_against_a_real_one(project: SFRDataset) -> None:
 
     (finding,) = check_pseudo_labelling(project, CPU)
     labelling = 20 * 24 * 22 * (20 * 2 + 32)
-    assert max(np.prod(shape) for shape in volumes(project, read_fingerprint(project))) == 20 * 24 * 22
+    assert max(np.prod(shape) for shape in volumes(project, fingerprint_of(project))) == 20 * 24 * 22
     assert bytes_in(finding) - labelling == pytest.approx(peak_of(real), rel=0.02)
 
 

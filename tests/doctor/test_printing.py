@@ -8,8 +8,8 @@ import pytest
 
 from nnunet_sfr.doctor.findings import Section, note, ok, problem, section
 from nnunet_sfr.doctor.printing import as_json, section_lines, summary
-from nnunet_sfr.doctor.wording import first_names, gib
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.wording import first_names, gib
 
 SECTIONS = [
     Section("Folders", (ok("nnUNet_preprocessed", "/data"), note("device", "word " * 40, "buy one"))),

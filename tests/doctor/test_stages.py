@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_sfr.command_lines import CommandLines, as_text
+from nnunet_sfr.command_lines import CommandLines, shell_text
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
@@ -57,8 +57,8 @@ def copy_store(dataset: SFRDataset, folder: Path, identifiers: tuple[str, ...]) 
 
 
 def test_commands_name_everything(project: SFRDataset) -> None:
-    assert as_text(CommandLines.of(project.paths, "all").fine_tune()) == f"sfr_finetune {ARGUMENTS}"
-    assert as_text(CommandLines.of(project.paths, "all").select(2)) == f"sfr_select {ARGUMENTS} --round 2"
+    assert shell_text(CommandLines.of(project.paths, "all").fine_tune()) == f"sfr_finetune {ARGUMENTS}"
+    assert shell_text(CommandLines.of(project.paths, "all").select(2)) == f"sfr_select {ARGUMENTS} --round 2"
 
 
 def test_preprocessed_cases(project: SFRDataset) -> None:

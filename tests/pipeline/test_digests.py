@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_sfr.pipeline.digests import ANY, Files, HashCache, differing, merged
+from nnunet_sfr.pipeline.digests import ANY, FileSet, HashCache, differing, merged
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def age(file: Path) -> None:
 
 def test_content_and_names_count_and_folders_do_not(file: Path, tmp_path: Path) -> None:
     cache = HashCache(tmp_path / "hashes.json")
-    digest = cache.digests({"x": Files.of(file)})["x"]
+    digest = cache.digests({"x": FileSet.of(file)})["x"]
     (tmp_path / "moved").mkdir()
     for name, content, is_same in (
         ("moved/image.nii.gz", b"content", True),
@@ -34,38 +34,38 @@ def test_content_and_names_count_and_folders_do_not(file: Path, tmp_path: Path) 
         ("moved/image.nii.gz", b"Content", False),
     ):
         (tmp_path / name).write_bytes(content)
-        assert (cache.digests({"x": Files.of(tmp_path / name)})["x"] == digest) is is_same
-    assert cache.digests({"x": Files.of(tmp_path / "nowhere")})["x"] != digest
+        assert (cache.digests({"x": FileSet.of(tmp_path / name)})["x"] == digest) is is_same
+    assert cache.digests({"x": FileSet.of(tmp_path / "nowhere")})["x"] != digest
     assert cache.digests({"x": {"a": 1, "b": 2}}) == cache.digests({"x": {"b": 2, "a": 1}})
 
 
 def test_an_unchanged_file_is_read_once(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     age(file)
     cache = HashCache(tmp_path / "hashes.json")
-    digests = cache.digests({"x": Files.of(file)})
+    digests = cache.digests({"x": FileSet.of(file)})
     cache.save()
     next_call = HashCache(tmp_path / "hashes.json")
     monkeypatch.setattr(Path, "open", None)  # whoever reads a file now fails
-    assert next_call.digests({"x": Files.of(file)}) == digests
+    assert next_call.digests({"x": FileSet.of(file)}) == digests
 
 
 def test_a_file_that_was_just_written_is_not_trusted(file: Path, tmp_path: Path) -> None:
     """On coarse file systems a second change has the same time."""
     cache = HashCache(tmp_path / "hashes.json")
     before = file.stat()
-    digests = cache.digests({"x": Files.of(file)})
+    digests = cache.digests({"x": FileSet.of(file)})
     file.write_bytes(b"CONTENT")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert cache.digests({"x": Files.of(file)}) != digests
+    assert cache.digests({"x": FileSet.of(file)}) != digests
 
 
 def test_a_damaged_cache_is_no_loss(file: Path, tmp_path: Path) -> None:
     (tmp_path / "hashes.json").write_text("{")
     age(file)
     cache = HashCache(tmp_path / "hashes.json")
-    digests = cache.digests({"x": Files.of(file)})
+    digests = cache.digests({"x": FileSet.of(file)})
     cache.save()
-    assert HashCache(tmp_path / "hashes.json").digests({"x": Files.of(file)}) == digests
+    assert HashCache(tmp_path / "hashes.json").digests({"x": FileSet.of(file)}) == digests
 
 
 def test_what_is_not_asked_for_differs_from_nothing(tmp_path: Path) -> None:

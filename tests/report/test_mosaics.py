@@ -7,7 +7,7 @@ import torch
 
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.report.mosaics import SIDE, draw_mosaic, geometry_of_labels, patch_around, stitched, turned
-from nnunet_sfr.report.orientation import UNKNOWN, Orientation
+from nnunet_sfr.report.orientation import UNKNOWN_ORIENTATION, Orientation
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
 GEOMETRY = StitchGeometry((4, 6, 5), 16)
@@ -70,7 +70,9 @@ def test_small_canvases_are_enlarged_by_whole_pixels() -> None:
     image = np.zeros((4, 6, 5), np.float32)
     labels = np.zeros((4, 6, 5), np.int8)
     labels[0] = 1
-    picture, overlay = draw_mosaic(image, labels, (2, 3, 2), GEOMETRY, UNKNOWN, (-1.0, 1.0), {1: (255, 0, 0)})
+    picture, overlay = draw_mosaic(
+        image, labels, (2, 3, 2), GEOMETRY, UNKNOWN_ORIENTATION, (-1.0, 1.0), {1: (255, 0, 0)}
+    )
     assert picture.shape == (SIDE, SIDE)  # 48 pixels for each of the 16
     assert (overlay[..., 3] > 0).sum() == 6 * 5 * 48 * 48
     assert (picture == 128).sum() == 4 * 6 * 5 * 48 * 48
@@ -111,7 +113,7 @@ def test_the_head_is_up_and_the_front_is_up() -> None:
             np.zeros((6, 6, 6), np.int8),
             (3, 3, 3),
             StitchGeometry((6, 6, 6), 18, slice_axis=slice_axis),
-            UNKNOWN,
+            UNKNOWN_ORIENTATION,
             (0, 1),
             {},
         )

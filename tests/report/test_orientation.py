@@ -12,7 +12,7 @@ import SimpleITK
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunet_sfr.report.orientation import UNKNOWN, Orientation, find_orientation
+from nnunet_sfr.report.orientation import UNKNOWN_ORIENTATION, Orientation, find_orientation
 
 SHAPE = (4, 5, 6)
 SPACING = (3.0, 1.0, 2.0)
@@ -66,4 +66,4 @@ def test_an_oblique_image_goes_to_the_nearest_axes() -> None:
     [{}, {"sitk_stuff": {"direction": (1.0, 0.0, 0.0, 1.0)}}, {"sitk_stuff": {"direction": (0.0,) * 9}}],
 )
 def test_files_that_do_not_know_are_shown_as_they_are(properties: dict[str, Any]) -> None:
-    assert find_orientation(properties, (0, 1, 2)) == UNKNOWN == Orientation(is_known=False)
+    assert find_orientation(properties, (0, 1, 2)) == UNKNOWN_ORIENTATION == Orientation(is_known=False)

@@ -15,7 +15,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.environment import VARIABLE, announce_trainers
+from nnunet_sfr.environment import TRAINER_PATH_VARIABLE, announce_trainers
 from nnunet_sfr.trainers import interpolation_consistency as ict
 from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.interpolation_consistency import draw_mix, interpolate, interpolation_consistency
@@ -256,7 +256,7 @@ def test_nnunet_finds_a_method_outside_the_package(
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "absolute.py").write_text(code)
-    monkeypatch.setenv(VARIABLE, str(folder))
+    monkeypatch.setenv(TRAINER_PATH_VARIABLE, str(folder))
     announce_trainers()
 
     assert recursive_find_trainer_class_by_name("nnUNetTrainer_AbsoluteMT_50epochs").requested_epochs == 50

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from nnunet_sfr.trainers.tensorboard import VARIABLE, TensorBoardLogger
+from nnunet_sfr.trainers.tensorboard import TENSORBOARD_VARIABLE, TensorBoardLogger
 from tests.project_fixtures import TrainerFactory
 
 OURS = {"supervised_loss", "pseudo_label_loss", "consistency_loss", "consistency_weight"}
@@ -90,7 +90,7 @@ def test_weights_and_biases_gets_our_terms(make_trainer: TrainerFactory, monkeyp
 def test_tensorboard_gets_what_nnunet_and_we_log(
     make_trainer: TrainerFactory, monkeypatch: pytest.MonkeyPatch, tensorboard: type[FakeWriter]
 ) -> None:
-    monkeypatch.setenv(VARIABLE, "1")
+    monkeypatch.setenv(TENSORBOARD_VARIABLE, "1")
     trainer = make_trainer()
     trainer.initialize()
     assert tensorboard.made == [], "nothing is written before there is something to write"
@@ -118,19 +118,19 @@ def test_a_resumed_training_hides_what_it_computes_again(tmp_path: Path, tensorb
 def test_nothing_by_default(
     value: str | None, make_trainer: TrainerFactory, monkeypatch: pytest.MonkeyPatch, tensorboard: type[FakeWriter]
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(TENSORBOARD_VARIABLE, raising=False)
     if value is not None:
-        monkeypatch.setenv(VARIABLE, value)
+        monkeypatch.setenv(TENSORBOARD_VARIABLE, value)
     trainer = make_trainer()
     trainer.initialize()
     assert trainer.logger.loggers == []
 
 
 def test_what_cannot_be_had_is_said(make_trainer: TrainerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "yes")
-    with pytest.raises(SystemExit, match=f"error: the variable {VARIABLE} is 'yes'; set it to 0 or 1"):
+    monkeypatch.setenv(TENSORBOARD_VARIABLE, "yes")
+    with pytest.raises(SystemExit, match=f"error: the variable {TENSORBOARD_VARIABLE} is 'yes'; set it to 0 or 1"):
         make_trainer().initialize()
-    monkeypatch.setenv(VARIABLE, "1")
+    monkeypatch.setenv(TENSORBOARD_VARIABLE, "1")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(SystemExit, match="asks for TensorBoard, which is not installed; run pip install tensorboard"):
         make_trainer().initialize()

@@ -1,0 +1,29 @@
+"""Numbers, shapes and lists of names as messages word them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+GIB = 2**30
+
+
+def first_names(names: Sequence[str], most: int = 10, remark: str = "") -> str:
+    """The first names of a list, and how many more there are.
+
+    Args:
+        names: in the order in which they are shown.
+        most: shown at most.
+        remark: what follows where some are left out.
+    """
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more{remark}" if rest > 0 else "")
+
+
+def gib(size: float) -> str:
+    """A number of bytes."""
+    return f"{size / GIB:.1f} GiB" if size >= 10 * GIB else f"{size / GIB:.2f} GiB"
+
+
+def times(lengths: Iterable[float | str]) -> str:
+    """A shape or a spacing: numbers with six digits at most, text as it is."""
+    return " x ".join(length if isinstance(length, str) else f"{length:g}" for length in lengths)
