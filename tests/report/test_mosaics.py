@@ -99,8 +99,8 @@ def test_slices_are_the_same_way_up_as_the_planes() -> None:
             {},
         )
         np.testing.assert_array_equal(other, one)
-    assert turned(StitchGeometry((7, 6, 8), 24, (1.0, 2.0, 3.0), 0), orientation) == StitchGeometry(
-        (6, 8, 7), 24, (2.0, 3.0, 1.0), 2
+    assert turned(StitchGeometry((7, 6, 8), 96, (1.0, 2.0, 3.0), 0), orientation) == StitchGeometry(
+        (6, 8, 7), 96, (2.0, 3.0, 1.0), 2
     )
 
 
