@@ -23,9 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         from nnunet_sfr.dataset import open_dataset
-        from nnunet_sfr.trainers.pretrained_weights import write_adapted_weights
 
         dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
+
+        from nnunet_sfr.trainers.pretrained_weights import write_adapted_weights
+
         adapted = write_adapted_weights(dataset, arguments.checkpoint, arguments.output)
         print(
             f"{arguments.output}: {len(adapted.taken)} tensors taken, {len(adapted.repeated)} repeated for the input "

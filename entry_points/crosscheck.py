@@ -22,10 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def command() -> None:
+        dataset = open_named(arguments)
+
         from nnunet_sfr.crosscheck.run import crosscheck, lines
         from nnunet_sfr.devices import resolve_device
 
-        dataset = open_named(arguments)
         findings = crosscheck(dataset, resolve_device(arguments.device), overwrite=arguments.overwrite)
         print("\n".join(lines(findings)))
         print(f"all numbers are in {dataset.paths.crosscheck_result}")

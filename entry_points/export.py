@@ -49,12 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def command() -> None:
+        dataset = open_named(arguments)
+
         from nnunet_sfr.atomic import require_writable
         from nnunet_sfr.trainers.export import export_model, require_model
         from nnunet_sfr.trainers.model_card import model_card
         from nnunet_sfr.trainers.model_facts import read_model_facts
 
-        dataset = open_named(arguments)
         require_writable(arguments.output.parent)
         model_folder = dataset.paths.model(arguments.trainer)
         require_model(model_folder)

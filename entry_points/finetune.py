@@ -23,10 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def command() -> None:
+        dataset = open_named(arguments)
+
         from nnunet_sfr.devices import resolve_device
         from nnunet_sfr.sam_stage.finetuning import fine_tune
 
-        dataset = open_named(arguments)
         device = resolve_device(arguments.device)
         folder = fine_tune(dataset, arguments.fold, device, round_index=arguments.round, overwrite=arguments.overwrite)
         print(f"the fine-tuned SAM is in {folder}")

@@ -33,12 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         from nnunet_sfr.atomic import require_writable
-        from nnunet_sfr.data.export import export_pseudo_labels
-        from nnunet_sfr.labelling.summary import warn_of_emptiness
 
         if arguments.export is not None:
             require_writable(arguments.export)
         dataset = open_named(arguments)
+
+        from nnunet_sfr.data.export import export_pseudo_labels
+        from nnunet_sfr.labelling.summary import warn_of_emptiness
+
         store = _label(dataset, arguments)
         if arguments.export is not None:
             export_pseudo_labels(store, dataset, arguments.export)

@@ -18,12 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
 
     def command() -> None:
-        # importing torch takes seconds, which -h should not
+        dataset = open_named(arguments)
+
+        # importing torch takes seconds, which neither -h nor a mistake in the call should
         from nnunet_sfr.atomic import require_writable
         from nnunet_sfr.report.gathering import ReportOptions
         from nnunet_sfr.report.making import make_report
 
-        dataset = open_named(arguments)
         folder = arguments.output or dataset.paths.report(arguments.fold)
         require_writable(folder)
         page, contents = make_report(

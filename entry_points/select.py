@@ -22,11 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--round must be 1 or later: round 0 learns from all pseudo-labels")
 
     def command() -> None:
+        dataset = open_named(arguments)
+
         from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
         from nnunet_sfr.selection import make_rule, read_identifiers, select
         from nnunet_sfr.selection_report import plot, selection_table, warnings
 
-        dataset = open_named(arguments)
         rule = make_rule(
             dataset,
             confidence=arguments.confidence,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from collections.abc import Mapping, Sequence
 
 from nnunet_sfr.settings import SAMSettings
 
@@ -20,20 +18,19 @@ CT_SCHEME = "CTNormalization"
 """nnU-Net's name of the normalisation of channels in Hounsfield units."""
 
 
-def choose_window(plans_manager: PlansManager, configuration: ConfigurationManager) -> HounsfieldWindow:
+def choose_window(intensities: Mapping[str, Mapping[str, float]], schemes: Sequence[str]) -> HounsfieldWindow:
     """The window that holds the median of the labelled foreground of the first CT channel; soft tissue without one.
 
     Args:
-        plans_manager: nnU-Net's plan, with the intensities of the labelled foreground.
-        configuration: of that plan; says which channels are CT.
+        intensities: of the labelled foreground by channel, nnU-Net's ``foreground_intensity_properties_per_channel``.
+        schemes: nnU-Net's ``normalization_schemes``, which say what channels are CT.
 
     Returns:
         lowest and highest Hounsfield units.
     """
-    schemes = list(configuration.normalization_schemes)
     if CT_SCHEME not in schemes:
         return SOFT_TISSUE
-    properties = plans_manager.foreground_intensity_properties_per_channel[str(schemes.index(CT_SCHEME))]
+    properties = intensities[str(schemes.index(CT_SCHEME))]
     if properties["median"] < SOFT_TISSUE[0]:
         return LUNG
     return BONE if properties["median"] > SOFT_TISSUE[1] else SOFT_TISSUE

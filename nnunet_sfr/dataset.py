@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from typing import TYPE_CHECKING, Any
 
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.data.preprocessed_files import require_files
+from nnunet_sfr.data.preprocessed_files import list_preprocessed, require_files
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.folds import FOLDS, check_fold
 from nnunet_sfr.label_names import class_names
@@ -20,28 +16,53 @@ from nnunet_sfr.nnunet_json import NO_CASCADE, read_dataset_json, read_plans, re
 from nnunet_sfr.paths import DatasetPaths, Fold, SFRPaths, dataset_roots, nnunet_root
 from nnunet_sfr.plans import SFRConfiguration, choose_configuration, choose_plans, load_configuration
 
+if TYPE_CHECKING:
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
 
 @dataclass(frozen=True)
 class SFRDataset:
     """A planned data set in one configuration.
 
+    Opening one and reading what is planned does not import nnU-Net, which takes seconds; its managers do.
+
     Args:
         paths: where its files lie.
-        plans_manager: nnU-Net's plan.
+        plans: nnU-Net's plan, with all its configurations.
         dataset_json: nnU-Net's ``dataset.json``.
         slice_axis: for the SAM of this axis alone (:attr:`planes`); None for all of ``stitching.slice_axes``.
         splits: identifiers to train and to validate on, by fold, instead of nnU-Net's; they are not written.
     """
 
     paths: SFRPaths
-    plans_manager: PlansManager
+    plans: dict[str, Any]
     dataset_json: dict[str, Any]
     slice_axis: int | None = None
     splits: tuple[tuple[list[str], list[str]], ...] | None = None
 
+    @cached_property
+    def plans_manager(self) -> PlansManager:
+        """nnU-Net's plan, as its functions take it."""
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        return PlansManager(self.plans)
+
     @property
     def configuration_manager(self) -> ConfigurationManager:
+        """The configuration of that plan, as nnU-Net's functions take it."""
         return self.plans_manager.get_configuration(self.paths.configuration)
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The same as it stands in the plan, with what it inherits."""
+        return resolved_configuration(self.plans, self.paths.configuration, self.paths.plans_file)
+
+    @property
+    def foreground_intensities(self) -> dict[str, dict[str, float]]:
+        """nnU-Net's statistics of the labelled foreground by channel, for the normalisation of CT."""
+        statistics: dict[str, dict[str, float]] = self.plans["foreground_intensity_properties_per_channel"]
+        return statistics
 
     @cached_property
     def settings(self) -> SFRConfiguration:
@@ -49,8 +70,8 @@ class SFRDataset:
         settings = load_configuration(
             self.paths.sfr_plans_file,
             self.paths.configuration,
-            nnunet_plans=self.plans_manager.plans,
-            nnunet_configuration=self.configuration_manager.configuration,
+            nnunet_plans=self.plans,
+            nnunet_configuration=self.configuration,
         )
         if self.slice_axis is None:
             return settings
@@ -92,6 +113,8 @@ class SFRDataset:
 
     @property
     def num_input_channels(self) -> int:
+        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
         channels: int = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
         return channels
 
@@ -147,7 +170,7 @@ class SFRDataset:
             UserError: there are none.
         """
         folder = self.paths.labelled
-        identifiers = sorted(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else []
+        identifiers = list_preprocessed(folder)
         if not identifiers:
             raise UserError(f"{folder}: no preprocessed labelled cases; run sfr_plan_and_preprocess first")
         require_files(folder, identifiers)
@@ -183,7 +206,7 @@ def open_dataset(
         raise UserError(f"{configuration} {NO_CASCADE}")
     return SFRDataset(
         SFRPaths(paths.dataset_name, plans_name, configuration, resolved["data_identifier"]),
-        PlansManager(plans),
+        plans,
         dataset_json,
     )
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.confidence import MEASURES, PAPER_MEASURE, PAPER_THRESHOLD
-from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.confidence_measures import MEASURES, PAPER_MEASURE, PAPER_THRESHOLD
+from nnunet_sfr.data.preprocessed_files import unlabelled_identifiers
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
@@ -60,7 +60,7 @@ class Rule:
     """How high is told from low.
 
     Args:
-        confidence: a name in :data:`nnunet_sfr.confidence.MEASURES`.
+        confidence: a name in :data:`nnunet_sfr.confidence_measures.MEASURES`.
         confidence_of: ``model`` or ``sam``.
         threshold: cases with at least this value are high; None for ``high_fraction``.
         high_fraction: share of the cases that is high; those without a value never are.
@@ -136,7 +136,7 @@ def select(
             named twice.
     """
     paths = dataset.paths
-    pool = UnlabelledDataset(paths.unlabelled).identifiers
+    pool = unlabelled_identifiers(paths.unlabelled)
     folder = paths.model_pseudo_labels(fold, round_index)
     if not PseudoLabelStore.exists(folder):
         raise UserError(

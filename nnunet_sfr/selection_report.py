@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nnunet_sfr.atomic import replacing
-from nnunet_sfr.confidence import MEASURES
+from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.selection import Selection
 

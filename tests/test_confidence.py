@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from nnunet_sfr.confidence import (
-    MEASURES,
-    PAPER_MEASURE,
     agreement,
     confidence_record,
     expected_dice,
@@ -15,6 +13,7 @@ from nnunet_sfr.confidence import (
     no_confidence,
     normalised_entropy,
 )
+from nnunet_sfr.confidence_measures import MEASURES, PAPER_MEASURE
 from nnunet_sfr.settings import CONFIDENCE_MEASURES
 
 

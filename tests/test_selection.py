@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunet_sfr.confidence import PAPER_MEASURE
+from nnunet_sfr.confidence_measures import PAPER_MEASURE
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.selection import Rule, Selection, make_rule, read_identifiers, read_selection, select

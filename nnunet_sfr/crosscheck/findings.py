@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from nnunet_sfr.confidence import MEASURES
+from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.crosscheck.left_out import LeftOutCase
 from nnunet_sfr.evaluation.bootstrap import paired_bootstrap
 

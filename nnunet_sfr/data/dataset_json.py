@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_sfr.data.readers import require_known_reader
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 
@@ -26,6 +25,9 @@ def read_raw_dataset_json(file: Path) -> dict[str, Any]:
     for key, (fits, words) in _TYPES.items():
         if key in content and not fits(content[key]):
             raise UserError(f"{file}: {key} must be {words}, got {_shortened(content[key])}; correct it")
+    # all of nnU-Net's readers come with it, which takes longer than everything else here
+    from nnunet_sfr.data.readers import require_known_reader
+
     require_known_reader(content, file)
     return content
 

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_sfr.data.preprocessed_files import PROPERTIES, damage_explained
-from nnunet_sfr.data.preprocessing import PROVENANCE
+from nnunet_sfr.data.preprocessed_files import damage_explained, image_hash, read_properties, unlabelled_identifiers
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.pickle_files import read_pickle
-
-
-def image_hash(properties: Mapping[str, Any]) -> str:
-    """Identifies a preprocessed image by what preprocessing recorded of its files and settings."""
-    provenance = json.dumps(properties.get(PROVENANCE), sort_keys=True, default=str)
-    return hashlib.sha256(provenance.encode()).hexdigest()
 
 
 class LabelledDataset(nnUNetDatasetBlosc2):
@@ -54,14 +44,12 @@ class UnlabelledDataset(nnUNetDatasetBlosc2):
     """Whether :meth:`load_case` gives the probability of each voxel's label too."""
 
     def __init__(self, folder: str | Path, identifiers: list[str] | None = None) -> None:
-        if not Path(folder).is_dir() or not self.get_identifiers(str(folder)):
-            raise UserError(f"{folder}: no preprocessed unlabelled cases; run sfr_plan_and_preprocess first")
-        super().__init__(str(folder), identifiers)
+        there = unlabelled_identifiers(Path(folder))
+        super().__init__(str(folder), there if identifiers is None else identifiers)
 
     def read_properties(self, identifier: str) -> dict[str, Any]:
         """What nnU-Net's preprocessing recorded of a case, without opening its arrays."""
-        file = Path(self.source_folder, f"{identifier}.pkl")
-        return read_pickle(file, "run sfr_plan_and_preprocess again", PROPERTIES)
+        return read_properties(Path(self.source_folder), identifier)
 
     def confidence(self, identifier: str) -> dict[str, Any] | None:
         """The confidence record of a case's pseudo-label; None where there are images alone."""

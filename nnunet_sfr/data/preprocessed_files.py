@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from nnunet_sfr.data.pseudo_label_store import open_b2nd
 from nnunet_sfr.errors import UserError
@@ -15,6 +18,53 @@ _REMEDY = "run sfr_plan_and_preprocess again"
 
 PROPERTIES = ("spacing", "shape_before_cropping")
 """Some of what nnU-Net's preprocessing records of every case."""
+PROVENANCE = "nnunet_sfr"
+"""Our entry beside them: what the case was made from."""
+
+
+def list_preprocessed(folder: Path) -> list[str]:
+    """The cases of a folder, sorted, as nnU-Net lists them, whose own function takes seconds to import.
+
+    Args:
+        folder: of preprocessed cases; it need not exist.
+    """
+    arrays = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    data, segmentation = _ARRAYS
+    return sorted(name.removesuffix(data) for name in arrays if name.endswith(data) and not name.endswith(segmentation))
+
+
+def unlabelled_identifiers(folder: Path) -> list[str]:
+    """The preprocessed unlabelled cases, sorted.
+
+    Args:
+        folder: :attr:`nnunet_sfr.paths.SFRPaths.unlabelled`.
+
+    Raises:
+        UserError: the folder is missing or empty.
+    """
+    identifiers = list_preprocessed(folder)
+    if not identifiers:
+        raise UserError(f"{folder}: no preprocessed unlabelled cases; run sfr_plan_and_preprocess first")
+    return identifiers
+
+
+def read_properties(folder: Path, identifier: str) -> dict[str, Any]:
+    """What nnU-Net's preprocessing recorded of a case, without opening its arrays.
+
+    Args:
+        folder: of preprocessed cases.
+        identifier: of the case.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return read_pickle(folder / f"{identifier}{_PROPERTIES}", _REMEDY, PROPERTIES)
+
+
+def image_hash(properties: Mapping[str, Any]) -> str:
+    """Identifies a preprocessed image by what preprocessing recorded of its files and settings."""
+    provenance = json.dumps(properties.get(PROVENANCE), sort_keys=True, default=str)
+    return hashlib.sha256(provenance.encode()).hexdigest()
 
 
 def require_files(folder: Path, identifiers: Iterable[str]) -> None:
@@ -50,7 +100,7 @@ def damage_explained(folder: Path, identifier: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception:
-        read_pickle(folder / f"{identifier}{_PROPERTIES}", _REMEDY, PROPERTIES)
+        read_properties(folder, identifier)
         for ending in _ARRAYS:
             open_b2nd(folder / f"{identifier}{ending}")
         raise

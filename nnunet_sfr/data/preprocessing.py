@@ -32,6 +32,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_sfr.atomic import is_disk_full, replacing
 from nnunet_sfr.data.file_identity import file_stamps, identify
 from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.data.preprocessed_files import PROVENANCE
 from nnunet_sfr.data.raw_cases import RawCase, RawDataset
 from nnunet_sfr.data.sidecars import SPACING_ENDING
 from nnunet_sfr.errors import UserError
@@ -39,7 +40,6 @@ from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.plans import derived_from
 from nnunet_sfr.wording import times
 
-PROVENANCE = "nnunet_sfr"
 _INPUTS = "inputs"
 _PROPERTIES, _SEGMENTATION, _DATA = ".pkl", "_seg.b2nd", ".b2nd"
 _FILES = (_PROPERTIES, _SEGMENTATION, _DATA)

@@ -9,7 +9,8 @@ A store is one folder (:meth:`nnunet_sfr.paths.SFRPaths.pseudo_labels`)::
                         not there (:mod:`nnunet_sfr.data.store_files` has the names)
     voxel_confidence/   optional: how probable each voxel's label is (:mod:`nnunet_sfr.data.voxel_confidence`)
 
-Trainers and SAM know each other through this folder alone, so that any source can fill it.
+Trainers and SAM know each other through this folder alone, so that any source can fill it. Who reads records alone does
+not wait for the imports of nnU-Net and blosc2, which take seconds.
 """
 
 from __future__ import annotations
@@ -21,13 +22,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import blosc2
 import numpy as np
-from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
@@ -39,6 +36,9 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import OBJECT, read_json
 from nnunet_sfr.paths import MANIFEST
 from nnunet_sfr.pickle_files import read_pickle
+
+if TYPE_CHECKING:
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 FORMAT = 2
 """Of the manifest. Since format 2 every record names what made its labels; format 1 has no number."""
@@ -192,6 +192,8 @@ class PseudoLabelStore:
             patch_size: of nnU-Net's network, which the compression blocks follow.
             voxel_confidence: (D, H, W), the probability of each voxel's label; None where unknown.
         """
+        from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
+
         record, labels_at, locations = case_files(self.folder, identifier)
         record.unlink(missing_ok=True)  # an older record must not speak for new labels
         labels = np.ascontiguousarray(labels, dtype=np.int8 if labels.max() < 128 else np.int16)
@@ -227,6 +229,8 @@ def open_b2nd(file: Path) -> Any:
     Raises:
         UserError: the file is missing or damaged.
     """
+    import blosc2
+
     memory_map = {} if os.name == "nt" else {"mmap_mode": "r"}
     try:
         return blosc2.open(urlpath=str(file), mode="r", dparams={"nthreads": 1}, **memory_map)
@@ -243,6 +247,8 @@ def class_locations(labels: np.ndarray, label_manager: LabelManager) -> dict[Any
     Args:
         labels: (1, D, H, W).
     """
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+
     wanted = list(label_manager.foreground_regions if label_manager.has_regions else label_manager.foreground_labels)
     if label_manager.has_ignore_label:
         wanted.append([-1, *label_manager.all_labels])

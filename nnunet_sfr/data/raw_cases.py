@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
 from nnunet_sfr.data.dataset_json import channel_names, read_raw_dataset_json
@@ -206,6 +205,8 @@ def _require_all_labelled(folder: Path, dataset_json: dict[str, Any], found: int
 def _list_labelled(folder: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[RawCase]:
     images, ending = folder / LABELLED_IMAGES, dataset_json["file_ending"]
     if "dataset" in dataset_json:
+        from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
         # deepcopy: nnU-Net's helper writes absolute paths into what it is given
         entries = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dataset_json))
         found = [

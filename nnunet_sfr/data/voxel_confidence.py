@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
 from nnunet_sfr.atomic import replacing
 
@@ -44,6 +43,9 @@ def write_voxel_confidence(
     file.unlink(missing_ok=True)
     if probabilities is None:
         return
+    # takes seconds, and who asks for the files' names only need not wait
+    from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
+
     file.parent.mkdir(exist_ok=True)
     values = np.rint(np.clip(probabilities, 0.0, 1.0) * CERTAIN).astype(np.uint8)
     block, chunk = comp_blosc2_params((1, *values.shape), tuple(patch_size), bytes_per_pixel=values.itemsize)

@@ -12,7 +12,8 @@ import torch
 from tqdm import tqdm
 
 from nnunet_sfr.confidence import no_confidence
-from nnunet_sfr.data.datasets import UnlabelledDataset, image_hash
+from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.preprocessed_files import image_hash
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.raw_cases import RawCase, raise_first

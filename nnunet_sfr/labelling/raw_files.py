@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.file_identity import are_recorded, raw_file_hashes
-from nnunet_sfr.data.preprocessing import PROVENANCE
+from nnunet_sfr.data.preprocessed_files import PROVENANCE
 from nnunet_sfr.data.raw_cases import RawCase, list_unlabelled, raise_first
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.hashing import FileHashes

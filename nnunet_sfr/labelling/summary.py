@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nnunet_sfr.confidence import MEASURES
+from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.labelling.emptiness import Emptiness, find_emptiness
 

@@ -255,7 +255,8 @@ def make_sfr_plan(
         transpose_forward=plans_manager.transpose_forward,
         target_spacing=manager.spacing,
     )
-    sam = replace(_sam_settings(wanted), window=choose_window(plans_manager, manager))
+    window = choose_window(plans_manager.foreground_intensity_properties_per_channel, manager.normalization_schemes)
+    sam = replace(_sam_settings(wanted), window=window)
     model, adaptation = find_model(sam.model), find_adaptation(sam.adaptation)
     slice_axes = choose_slice_axes(manager.spacing, plans_manager.transpose_forward)
     stitching = choose_stitching(model, extent, manager.patch_size, slice_axes=slice_axes)

@@ -45,7 +45,7 @@ class ReportSource:
     Args:
         key: short and unique, the name of the store's folder, ``round_0`` for example.
         name: for people: ``SAM, round 0``.
-        measure: which confidence the cases have here, as :data:`nnunet_sfr.confidence.MEASURES` names it.
+        measure: which confidence the cases have here, as :data:`nnunet_sfr.confidence_measures.MEASURES` names it.
         threshold: from which on a case counts as high; None where no choice was made by this source.
     """
 

@@ -12,8 +12,8 @@ import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_sfr.command_lines import CommandLines, shell_text
-from nnunet_sfr.confidence import MEASURES
-from nnunet_sfr.ct_windows import HounsfieldWindow as HounsfieldWindow
+from nnunet_sfr.confidence_measures import MEASURES
+from nnunet_sfr.ct_windows import HounsfieldWindow
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.emptiness import find_emptiness

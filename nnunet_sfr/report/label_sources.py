@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from nnunet_sfr.command_lines import CommandLines, shell_text
-from nnunet_sfr.confidence import MEASURES
-from nnunet_sfr.data.datasets import image_hash
+from nnunet_sfr.confidence_measures import MEASURES
+from nnunet_sfr.data.preprocessed_files import image_hash
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
@@ -39,7 +39,7 @@ class LabelSource:
         kind: ``MAIN``, ``RETRAINED_MODEL`` or ``SELF_TRAINING``.
         round_index: of SFR+; for self-training how often it had labelled the pool.
         records: confidence record by case, of the cases whose labels fit their images.
-        measure: which confidence counts, a name in :data:`nnunet_sfr.confidence.MEASURES`.
+        measure: which confidence counts, a name in :data:`nnunet_sfr.confidence_measures.MEASURES`.
         threshold: from which on cases are high; None where this store decided no selection.
         problems: what is wrong with it, one sentence each.
     """
@@ -239,7 +239,7 @@ def best_measure(records: Sequence[Mapping[str, Any]], wanted: str) -> str:
 
     Args:
         records: confidence records of the cases.
-        wanted: a name in :data:`nnunet_sfr.confidence.MEASURES`.
+        wanted: a name in :data:`nnunet_sfr.confidence_measures.MEASURES`.
     """
     for name in (wanted, *MEASURES):
         if any(MEASURES[name].value(record) is not None for record in records):

@@ -33,9 +33,9 @@ def grid_spacing(dataset: SFRDataset, properties: Mapping[str, Any]) -> tuple[fl
         dataset: planned.
         properties: of the case, as nnU-Net's preprocessing recorded them.
     """
-    spacing = [float(step) for step in dataset.configuration_manager.spacing]
+    spacing = [float(step) for step in dataset.configuration["spacing"]]
     if len(spacing) == 2:
-        depth = properties["spacing"][dataset.plans_manager.transpose_forward[0]]
+        depth = properties["spacing"][dataset.plans["transpose_forward"][0]]
         slices = properties["shape_after_cropping_and_before_resampling"][0]
         spacing = [SLICE_THICKNESS if slices == 1 else float(depth), *spacing]
     return spacing[0], spacing[1], spacing[2]

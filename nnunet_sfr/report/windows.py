@@ -55,7 +55,8 @@ def choose_windows(dataset: SFRDataset, own: HounsfieldWindow | None = None) -> 
     Raises:
         UserError: ``own`` is given and the channel is not CT, or it does not rise.
     """
-    if dataset.configuration_manager.normalization_schemes[0] != CT_SCHEME:
+    schemes = dataset.configuration["normalization_schemes"]
+    if schemes[0] != CT_SCHEME:
         if own is not None:
             raise UserError(
                 "--window is in Hounsfield units, and the first channel of this data set is not normalised as CT: "
@@ -64,8 +65,8 @@ def choose_windows(dataset: SFRDataset, own: HounsfieldWindow | None = None) -> 
         return [GreyWindow("percentiles", "{:g} to {:g} percentile of each image".format(*PERCENTILES), None)]
     if own is not None and not own[0] < own[1]:
         raise UserError(f"--window {own[0]:g} {own[1]:g}: the first number must be the lower one")
-    properties = dataset.plans_manager.foreground_intensity_properties_per_channel["0"]
-    default = choose_window(dataset.plans_manager, dataset.configuration_manager)
+    intensities = dataset.foreground_intensities
+    properties, default = intensities["0"], choose_window(intensities, schemes)
     kept = (properties["percentile_00_5"], properties["percentile_99_5"])
     named = [("chosen", own)] if own is not None else []
     named += sorted(CT_WINDOWS.items(), key=lambda one: one[1] != default)

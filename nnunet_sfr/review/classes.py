@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.label_names import IGNORE_NAME
 from nnunet_sfr.report.colours import label_classes
 
 IGNORED_COLOUR = "#c8b6ff"
@@ -40,7 +41,8 @@ def review_classes(dataset: SFRDataset) -> list[ReviewClass]:
     Raises:
         UserError: there are more values than the viewer can tell apart.
     """
-    regions = _regions(dataset.dataset_json["labels"])
+    labels = dataset.dataset_json["labels"]
+    regions = _regions(labels)
     classes = [
         ReviewClass(
             one.value,
@@ -50,9 +52,8 @@ def review_classes(dataset: SFRDataset) -> list[ReviewClass]:
         )
         for one in label_classes(dataset)
     ]
-    ignored = dataset.label_manager.ignore_label
-    if ignored is not None:
-        classes.append(ReviewClass(int(ignored), "ignore", IGNORED_COLOUR, ignored=True))
+    if IGNORE_NAME in labels:
+        classes.append(ReviewClass(int(labels[IGNORE_NAME]), IGNORE_NAME, IGNORED_COLOUR, ignored=True))
     largest = max(one.value for one in classes)
     if largest > LARGEST_VALUE:
         raise UserError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.preprocessed_files import read_properties, unlabelled_identifiers
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.report import volumes
@@ -66,9 +66,9 @@ def list_for_review(dataset: SFRDataset, fold: Fold) -> Listing:
     Raises:
         UserError: there are no preprocessed unlabelled cases, or no pseudo-labels.
     """
-    unlabelled = UnlabelledDataset(dataset.paths.unlabelled)
-    identifiers = sorted(unlabelled.identifiers)
-    properties = {case: unlabelled.read_properties(case) for case in identifiers}
+    folder = dataset.paths.unlabelled
+    identifiers = unlabelled_identifiers(folder)
+    properties = {case: read_properties(folder, case) for case in identifiers}
     pool = read_pool(dataset, fold, properties)
     shown = _shown(pool)
     first = shown[0]

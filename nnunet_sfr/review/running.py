@@ -58,7 +58,7 @@ def review(
         print(f"the page is {address}", flush=True)
         print(f"from another machine: ssh -C -N -L {port}:{LOOPBACK}:{port} <this machine>, and the same address")
         try:
-            # torch and nnU-Net take seconds to import, in which the page is there already
+            # these take half a second to import, in which the page is there already
             from nnunet_sfr.dataset import open_dataset
             from nnunet_sfr.review.lock import only_review
             from nnunet_sfr.review.session import Session
@@ -67,7 +67,7 @@ def review(
             with only_review(dataset.paths.review, typed):
                 session = Session(dataset, fold, executor)
                 waiting.came(session)
-                _read_first(session)
+                executor.submit(_read_first, session)  # which imports nnU-Net
                 for problem in session.problems:
                     print(f"not shown: {problem}")
                 print(f"{len(session.describe()['cases'])} cases; end with Ctrl-C, nothing is lost", flush=True)

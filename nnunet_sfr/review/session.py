@@ -6,43 +6,31 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnunet_sfr.ct_windows import CT_SCHEME, CT_WINDOWS, HounsfieldWindow, choose_window
 from nnunet_sfr.data.dataset_json import channel_names
-from nnunet_sfr.data.export import to_original_grid
-from nnunet_sfr.data.file_identity import are_recorded, raw_file_hashes
-from nnunet_sfr.data.preprocessing import PROVENANCE
-from nnunet_sfr.data.raw_cases import RawCase, list_unlabelled
+from nnunet_sfr.data.file_identity import raw_file_hashes
+from nnunet_sfr.data.raw_cases import list_unlabelled
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.report.label_sources import RETRAINED_MODEL, LabelSource
 from nnunet_sfr.review.classes import ReviewClass, review_classes
-from nnunet_sfr.review.images import image_file
-from nnunet_sfr.review.label_maps import largest_upload, pack, read_label_map, unpack, write_label_map
-from nnunet_sfr.review.listing import ListedCase, Listing, list_for_review
+from nnunet_sfr.review.listing import Listing, list_for_review
 from nnunet_sfr.review.progress import ACCEPTED, CORRECTED, OPEN, SKIPPED, Progress
 from nnunet_sfr.review.recent import Recent
-from nnunet_sfr.review.viewer_grid import ViewerGrid
+
+if TYPE_CHECKING:
+    from nnunet_sfr.review.case_volumes import CaseVolumes
 
 _IMAGES_KEPT, _LABELS_KEPT = 2, 8
 """The image that is shown and the next one; label maps are small when compressed."""
 CURRENT = "current"
 """In the place of a source: what was drawn or saved last."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What there is of one case, all that :class:`Session` needs to know of it."""
-
-    listed: ListedCase
-    raw: RawCase
-    properties: Mapping[str, Any]
-    grid: ViewerGrid
 
 
 def _short(source: LabelSource) -> str:
@@ -82,6 +70,7 @@ class Session:
         self._label_files = threading.Lock()
         self.progress = Progress(dataset.paths.review, dataset.dataset_json["file_ending"])
         self._classes: Sequence[ReviewClass] = review_classes(dataset)
+        self._schemes: Sequence[str] = dataset.configuration["normalization_schemes"]
         self.reload()
 
     def reload(self) -> None:
@@ -151,7 +140,7 @@ class Session:
         Raises:
             UserError: its image was changed since it was preprocessed, or a saved label map was deleted.
         """
-        opened = self._open(name)
+        grid = self._open(name).grid
         standing = self.progress.standing(name)
         note = ""
         if standing.is_deleted:
@@ -159,12 +148,12 @@ class Session:
                 f"{self.progress.label_file(name)}: the label map that was saved of case {name} has been deleted; the "
                 "case is open again"
             )
-        depth, height, width = opened.grid.shape
+        depth, height, width = grid.shape
         return {
             **asdict(standing),
             "shape": [width, height, depth],
-            "spacing": list(reversed(opened.grid.spacing)),
-            "start": CURRENT if self._has_current(name) else next(iter(opened.listed.sources), ""),
+            "spacing": list(reversed(grid.spacing)),
+            "start": CURRENT if self._has_current(name) else self._first_source(name),
             "note": note,
         }
 
@@ -178,8 +167,8 @@ class Session:
         Raises:
             UserError: the image cannot be read.
         """
-        opened = self._open(name)
-        return self._images.get((name, channel), lambda: self._read_image(opened, channel))
+        volumes = self._open(name)
+        return self._images.get((name, channel), lambda: volumes.image(channel, self._first_window(channel)))
 
     def labels(self, name: str, source: str) -> bytes:
         """A label map, packed for the page.
@@ -191,25 +180,24 @@ class Session:
         Raises:
             UserError: there is no such label map, or it is damaged.
         """
-        opened = self._open(name)
+        volumes = self._open(name)
         if source == CURRENT:
             with self._label_files:
-                return pack(self._current(opened), opened.grid)
-        if source not in opened.listed.sources:
+                return volumes.pack(volumes.current(self.progress))
+        if source not in self._by_name[name].sources:
             raise UserError(f"case {name} has no labels of {source}; run sfr_pseudolabel, or draw them")
-        return self._labels.get((name, source), lambda: pack(self._from_store(opened, source), opened.grid))
+        return self._labels.get((name, source), lambda: volumes.packed_from(self._sources[source].store))
 
     def prepare(self, name: str) -> None:
         """Read a case that will be asked for next."""
-        opened = self._open(name)
-        self._images.prepare((name, 0), lambda: self._read_image(opened, 0))
-        if opened.listed.sources:
-            first = opened.listed.sources[0]
-            self._labels.prepare((name, first), lambda: pack(self._from_store(opened, first), opened.grid))
+        volumes, first = self._open(name), self._first_source(name)
+        self._images.prepare((name, 0), lambda: volumes.image(0, self._first_window(0)))
+        if first:
+            self._labels.prepare((name, first), lambda: volumes.packed_from(self._sources[first].store))
 
     def largest_upload(self, name: str) -> int:
         """Bytes that a label map of this case can have."""
-        return largest_upload(self._open(name).grid)
+        return self._open(name).largest_upload
 
     def save_draft(self, name: str, body: bytes) -> None:
         """Keep what was drawn, as long as it is not saved.
@@ -221,8 +209,7 @@ class Session:
         Raises:
             UserError: it is no label map of this case, or cannot be written.
         """
-        opened = self._open(name)
-        labels = self._unpack(opened, body)
+        labels = self._open(name).unpack(body)
         with self._label_files, _told_which_folder(self.progress):
             self.progress.write_draft(name, labels)
 
@@ -236,11 +223,10 @@ class Session:
         Raises:
             UserError: it is no label map of this case, or cannot be written; an older one stays.
         """
-        opened = self._open(name)
-        labels = self._unpack(opened, body)
-        source = next(iter(opened.listed.sources), "")
-        before = self._from_page(opened, source) if source else np.zeros_like(labels)
-        self._write(opened, labels, CORRECTED, source, int(np.count_nonzero(labels != before)))
+        volumes, source = self._open(name), self._first_source(name)
+        labels = volumes.unpack(body)
+        before = volumes.unpack(self.labels(name, source)) if source else np.zeros_like(labels)
+        self._write(volumes, labels, CORRECTED, source, int(np.count_nonzero(labels != before)))
 
     def accept(self, name: str, source: str) -> None:
         """Take the labels of a source as they are.
@@ -252,96 +238,54 @@ class Session:
         Raises:
             UserError: there are none, or they cannot be written.
         """
-        opened = self._open(name)
-        if source not in opened.listed.sources:
+        volumes = self._open(name)
+        if source not in self._by_name[name].sources:
             raise UserError(f"case {name} has no pseudo-label to accept; draw its labels and save them, or skip it")
-        self._write(opened, self._from_page(opened, source), ACCEPTED, source, 0)
+        self._write(volumes, volumes.unpack(self.labels(name, source)), ACCEPTED, source, 0)
 
     def skip(self, name: str) -> None:
         """Leave a case; what was drawn is kept as a draft, and a label map that was saved is taken back."""
-        opened = self._open(name)
+        volumes = self._open(name)
         with self._label_files, _told_which_folder(self.progress):
             if self.progress.label_file(name).is_file():
                 if not self.progress.standing(name).has_draft:
-                    self.progress.write_draft(name, self._current(opened))
+                    self.progress.write_draft(name, volumes.current(self.progress))
                 self.progress.remove_label(name)
             self.progress.decide(name, SKIPPED)
 
-    def _write(self, opened: Opened, labels: np.ndarray, state: str, source: str, changed: int) -> None:
-        name = opened.raw.identifier
-        file = self.progress.label_file(name)
+    def _write(self, volumes: CaseVolumes, labels: np.ndarray, state: str, source: str, changed: int) -> None:
+        name = volumes.raw.identifier
         with self._label_files, _told_which_folder(self.progress):
-            write_label_map(labels, file, opened.raw, opened.properties, self._reader)
+            volumes.write(labels, self.progress)
             self.progress.decide(name, state, source, changed)
             self.progress.remove_draft(name)
 
-    def _open(self, name: str) -> Opened:
+    def _open(self, name: str) -> CaseVolumes:
         """Raises UserError for a case whose image is not that which was preprocessed."""
-        raw, properties = self._raw[name], self._listing.properties[name]
-        recorded = properties.get(PROVENANCE, {}).get("inputs")
-        try:
-            is_same = recorded is None or are_recorded(recorded, raw.files, self._hashes)
-        except FileNotFoundError:
-            raise UserError(
-                f"{raw.images[0].parent}: the image of case {name} is not there; put it back, or start sfr_review "
-                "again if the case was labelled meanwhile"
-            ) from None
-        if not is_same:
-            raise UserError(
-                f"{raw.images[0]}: changed since case {name} was preprocessed; run sfr_plan_and_preprocess and "
-                "sfr_pseudolabel again"
-            )
-        grid = ViewerGrid.of(properties, self._dataset.plans_manager.transpose_backward)
-        return Opened(self._by_name[name], raw, properties, grid)
+        from nnunet_sfr.review.case_volumes import CaseVolumes
+
+        largest = max(one.value for one in self._classes)
+        return CaseVolumes.open(self._dataset, self._raw[name], self._listing.properties[name], largest, self._hashes)
+
+    def _first_source(self, name: str) -> str:
+        """Key of the labels that a case starts from; nothing without any."""
+        return next(iter(self._by_name[name].sources), "")
 
     def _has_current(self, name: str) -> bool:
         return self.progress.standing(name).has_draft or self.progress.label_file(name).is_file()
-
-    def _current(self, opened: Opened) -> np.ndarray:
-        """What was drawn last, or else saved, or else nothing; (slices, height, width) on the raw grid."""
-        name = opened.raw.identifier
-        draft = self.progress.read_draft(name)
-        if draft is not None:
-            if draft.shape != opened.grid.raw_shape:
-                raise UserError(f"case {name}: its draft is of an image of another size; skip the case, or delete it")
-            return draft
-        file = self.progress.label_file(name)
-        if file.is_file():
-            return read_label_map(self._reader, file, opened.raw, opened.grid, self._largest)
-        return np.zeros(opened.grid.raw_shape, np.uint8)
-
-    def _from_store(self, opened: Opened, source: str) -> np.ndarray:
-        store = self._sources[source].store
-        return to_original_grid(store.read_labels(opened.raw.identifier), dict(opened.properties), self._dataset)
-
-    def _from_page(self, opened: Opened, source: str) -> np.ndarray:
-        """The labels of a source exactly as the page got them."""
-        return self._unpack(opened, self.labels(opened.raw.identifier, source))
-
-    def _unpack(self, opened: Opened, body: bytes) -> np.ndarray:
-        return unpack(body, opened.grid, opened.raw.identifier, self._largest)
-
-    def _read_image(self, opened: Opened, channel: int) -> memoryview:
-        window = self._ct_windows()[0][1] if self._is_ct(channel) else None
-        return image_file(opened.raw, channel, opened.grid, self._reader, window)
 
     @property
     def _channels(self) -> list[str]:
         return channel_names(self._dataset.dataset_json)
 
     def _is_ct(self, channel: int) -> bool:
-        scheme: str = self._dataset.configuration_manager.normalization_schemes[channel]
-        return scheme == CT_SCHEME
+        return bool(self._schemes[channel] == CT_SCHEME)
 
     def _ct_windows(self) -> list[tuple[str, HounsfieldWindow]]:
         """Names and Hounsfield units, the one that fits the labelled foreground first."""
-        first = choose_window(self._dataset.plans_manager, self._dataset.configuration_manager)
+        first = choose_window(self._dataset.foreground_intensities, self._schemes)
         return sorted(CT_WINDOWS.items(), key=lambda window: window[1] != first)
 
-    @property
-    def _largest(self) -> int:
-        return max(one.value for one in self._classes)
-
-    @property
-    def _reader(self) -> Any:
-        return self._dataset.plans_manager.image_reader_writer_class
+    def _first_window(self, channel: int) -> HounsfieldWindow | None:
+        """What a channel is shown in at first; None for percentiles of the image."""
+        return self._ct_windows()[0][1] if self._is_ct(channel) else None

@@ -1,4 +1,4 @@
-"""The session, for those who ask before it is there: the page is served while torch and nnU-Net are still imported."""
+"""The session, for those who ask before it is there: the page is served while the cases are still being listed."""
 
 from __future__ import annotations
 

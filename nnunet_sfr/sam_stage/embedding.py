@@ -15,7 +15,8 @@ from nnunetv2.inference.sliding_window_prediction import compute_steps_for_slidi
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from nnunet_sfr.data.datasets import LoadableCases, image_hash
+from nnunet_sfr.data.datasets import LoadableCases
+from nnunet_sfr.data.preprocessed_files import image_hash
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.sam_stage.intensities import intensities_of

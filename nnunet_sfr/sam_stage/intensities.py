@@ -91,8 +91,8 @@ def ct_windows(dataset: SFRDataset) -> tuple[tuple[float, float] | None, ...]:
     nnU-Net normalises CT as (HU - mean) / standard deviation with numbers of the whole data set, after clipping to the
     percentiles of the foreground; its clipping stays.
     """
-    schemes: Sequence[str] = dataset.configuration_manager.normalization_schemes
-    properties = dataset.plans_manager.foreground_intensity_properties_per_channel
+    schemes: Sequence[str] = dataset.configuration["normalization_schemes"]
+    properties = dataset.foreground_intensities
     return tuple(
         preprocessed_window(dataset.settings.sam.window, properties[str(channel)]) if scheme == CT_SCHEME else None
         for channel, scheme in enumerate(schemes)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nnunet_sfr.confidence import MEASURES
+from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.settings import PseudoWeightingSettings
 from nnunet_sfr.trainers.patches import Patches

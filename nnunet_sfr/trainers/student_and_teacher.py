@@ -80,7 +80,7 @@ class StudentAndTeacher(nnUNetTrainer):
             self.configuration_name,
             self.configuration_manager.data_identifier,
         )
-        return SFRDataset(paths, self.plans_manager, self.dataset_json)
+        return SFRDataset(paths, self.plans_manager.plans, self.dataset_json)
 
     def initialize(self) -> None:
         """Read the settings, build nnU-Net's network and the teacher."""

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from nnunet_sfr.confidence import no_confidence
-from nnunet_sfr.data.datasets import UnlabelledDataset, image_hash
+from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.preprocessed_files import image_hash
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset

@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from nnunet_sfr.confidence import MEASURES
+from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.report import gathering
@@ -324,9 +324,6 @@ def test_the_best_measure_that_there_is() -> None:
 
 @pytest.mark.parametrize(("slices", "expected"), [(12, (5.0, 0.7, 0.8)), (1, (1.0, 0.7, 0.8))])
 def test_two_dimensional_plans_keep_the_distance_of_slices(slices: int, expected: tuple[float, ...]) -> None:
-    dataset = SimpleNamespace(
-        configuration_manager=SimpleNamespace(spacing=[0.7, 0.8]),
-        plans_manager=SimpleNamespace(transpose_forward=[2, 0, 1]),
-    )
+    dataset = SimpleNamespace(configuration={"spacing": [0.7, 0.8]}, plans={"transpose_forward": [2, 0, 1]})
     properties = {"spacing": [0.9, 0.6, 5.0], "shape_after_cropping_and_before_resampling": (slices, 20, 20)}
     assert grid_spacing(cast(SFRDataset, dataset), properties) == expected

@@ -17,10 +17,7 @@ LUNG_NODULES = {"mean": -300.0, "std": 300.0, "median": -400.0, "percentile_00_5
 
 
 def data_set(properties: dict[str, float], scheme: str = "CTNormalization") -> Any:
-    return SimpleNamespace(
-        configuration_manager=SimpleNamespace(normalization_schemes=[scheme]),
-        plans_manager=SimpleNamespace(foreground_intensity_properties_per_channel={"0": properties}),
-    )
+    return SimpleNamespace(configuration={"normalization_schemes": [scheme]}, foreground_intensities={"0": properties})
 
 
 @pytest.mark.parametrize(

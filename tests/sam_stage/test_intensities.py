@@ -29,9 +29,9 @@ class Faked:
     """As much of a data set as the windows are computed from."""
 
     def __init__(self, schemes: list[str], properties: dict[str, dict[str, float]], window: tuple[float, float]):
-        self.normalization_schemes = schemes
-        self.foreground_intensity_properties_per_channel = properties
-        self.configuration_manager = self.plans_manager = self.settings = self
+        self.configuration = {"normalization_schemes": schemes}
+        self.foreground_intensities = properties
+        self.settings = self
         self.sam = SAMSettings(window=window)
 
 
@@ -83,10 +83,9 @@ def test_only_ct_channels_have_a_window() -> None:
 
 @pytest.mark.parametrize(("median", "window"), [(95.0, SOFT_TISSUE), (-700.0, LUNG), (500.0, BONE)])
 def test_planning_takes_the_window_of_the_foreground(median: float, window: tuple[float, float]) -> None:
-    dataset: Any = Faked(["CTNormalization"], {"0": {**PROPERTIES, "median": median}}, SOFT_TISSUE)
-    assert choose_window(dataset, dataset) == window
-    other: Any = Faked(["ZScoreNormalization"], {"0": {**PROPERTIES, "median": median}}, SOFT_TISSUE)
-    assert choose_window(other, other) == SOFT_TISSUE
+    intensities = {"0": {**PROPERTIES, "median": median}}
+    assert choose_window(intensities, ["CTNormalization"]) == window
+    assert choose_window(intensities, ["ZScoreNormalization"]) == SOFT_TISSUE
 
 
 def test_a_window_must_rise() -> None:
