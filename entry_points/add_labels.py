@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_sfr.paths import resolve_dataset_name
+
 from .command_line import argument_parser, positive_number, run, typed
 
 
@@ -15,11 +17,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
 
     def command() -> None:
-        # importing torch takes seconds, which -h should not
+        name = resolve_dataset_name(arguments.dataset)
+
+        # importing torch takes seconds, which neither -h nor a wrong number should
         from nnunet_sfr.corrections.add_labels import add_labels
 
         add_labels(
-            arguments.dataset,
+            name,
             arguments.folder,
             typed=typed("sfr_add_labels", argv),
             plans=arguments.plans,

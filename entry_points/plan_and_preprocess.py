@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from nnunet_sfr.cores import available_cores, choose_processes
+from nnunet_sfr.paths import resolve_dataset_name
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
@@ -105,7 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         choice = choose_processes(os.environ)
         if choice:
             print(choice)
-        # importing torch takes seconds, which -h should not; nnU-Net reads its variables when it is imported
+        resolve_dataset_name(options["dataset"])
+
+        # importing torch takes seconds, which neither -h nor a wrong number should; nnU-Net reads its variables when it
+        # is imported
         from nnunet_sfr.planning.pipeline import plan_and_preprocess
 
         plan_and_preprocess(options.pop("dataset"), plans_name=options.pop("plans"), **options)

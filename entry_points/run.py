@@ -195,11 +195,10 @@ def _check_folders(options: RunOptions) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> RunOptions:
-    from nnunet_sfr.paths import DatasetPaths
+    from nnunet_sfr.paths import DatasetPaths, resolve_dataset_name
     from nnunet_sfr.pipeline.options import RunOptions, plans_name
-    from nnunet_sfr.pipeline.project import find_dataset
 
-    name = find_dataset(arguments.dataset)
+    name = resolve_dataset_name(arguments.dataset)
     plans = plans_name(arguments.planner, arguments.plans, DatasetPaths(name))
     planning = ("planner", "sam", "adaptation", "checkpoint")
     same = ("dataset", "fold", "method", "epochs", "images", "predictions", "device", *planning)

@@ -13,7 +13,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.folds import FOLDS, check_fold
 from nnunet_sfr.label_names import class_names
 from nnunet_sfr.nnunet_json import NO_CASCADE, read_dataset_json, read_plans, read_splits, resolved_configuration
-from nnunet_sfr.paths import DatasetPaths, Fold, SFRPaths, dataset_roots, nnunet_root
+from nnunet_sfr.paths import DatasetPaths, Fold, SFRPaths, resolve_dataset_name
 from nnunet_sfr.plans import SFRConfiguration, choose_configuration, choose_plans, load_configuration
 
 if TYPE_CHECKING:
@@ -233,33 +233,3 @@ def _read_split(file: Path, fold: Fold) -> tuple[list[str], list[str]]:
     if not isinstance(fold, int) or not 0 <= fold < len(splits):
         raise UserError(f"{file}: has no fold {fold}; use a number from 0 to {len(splits) - 1}, or all")
     return splits[fold]["train"], splits[fold]["val"]
-
-
-def resolve_dataset_name(dataset_name_or_id: str | int) -> str:
-    """nnU-Net's full name of a data set, from the name or the number, found in the raw or preprocessed folder.
-
-    Raises:
-        UserError: no data set, or more than one, has this number.
-    """
-    text = str(dataset_name_or_id)
-    prefix = text if text.startswith("Dataset") else f"Dataset{_number(text):03d}_"
-    names = set()
-    for root in dataset_roots():
-        if root.is_dir():
-            names |= {entry.name for entry in root.iterdir() if entry.is_dir() and entry.name.startswith(prefix)}
-    if text.startswith("Dataset"):
-        names &= {text}
-    if not names:
-        raise UserError(f"no data set {text} in nnUNet_raw ({nnunet_root('nnUNet_raw')}); check -d and the variable")
-    if len(names) > 1:
-        raise UserError(
-            f"the number {text} stands for several data sets ({', '.join(sorted(names))}); rename all but one"
-        )
-    return names.pop()
-
-
-def _number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise UserError(f"{text!r} is neither a data set's number nor its name (DatasetXXX_Name)") from None

@@ -106,6 +106,36 @@ def dataset_roots() -> list[Path]:
     return [nnunet_root(name) for name in variables or (RAW,)]
 
 
+def resolve_dataset_name(dataset_name_or_id: str | int) -> str:
+    """nnU-Net's full name of a data set, from the name or the number, found in the raw or preprocessed folder.
+
+    Raises:
+        UserError: no data set, or more than one, has this number.
+    """
+    text = str(dataset_name_or_id)
+    prefix = text if text.startswith("Dataset") else f"Dataset{_number(text):03d}_"
+    names = set()
+    for root in dataset_roots():
+        if root.is_dir():
+            names |= {entry.name for entry in root.iterdir() if entry.is_dir() and entry.name.startswith(prefix)}
+    if text.startswith("Dataset"):
+        names &= {text}
+    if not names:
+        raise UserError(f"no data set {text} in nnUNet_raw ({nnunet_root('nnUNet_raw')}); check -d and the variable")
+    if len(names) > 1:
+        raise UserError(
+            f"the number {text} stands for several data sets ({', '.join(sorted(names))}); rename all but one"
+        )
+    return names.pop()
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{text!r} is neither a data set's number nor its name (DatasetXXX_Name)") from None
+
+
 def portable_name(path: Path) -> str:
     """A path below one of nnU-Net's folders in words that survive a move of them; any other path as it is."""
     for variable in (PREPROCESSED, RESULTS):

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -20,6 +21,8 @@ from nnunet_sfr.data import export
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import nnunet_root
+from tests.conftest import REPOSITORY
 from tests.tiny_dataset import NAME
 from tests.tiny_model import random_model
 from tests.tiny_project import PLANS, change_settings
@@ -334,3 +337,36 @@ def test_options_of_select_that_make_no_sense(
         run("select", "-d", "42", *options)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+SLOW = ("torch", "nnunetv2", "SimpleITK", "nibabel", "blosc2", "scipy")
+"""What takes seconds to import together."""
+
+MISTAKE = f"""
+import sys
+from importlib import import_module
+
+for command, options in {{
+    "plan_and_preprocess": [],
+    "finetune": [],
+    "pseudolabel": [],
+    "crosscheck": [],
+    "select": ["--round", "1"],
+    "run": [],
+    "report": [],
+    "review": ["--no-browser"],
+    "export": ["-tr", "nnUNetTrainerSFR_MT", "-o", "model.zip"],
+    "add_labels": ["-i", "corrected"],
+    "adapt_weights": ["-i", "weights.pth", "-o", "adapted.pth"],
+}}.items():
+    sys.argv = [f"sfr_{{command}}", "-d", "77", *options]
+    assert import_module(f"nnunet_sfr.entry_points.{{command}}").main() == 1, command
+    assert not {set(SLOW)!r} & set(sys.modules), command
+"""
+
+
+def test_a_mistake_is_told_before_seconds_of_imports(project: SFRDataset) -> None:
+    ended = subprocess.run([sys.executable, "-c", MISTAKE], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert ended.returncode == 0, ended.stderr
+    line = f"error: no data set 77 in nnUNet_raw ({nnunet_root('nnUNet_raw')}); check -d and the variable"
+    assert ended.stderr.splitlines() == 11 * [line]

@@ -16,11 +16,11 @@ from nnunet_sfr.corrections.outdated import commands_to_repeat
 from nnunet_sfr.corrections.raw_data import move_raw_files, unwritable, update_dataset_json, with_labelled
 from nnunet_sfr.data.raw_cases import RawDataset, list_cases
 from nnunet_sfr.data.sidecars import sidecars
-from nnunet_sfr.dataset import SFRDataset, resolve_dataset_name
+from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.label_journal import Journal, read_journal, remove_remains, stage
 from nnunet_sfr.locking import locked
-from nnunet_sfr.paths import LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES, DatasetPaths
+from nnunet_sfr.paths import LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES, DatasetPaths, resolve_dataset_name
 from nnunet_sfr.planning.fingerprint import record_added_labels
 
 
@@ -168,7 +168,7 @@ def _complete(journal: Journal, processes: int) -> None:
         derived_data.update_preprocessed(datasets, raw, cases, processes=processes)
         stores = derived_data.remove_pseudo_labels(datasets, cases)
         derived_data.remove_from_selections(datasets, cases)
-        print(f"stores of pseudo-labels that they are no longer in: {len(stores)}")
+        print(f"taken out of {len(stores)} {'store' if len(stores) == 1 else 'stores'} of pseudo-labels")
     if derived_data.add_to_splits(paths.splits_file, cases):
         print(f"{paths.splits_file.name}: they are training cases of every fold")
     if datasets:

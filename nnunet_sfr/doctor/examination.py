@@ -12,7 +12,7 @@ from nnunet_sfr.doctor.installation import check_imports, check_packages
 from nnunet_sfr.doctor.subject import NamedDataset
 from nnunet_sfr.doctor.variables import check_folders, check_variables
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import LABELLED_IMAGES, DatasetPaths
+from nnunet_sfr.paths import LABELLED_IMAGES, DatasetPaths, resolve_dataset_name
 
 if TYPE_CHECKING:
     from nnunet_sfr.dataset import SFRDataset
@@ -36,9 +36,6 @@ def examine(subject: NamedDataset | None) -> Iterator[Section]:
         left_out = note("the rest", "is not looked at", "fix the installation first")
         yield from (installation, folders, Section("Trainers, device, data", (left_out,)))
         return
-    # here and below, what imports torch and nnU-Net comes late: it takes seconds, or fails
-    from nnunet_sfr.dataset import resolve_dataset_name
-
     name = None if subject is None else resolve_dataset_name(subject.dataset)
     yield from (installation, folders)
     yield from _machine()
@@ -47,6 +44,7 @@ def examine(subject: NamedDataset | None) -> Iterator[Section]:
 
 
 def _machine() -> Iterator[Section]:
+    # here and below, what imports torch and nnU-Net comes late: it takes seconds, or fails
     from nnunet_sfr.doctor.device import check_cores, check_device
     from nnunet_sfr.doctor.trainers import check_new_processes, check_search, check_variable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nnunet_sfr.command_lines import AUTO, Command
-from nnunet_sfr.paths import DatasetPaths, Fold
+from nnunet_sfr.paths import DatasetPaths, Fold, resolve_dataset_name
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,4 @@ class NamedDataset:
 
     def is_planned(self) -> bool:
         """Whether the data set has an SFR plan; plans of nnU-Net alone are none yet."""
-        from nnunet_sfr.dataset import resolve_dataset_name  # imports nnU-Net, which takes seconds
-
         return bool(DatasetPaths(resolve_dataset_name(self.dataset)).sfr_plans_files())

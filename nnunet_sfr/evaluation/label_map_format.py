@@ -9,11 +9,10 @@ from typing import Any
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
-from nnunet_sfr.dataset import resolve_dataset_name
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.classes import file_ending, read_classes
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, DatasetPaths
+from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, DatasetPaths, resolve_dataset_name
 from nnunet_sfr.plans import choose_plans
 
 """What nnU-Net's prediction puts beside its label maps."""

@@ -21,7 +21,7 @@ from nnunet_sfr.nnunet_json import (
     read_splits,
     resolved_configuration,
 )
-from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER, MANIFEST, SFRPaths, dataset_roots
+from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER, MANIFEST, SFRPaths
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.plans import SFRConfiguration, read_sfr_plan
 
@@ -240,23 +240,6 @@ class Project:
     def _file_ending(self) -> str:
         ending: str = read_dataset_json(self.paths.dataset_json)["file_ending"]
         return ending
-
-
-def find_dataset(number_or_name: str) -> str:
-    """nnU-Net's full name of a data set.
-
-    Raises:
-        UserError: there is none, or more than one.
-    """
-    roots = dataset_roots()
-    number = f"{int(number_or_name):03d}_*" if number_or_name.isdecimal() else number_or_name.removeprefix("Dataset")
-    names = {folder.name for root in roots for folder in root.glob(f"Dataset{number}") if folder.is_dir()}
-    if len(names) == 1:
-        return names.pop()
-    from nnunet_sfr.dataset import resolve_dataset_name  # which knows every way to be wrong
-
-    name: str = resolve_dataset_name(number_or_name)
-    return name
 
 
 def visible_files(folder: Path, ending: str = "") -> list[Path]:

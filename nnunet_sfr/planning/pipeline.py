@@ -14,11 +14,11 @@ from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION
 from nnunet_sfr.ct_windows import choose_window
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
 from nnunet_sfr.data.raw_cases import RawDataset, list_cases
-from nnunet_sfr.dataset import open_dataset, resolve_dataset_name
+from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.label_journal import require_completed
 from nnunet_sfr.nnunet_json import check_configuration, read_plans
-from nnunet_sfr.paths import DatasetPaths, SFRPaths
+from nnunet_sfr.paths import DatasetPaths, SFRPaths, resolve_dataset_name
 from nnunet_sfr.planning.feasibility import require_trainable
 from nnunet_sfr.planning.fingerprint import OWN_KEY, update_fingerprint
 from nnunet_sfr.planning.mosaic import choose_slice_axes, choose_stitching, data_extent

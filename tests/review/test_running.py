@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 import threading
 import urllib.error
@@ -16,6 +17,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.entry_points import review as command
 from nnunet_sfr.review import running
 from nnunet_sfr.review.lock import only_review
+from tests.conftest import REPOSITORY
 
 OPTIONS: dict[str, Any] = {
     "configuration": "3d_fullres",
@@ -124,3 +126,22 @@ def test_importing_the_other_commands_needs_no_server(tmp_path: Path) -> None:
         if any(library in file.read_text(encoding="utf-8") for library in libraries)
     ]
     assert {file.parent.name for file in files} == {"review"}
+
+
+LIST = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from nnunet_sfr.dataset import open_dataset
+from nnunet_sfr.review.session import Session
+
+with ThreadPoolExecutor(1) as executor:
+    session = Session(open_dataset(42), "all", executor)
+    print([case["name"] for case in session.describe()["cases"]])
+print(sorted({"torch", "nnunetv2", "SimpleITK", "nibabel", "blosc2", "scipy"} & set(sys.modules)))
+"""
+
+
+def test_the_cases_are_listed_without_what_takes_seconds_to_import(project: SFRDataset) -> None:
+    ended = subprocess.run([sys.executable, "-c", LIST], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert ended.stdout.splitlines() == ["['unlabelled_00', 'unlabelled_01']", "[]"]
