@@ -13,7 +13,7 @@ PYTEST = $(PYTHON) -m pytest --numprocesses $(WORKERS) --dist worksteal
 venv: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
-	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	$(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --editable ".[dev]"
 	touch $@
 

@@ -15,11 +15,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Make a file for nnUNetv2_train -pretrained_weights from a checkpoint of nnssl (OpenMind) or nnU-Net that does "
         "not have every weight of the planned network: what fits is taken, weights of one input channel are repeated "
         "for several, and the rest is as nnU-Net initialises it.",
+        examples={
+            "-d 42 -i openmind.pth -o start.pth": "then nnUNetv2_train ... -pretrained_weights start.pth",
+            "-d 42 -p nnUNetResEncUNetLPlans -i openmind.pth -o start.pth": "for the network of other plans",
+        },
     )
     add_configuration(parser)
     parser.add_argument("-i", dest="checkpoint", type=Path, required=True, metavar="FILE", help="the checkpoint")
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE", help="the file to write (.pth)")
     arguments = parser.parse_args(argv)
+    if arguments.checkpoint.resolve() == arguments.output.resolve():
+        parser.error("-o must be another file than -i, which would be overwritten")
 
     def command() -> None:
         from nnunet_sfr.dataset import open_dataset

@@ -42,8 +42,12 @@ def _parser() -> argparse.ArgumentParser:
         "pseudo-labels; nothing else is computed again. Everything is checked before anything changes, and a call that "
         "was stopped is completed by the next one. In the end it shows which commands to run again, with -p those of "
         "one plan.",
+        examples={
+            "-d 42 -i corrected": "corrected label maps, <case>.nii.gz, from any program",
+            "-d 42 -i nnUNet_results/Dataset042_Heart/SFR_review/corrected": "those of sfr_review",
+        },
+        plans="nnU-Net plans identifier, for the commands that are shown in the end; default: those of all plans",
     )
-    parser.set_defaults(plans=None)
     parser.add_argument(
         "-i",
         dest="folder",

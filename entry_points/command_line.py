@@ -7,38 +7,62 @@ import math
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION, DEFAULT_PLANS
+from nnunet_sfr.cores import require_numbers
 from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.interruption import InterruptedRunError, ending_signals_raise
 
 if TYPE_CHECKING:
     from nnunet_sfr.dataset import SFRDataset
 
+_EXAMPLE_WIDTH = 48
+"""Characters of an example's arguments up to which the purposes of all stand below one another."""
+
 SMALLEST_SPACING, LARGEST_SPACING = 1e-4, 1e3
 """Millimetres between voxels, from electron microscopy to what no scanner makes."""
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows every default, except where an option has none."""
+class HelpFormatter(argparse.HelpFormatter):
+    """Ends the help of an option with its default, where the help itself does not, and keeps indented paragraphs."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.required or action.default in (None, False):
+        default = action.default
+        has_none = default is None or isinstance(default, bool) or default is argparse.SUPPRESS
+        if not action.help or action.required or not action.option_strings or has_none:
             return action.help
-        return super()._get_help_string(action)
+        return f"{action.help}; default: {' '.join(map(str, default)) if isinstance(default, list) else '%(default)s'}"
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        # examples and tables have lines of their own; argparse wraps everything or nothing
+        return "\n\n".join(
+            paragraph if "\n  " in paragraph else "\n".join(self._split_lines(paragraph, width))
+            for paragraph in text.split("\n\n")
+        )
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
-def argument_parser(command: str, description: str, *, needs_dataset: bool = True) -> argparse.ArgumentParser:
-    """A parser with nnU-Net's ``-d`` and ``-p``, which every command has.
+def argument_parser(
+    command: str, description: str, *, examples: Mapping[str, str], needs_dataset: bool = True, plans: str | None = None
+) -> argparse.ArgumentParser:
+    """A parser with nnU-Net's ``-d`` and ``-p``, which almost every command has.
 
     Args:
         command: its name.
         description: of the whole command, for the help.
+        examples: what to type after the command's name, and what it is for.
         needs_dataset: whether ``-d`` must be given.
+        plans: help of ``-p``, where it is not nnU-Net's default or the only plans.
     """
-    parser = argparse.ArgumentParser(prog=command, description=description, formatter_class=_Formatter)
+    parser = argparse.ArgumentParser(
+        prog=command, description=description, epilog=shown_examples(command, examples), formatter_class=HelpFormatter
+    )
     parser.add_argument(
         "-d", dest="dataset", required=needs_dataset, metavar="ID", help="number or name of the data set"
     )
@@ -46,9 +70,21 @@ def argument_parser(command: str, description: str, *, needs_dataset: bool = Tru
         "-p",
         dest="plans",
         metavar="PLANS",
-        help=f"nnU-Net plans identifier; default: {DEFAULT_PLANS}, or the only plans of the data set",
+        help=plans or f"nnU-Net plans identifier; default: {DEFAULT_PLANS}, or the only plans of the data set",
     )
     return parser
+
+
+def shown_examples(command: str, examples: Mapping[str, str]) -> str:
+    """The examples at the end of a help, in lines that can be pasted.
+
+    Args:
+        command: its name.
+        examples: what to type after it, and what it is for.
+    """
+    width = min(_EXAMPLE_WIDTH, max(map(len, examples)))
+    lines = [f"  {command} {arguments:<{width}}  # {purpose}" for arguments, purpose in examples.items()]
+    return "\n".join(["examples:", *lines])
 
 
 class Record(Protocol):
@@ -185,6 +221,15 @@ def open_named(arguments: argparse.Namespace) -> SFRDataset:
     return dataset
 
 
+def is_same_folder(first: Path | None, second: Path | None) -> bool:
+    """Whether two paths lead to one folder, links and file systems without capital letters included."""
+    if first is None or second is None:
+        return False
+    if first.exists() and second.exists():
+        return first.samefile(second)
+    return first.resolve() == second.resolve()
+
+
 def typed(command: str, argv: Sequence[str] | None) -> str:
     """The command as it was typed.
 
@@ -199,16 +244,19 @@ RESUMES = "run the same command again, without --overwrite, to continue from wha
 NOTHING_WRITTEN = "nothing was written"
 
 
-def run(command: Callable[[], None], *, interrupted: str = RESUMES) -> int:
+def run(command: Callable[[], None], *, interrupted: str = RESUMES, checks_variables: bool = True) -> int:
     """Call a command; a user's mistake becomes one line on stderr and exit code 1, a signal 128 and its number.
 
     Args:
         command: without arguments.
         interrupted: what a user is told whose signal ended it.
+        checks_variables: whether to refuse variables with which nnU-Net cannot be imported.
     """
     try:
         # SIGINT stays Python's KeyboardInterrupt, which libraries and their worker processes know
         with ending_signals_raise(("SIGTERM", "SIGHUP")), file_errors_explained():
+            if checks_variables:
+                require_numbers(os.environ)
             command()
             sys.stdout.flush()
     except UserError as error:

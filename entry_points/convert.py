@@ -10,11 +10,15 @@ from typing import Any
 
 from nnunet_sfr.conversion import PUBLIC_DATASETS, PublicDataset
 
-from .command_line import NOTHING_WRITTEN, positive_number, run
+from .command_line import NOTHING_WRITTEN, HelpFormatter, positive_number, run, shown_examples
 
 _WIDTH = 110
 _OPTIONS = ("channels", "regions", "fold", "list", "test")
 """Those that only some data sets have."""
+_EXAMPLES = {
+    "nnunet Dataset005_X --labelled 4 --seed 1": "4 labelled cases of a labelled data set of yours",
+    "LA left_atrium -d 42 --labelled 16": "the left atria in the folder left_atrium",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,19 +61,20 @@ def _options(parser: argparse.ArgumentParser, arguments: argparse.Namespace, kno
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sfr_convert",
-        description="\n".join(
-            textwrap.wrap(
-                "Make nnUNet_raw/DatasetNNN_NAME from a public data set, or one of your own (nnunet), whole or not "
-                "at all: labelled cases (imagesTr, labelsTr), unlabelled ones (imagesUl), and test cases with their "
-                "truth (imagesTs, labelsTs). The truth of the unlabelled cases lies in labelsUl_truth, to measure "
-                "pseudo-labels by; no training reads it. Every file is read and checked first; a call that was stopped "
-                "does not read again what it had checked. Voxels stay as they are; sfr_plan_and_preprocess "
-                "-overwrite_target_spacing chooses another grid.",
-                _WIDTH,
-            )
+        description="Make nnUNet_raw/DatasetNNN_NAME from a public data set, or one of your own (nnunet), whole or not "
+        "at all: labelled cases (imagesTr, labelsTr), unlabelled ones (imagesUl), and test cases with their truth "
+        "(imagesTs, labelsTs). The truth of the unlabelled cases lies in labelsUl_truth, to measure pseudo-labels by; "
+        "no training reads it. Every file is read and checked first; a call that was stopped does not read again what "
+        "it had checked. Voxels stay as they are; sfr_plan_and_preprocess -overwrite_target_spacing chooses another "
+        "grid.",
+        epilog="\n\n".join(
+            [
+                "Data sets that are known:",
+                *map(_described, PUBLIC_DATASETS),
+                shown_examples("sfr_convert", _EXAMPLES),
+            ]
         ),
-        epilog="Data sets that are known:\n\n" + "\n\n".join(map(_described, PUBLIC_DATASETS)),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add = parser.add_argument
     add("name", choices=tuple(PUBLIC_DATASETS), metavar="NAME", help="data set, see below")
@@ -79,19 +84,19 @@ def _parser() -> argparse.ArgumentParser:
         dest="dataset",
         type=_dataset_number,
         metavar="ID",
-        help="number that it shall have (default: that of the data set of this name, or the first free one from 500)",
+        help="number that it shall have; default: that of the data set of this name, or the first free one from 500",
     )
     add(
         "--labelled",
         type=positive_number,
         metavar="N",
-        help="number of labelled cases; of LA with splits.json, one that it lists (default: the paper's, see below)",
+        help="number of labelled cases; of LA with splits.json, one that it lists; default: the paper's, see below",
     )
     add(
         "--seed",
         type=_whole_number,
         metavar="N",
-        help="draw the labelled cases with this seed (default: the first of the list)",
+        help="draw the labelled cases with this seed; default: the first of the list",
     )
     add(
         "--allow-missing",
@@ -99,19 +104,24 @@ def _parser() -> argparse.ArgumentParser:
         help="convert the cases of the lists that are there, if the labelled ones are among them",
     )
     add("--overwrite", action="store_true", help="replace the data set of this number, if this command made it")
-    add("-np", dest="processes", type=positive_number, default=1, metavar="N", help="cases to check at a time (1)")
+    add("-np", dest="processes", type=positive_number, default=1, metavar="N", help="cases to check at a time")
     some = parser.add_argument_group("options of some data sets")
     add = some.add_argument
-    add("--channels", nargs="+", choices=("flair", "t1", "t1ce", "t2"), help="BraTS: sequences (flair)")
+    add("--channels", nargs="+", choices=("flair", "t1", "t1ce", "t2"), help="BraTS: sequences; default: flair")
     add(
         "--regions",
         action="store_true",
         default=None,
         help="BraTS: whole tumour, core and enhancing tumour as regions",
     )
-    add("--fold", type=int, choices=range(4), help="MACT: of MagicNet (0)")
-    add("--list", choices=("paper", "magicnet"), help="MACT: 70 and 20 cases, or 66 and 22 (paper)")
-    add("--test", type=positive_number, metavar="N", help="nnunet: labelled cases to hold out for testing")
+    add("--fold", type=int, choices=range(4), help="MACT: of MagicNet; default: 0")
+    add("--list", choices=("paper", "magicnet"), help="MACT: 70 and 20 cases, or 66 and 22; default: paper")
+    add(
+        "--test",
+        type=positive_number,
+        metavar="N",
+        help="nnunet: labelled cases to hold out for testing; default: none where imagesTs have a truth, else a fifth",
+    )
     return parser
 
 

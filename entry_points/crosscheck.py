@@ -15,6 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Dice of every class with its interval, how well each measure of confidence ranks the cases, and whether SFR "
         "is likely to help. Needs two labelled cases. Where SAM has labelled the unlabelled cases, their Dice is "
         "estimated too. An interrupted run continues.",
+        examples={"-d 42": "after sfr_plan_and_preprocess", "-d 42 -p nnUNetPlansCPU -device cpu": "without a GPU"},
     )
     add_configuration(parser)
     add_device(parser)

@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         action, following = next_step(subject, sections)
         print(as_json(sections, following) if arguments.json else last_lines(sections, action, following))
 
-    return run(command) or int(count(sections, Level.PROBLEM) > 0)
+    # what it has to say of wrong variables is part of the report
+    return run(command, checks_variables=False) or int(count(sections, Level.PROBLEM) > 0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
         "and test, labels, folds, plan, SAM, expected memory, and which stages are complete. Nothing is "
         "written. Exit code 1 if something would stop or falsify a run.",
         needs_dataset=False,
+        examples={
+            "": "installation, folders and device",
+            "-d 42": "and a data set: what is wrong with it, and which command comes next",
+            "-d 42 -p nnUNetPlansCPU -device cpu": "with a certain plan, for training on the CPU",
+            "-d 42 --json": "for a program",
+        },
     )
     add_configuration(parser)
     add_fold(parser)

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_sfr.command_lines import DEFAULT_PLANS
 from nnunet_sfr.evaluation.rules import NSD_TOLERANCE_MM, RULES
 
-from .command_line import NOTHING_WRITTEN, argument_parser, positive_number, run
+from .command_line import NOTHING_WRITTEN, argument_parser, is_same_folder, positive_number, run
 
 OUTPUT = "sfr_metrics.json"
 
@@ -21,6 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.dataset is not None and arguments.dataset_json is not None:
         parser.error("-d and -djfile both name a dataset.json; give one of them")
+    if arguments.plans is not None and arguments.dataset is None:
+        parser.error("-p names plans of a data set; add -d, or name their file with -pfile")
+    for name, other in (("gt_folder", arguments.gt_folder), ("--compare", arguments.compare)):
+        if is_same_folder(arguments.pred_folder, other):
+            parser.error(f"pred_folder and {name} are one folder, {arguments.pred_folder}; there is nothing to measure")
     output: Path = arguments.output or arguments.pred_folder / OUTPUT
     if output.suffix != ".json":
         parser.error(f"-o must end in .json, got {output}; the CSV file is written beside it")
@@ -78,19 +84,38 @@ def _parser() -> argparse.ArgumentParser:
         "nnUNetv2_evaluate_folder takes. Labels come from -djfile, else from -d, else from the dataset.json that "
         "nnU-Net puts beside its predictions.",
         needs_dataset=False,
+        examples={
+            "labelsTs predictions": "predictions of nnUNetv2_predict",
+            "labelsTs predictions -d 42 --compare nnunet_predictions": "is it better than the other model?",
+            "labelsTs predictions -d 42 --voxels -o voxels.json": "distances as in the paper's tables",
+        },
+        plans="with -d: nnU-Net plans identifier; only the reader is taken from the plans; default: "
+        f"{DEFAULT_PLANS}, or the only plans of the data set",
     )
-    parser.epilog = " ".join(RULES.values())
+    parser.epilog = f"{' '.join(RULES.values())}\n\n{parser.epilog}"
     add = parser.add_argument
     add("gt_folder", type=Path, help="folder with the truths, <case><file ending>")
     add("pred_folder", type=Path, help="folder with the predictions, named like the truths")
-    add("-djfile", dest="dataset_json", type=Path, metavar="FILE", help="dataset.json")
-    add("-pfile", dest="plans_file", type=Path, metavar="FILE", help="plans.json; only the reader is taken from it")
+    add(
+        "-djfile",
+        dest="dataset_json",
+        type=Path,
+        metavar="FILE",
+        help="dataset.json with labels and file ending; default: that of -d, or the one in pred_folder",
+    )
+    add(
+        "-pfile",
+        dest="plans_file",
+        type=Path,
+        metavar="FILE",
+        help="plans.json; only the reader is taken from it; default: that of -d and -p, or the one in pred_folder",
+    )
     add(
         "-o",
         dest="output",
         type=Path,
         metavar="FILE.json",
-        help=f"default: {OUTPUT} in pred_folder; the CSV lies beside",
+        help=f"file to write, with a CSV file of the same name beside it; default: {OUTPUT} in pred_folder",
     )
     add(
         "-np",
@@ -111,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         type=millimetres,
         default=NSD_TOLERANCE_MM,
         metavar="MM",
-        help="how far apart surfaces may be to agree, in the normalised surface Dice",
+        help="how far apart surfaces may be to agree, in the normalised surface Dice, in mm (with --voxels: in voxels)",
     )
     return parser
 

@@ -15,12 +15,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argument_parser(
         "sfr_export",
         "Write a trained model so that a machine with nnU-Net, and without this package, predicts with it.",
+        examples={
+            "-d 42 -o heart.zip": "there: nnUNetv2_install_pretrained_model_from_zip heart.zip",
+            "-d 42 -tr nnUNetTrainerSFR_ACMT -o heart": "there: nnUNetv2_predict_from_modelfolder -m heart -f all",
+            "-d 42 -f 0 1 2 3 4 --teacher -o heart.zip": "the teachers of five folds",
+        },
     )
     add_configuration(parser)
     parser.add_argument(
         "-f", dest="folds", type=fold, nargs="+", default=["all"], metavar="FOLD", help="folds to export"
     )
-    parser.add_argument("-tr", dest="trainer", default="nnUNetTrainerSFR_MT", metavar="TRAINER", help="trainer's name")
+    parser.add_argument(
+        "-tr", dest="trainer", default="nnUNetTrainerSFR_MT", metavar="TRAINER", help="trainer of the model"
+    )
     parser.add_argument(
         "-chk", dest="checkpoint", default=FINAL_CHECKPOINT, metavar="FILE", help="checkpoint to export"
     )
@@ -38,13 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--evaluation",
         type=Path,
         metavar="FILE",
-        help="JSON file that sfr_evaluate wrote of this model's predictions; its metrics go into the card",
+        help="JSON file that sfr_evaluate wrote of this model's predictions, whose metrics go into the card; default: "
+        "no metrics",
     )
     card.add_argument(
         "--case-names", action="store_true", help="list the cases that the model was trained on; default: their number"
     )
     card.add_argument(
-        "--licence", metavar="ID", help="licence of the model as model hubs name it, cc-by-4.0 for example"
+        "--licence",
+        metavar="ID",
+        help="licence of the model as model hubs name it, cc-by-4.0 for example; default: none is named",
     )
     arguments = parser.parse_args(argv)
 

@@ -12,6 +12,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argument_parser(
         "sfr_finetune",
         "Fine-tune SAM on stitched labelled patches. An interrupted run continues where it saved its state last.",
+        examples={
+            "-d 42": "SFR, with all labelled cases",
+            "-d 42 -f 0": "with the training cases of fold 0",
+            "-d 42 --round 1": "SFR+, after sfr_select --round 1",
+        },
     )
     add_configuration(parser)
     add_fold(parser)

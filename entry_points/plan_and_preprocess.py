@@ -20,11 +20,17 @@ def parser() -> argparse.ArgumentParser:
         "Check the raw data, let nnU-Net plan from labelled and unlabelled images together, derive the SFR plan, and "
         "preprocess all cases with nnU-Net's preprocessor. Unlabelled images lie in imagesUl of the raw data set, "
         "named like those in imagesTr. Run again, it does only what is missing or changed.",
+        examples={
+            "-d 42": "nnU-Net's default plan and LiteMedSAM",
+            "-d 42 -pl ExperimentPlannerCPU -overwrite_target_spacing 2.5 2.5 2.5": "without a GPU, on a coarser grid",
+            "-d 42 -adaptation lora": "SAM's encoder is trained too, on a GPU",
+            "-d 42 -c 2d 3d_fullres": "two configurations",
+        },
+        plans="name of the plans to write; default: the planner's own, nnUNetPlans or nnUNetPlansCPU for example",
     )
-    command.set_defaults(plans=None)
     add = command.add_argument
     cores = available_cores()
-    add("-overwrite_plans_name", dest="plans", metavar="PLANS", help="the same as -p; default: the planner's own name")
+    add("-overwrite_plans_name", dest="same_plans", metavar="PLANS", help="nnU-Net's name of -p; default: as -p")
     add(
         "-c",
         dest="configurations",
@@ -39,7 +45,12 @@ def parser() -> argparse.ArgumentParser:
         help="planner: a class of nnU-Net (nnUNetPlannerResEncM, ...), or ExperimentPlannerCPU, ours for machines "
         "without a GPU (plans name nnUNetPlansCPU)",
     )
-    add("-gpu_memory_target", type=positive_length, metavar="GB", help="for the planner; default: the planner's own")
+    add(
+        "-gpu_memory_target",
+        type=positive_length,
+        metavar="GB",
+        help="GPU memory to plan for; default: the planner's own",
+    )
     add(
         "-overwrite_target_spacing",
         dest="target_spacing",
@@ -75,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         "--verify_dataset_integrity",
         dest="verify",
         action="store_true",
-        help="run nnU-Net's check too (geometry of the labels, numTraining); images are checked in any case",
+        help="run nnU-Net's own check too; images and labels are checked in any case",
     )
     add("--no_pp", dest="skip_preprocessing", action="store_true", help="plan, but do not preprocess")
     add(
@@ -84,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
         type=positive_number,
         default=min(8, cores),
         metavar="N",
-        help="processes that read images for the fingerprint",
+        help="processes that read and check images; each needs memory for a case at full size",
     )
     add(
         "-np",
@@ -100,7 +111,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, plan and preprocess; returns the exit code."""
-    options = vars(parser().parse_args(argv))
+    command_parser = parser()
+    options = vars(command_parser.parse_args(argv))
+    same_plans = options.pop("same_plans")
+    if None not in (same_plans, options["plans"]) and same_plans != options["plans"]:
+        command_parser.error("-p and -overwrite_plans_name are one option; give one of them")
+    options["plans"] = options["plans"] or same_plans
 
     def command() -> None:
         choice = choose_processes(os.environ)

@@ -14,6 +14,7 @@ from .command_line import (
     add_round,
     argument_parser,
     fold,
+    is_same_folder,
     open_named,
     positive_number,
     round_number,
@@ -56,6 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         "Label the unlabelled cases, into the store that the trainers read: with the fine-tuned SAM, or instead of it "
         "with a trained nnU-Net model (--from-model) or with label maps of any origin (--from-images). Cases that are "
         "there already are skipped. For SFR+ see --round and -tr.",
+        examples={
+            "-d 42": "with SAM, after sfr_finetune",
+            "-d 42 --export label_maps": "and as images on the original grid",
+            "-d 42 --from-model Dataset007_Other/nnUNetTrainer__nnUNetPlans__3d_fullres": "with a trained model",
+            "-d 42 --from-images label_maps": "<case>.nii.gz for every unlabelled case",
+            "-d 42 --round 1 -tr nnUNetTrainerSFR_MT": "SFR+: the trained model labels the pool, for sfr_select",
+            "-d 42 --round 1": "SFR+: SAM labels it again, after sfr_finetune --round 1",
+        },
     )
     add_configuration(parser)
     add_fold(parser)
@@ -132,7 +141,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error("--from-model and --from-images fill the store of round 0; later rounds are SAM's, or -tr's")
     if arguments.device != "auto" and arguments.from_images:
         parser.error("-device does not go with --from-images, which computes nothing")
-    if _is_same_folder(arguments.export, arguments.from_images):
+    if is_same_folder(arguments.export, arguments.from_images):
         parser.error("--export would overwrite the label maps of --from-images; choose another folder")
 
 
@@ -146,15 +155,6 @@ def _check_options_of_sources(parser: argparse.ArgumentParser, arguments: argpar
         parser.error("--trust goes with --from-model and -tr, which load a model")
     if arguments.chk is not None and (arguments.from_model or arguments.from_images or arguments.trainer):
         parser.error("-chk chooses an adapter of SAM; it goes with neither --from-model nor --from-images nor -tr")
-
-
-def _is_same_folder(first: Path | None, second: Path | None) -> bool:
-    """Whether two paths lead to one folder, links and file systems without capital letters included."""
-    if first is None or second is None:
-        return False
-    if first.exists() and second.exists():
-        return first.samefile(second)
-    return first.resolve() == second.resolve()
 
 
 def _label(dataset: SFRDataset, arguments: argparse.Namespace) -> PseudoLabelStore:

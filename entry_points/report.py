@@ -15,7 +15,10 @@ MOST_PROCESSES = 4
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and make the report; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.window is not None and arguments.window[0] >= arguments.window[1]:
+        parser.error(f"--window must rise from LOW to HIGH, got {' '.join(map(str, arguments.window))}")
 
     def command() -> None:
         dataset = open_named(arguments)
@@ -65,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
         "of every training, rounds, settings and versions, and the cases most worth annotating next (as CSV, too). "
         "Needs pseudo-labels; what else is missing is named, with the command that makes it. A second run draws only "
         "what changed.",
+        examples={
+            "-d 42": "then open index.html in the folder that it names",
+            "-d 42 --single-file": "one file to send to a colleague",
+            "-d 42 --window -1000 400": "CT in the window of the lung",
+        },
     )
     add_configuration(parser)
     add_fold(parser)

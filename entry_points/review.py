@@ -38,6 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         "with brush, eraser and fill. Label maps that are saved or accepted lie in SFR_review/corrected of the data "
         "set's nnUNet_results, from where sfr_add_labels takes them (the page can run it). The page is served to this "
         "machine alone, until Ctrl-C; what was drawn and decided is on the disk at once.",
+        examples={
+            "-d 42": "opens the page in a browser",
+            "-d 42 --no-browser --port 8042": "on another machine, through ssh -L 8042:127.0.0.1:8042",
+        },
     )
     add_configuration(parser)
     add_fold(parser)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_sfr.atomic import require_writable
+from nnunet_sfr.command_lines import DEFAULT_PLANS
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
@@ -61,12 +62,20 @@ def _command(arguments: argparse.Namespace, as_typed: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(
         "sfr_run",
-        "Go the whole way: plan and preprocess, fine-tune SAM, pseudo-label, train nnU-Net, and with --plus the rounds "
-        "of SFR+; predict, if a folder is given. Each step is one of the public commands, shown before it runs; a step "
-        "that is done is skipped, and one that was stopped is continued. State and logs are in "
+        "From images to a model: plan and preprocess, fine-tune SAM, pseudo-label, train nnU-Net, and with --plus the "
+        "rounds of SFR+; predict, if a folder is given. Each step is one of the public commands, shown before it runs; "
+        "a step that is done is skipped, and one that was stopped is continued. State and logs are in "
         "nnUNet_results/<data set>/SFR_run__<plans>__<configuration>.",
+        examples={
+            "-d 42 -i new_images -o predictions": "from images to model to predictions, Mean Teacher",
+            "-d 42 --method ACMT --plus --rounds 2": "SFR+: two rounds",
+            "-d 42 -pl ExperimentPlannerCPU -overwrite_target_spacing 2.5 2.5 2.5 --epochs 5": "without a GPU",
+            "-d 42 --status": "with a run's options: what is done, what comes next",
+            "-d 42 --print": "the commands of the run",
+        },
+        plans="nnU-Net plans identifier; default: with -pl the planner's own, else the only plans of the data set, or "
+        f"{DEFAULT_PLANS}",
     )
-    parser.set_defaults(plans=None)
     add_configuration(parser)
     add_fold(parser)
     add_device(parser)
@@ -74,9 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_training(parser)
     _add_rounds(parser)
     prediction = parser.add_argument_group("prediction")
-    prediction.add_argument("-i", dest="images", type=Path, metavar="FOLDER", help="images to predict in the end")
     prediction.add_argument(
-        "-o", dest="predictions", type=Path, metavar="FOLDER", help="where to write the predictions"
+        "-i", dest="images", type=Path, metavar="FOLDER", help="images to predict in the end, with -o; default: none"
+    )
+    prediction.add_argument(
+        "-o", dest="predictions", type=Path, metavar="FOLDER", help="where to write the predictions, with -i"
     )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--status", action="store_true", help="show what is done and what comes next, and run nothing")
@@ -115,15 +126,15 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
         type=spacing,
         nargs=3,
         metavar="MM",
-        help="for 3d_fullres, in the order z y x; default: a plan that fits its images stays as it is, and where one "
-        "has to be made, the planner chooses",
+        help="three numbers, for 3d_fullres, in the order in which nnU-Net reads the axes (NIfTI: z y x); default: a "
+        "plan that fits its images stays as it is, and where one has to be made, the planner chooses",
     )
     planning.add_argument(
         "-np",
         dest="processes",
         type=positive_number,
         metavar="N",
-        help="processes that read, preprocess and export images",
+        help="processes that read, preprocess and export images; default: those of each command",
     )
 
 
@@ -158,14 +169,29 @@ def _add_rounds(parser: argparse.ArgumentParser) -> None:
     rounds.add_argument("--plus", action="store_true", help="let model and SAM train each other once more, in rounds")
     rounds.add_argument("--rounds", type=positive_number, metavar="R", help="with --plus: number of rounds; default: 1")
     rounds.add_argument(
-        "--confidence", choices=(PAPER, *CONFIDENCE_MEASURES), help="with --plus: what to tell the cases apart by"
+        "--confidence",
+        choices=(PAPER, *CONFIDENCE_MEASURES),
+        metavar="MEASURE",
+        help="with --plus: what to tell the cases apart by; default: what the SFR plan says",
     )
-    rounds.add_argument("--confidence-of", choices=CONFIDENCE_SOURCES, help="with --plus: whose confidence counts")
+    rounds.add_argument(
+        "--confidence-of",
+        choices=CONFIDENCE_SOURCES,
+        help="with --plus: whose confidence counts; default: what the SFR plan says",
+    )
     sides = rounds.add_mutually_exclusive_group()
     sides.add_argument(
-        "--threshold", type=fraction, metavar="T", help="with --plus: cases with at least this confidence train SAM"
+        "--threshold",
+        type=fraction,
+        metavar="T",
+        help="with --plus: cases with at least this confidence (0 to 1) train SAM",
     )
-    sides.add_argument("--quantile", type=fraction, metavar="SHARE", help="with --plus: this share of them does")
+    sides.add_argument(
+        "--quantile",
+        type=fraction,
+        metavar="SHARE",
+        help="with --plus: this share of them does (0 to 1); default: what the SFR plan says",
+    )
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

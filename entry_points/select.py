@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
         "Before a round of SFR+, divide the unlabelled cases: those of high confidence will train SAM with the "
         "re-trained model's labels, those of low confidence will get SAM's new labels and train the model. Reads what "
         "sfr_pseudolabel --round R -tr TRAINER stored.",
+        examples={
+            "-d 42 --round 1": "half of the cases, by the measure of the SFR plan",
+            "-d 42 --round 1 --threshold 0.8": "all that reach 0.8",
+            "-d 42 --round 1 --high good.txt --low bad.txt": "some by hand",
+        },
     )
     add_configuration(parser)
     add_fold(parser)
@@ -70,8 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--confidence",
         choices=(PAPER, *CONFIDENCE_MEASURES),
-        help="what to tell the cases apart by (paper: mean_max_probability with a threshold of 0.985); default: what "
-        "the SFR plan says, agreement in a new one",
+        metavar="MEASURE",
+        help=f"what to tell the cases apart by: {', '.join(CONFIDENCE_MEASURES)}, or paper (mean_max_probability with "
+        "a threshold of 0.985); default: what the SFR plan says, agreement in a new one",
     )
     parser.add_argument(
         "--confidence-of",
@@ -94,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
             f"--{side}",
             type=Path,
             metavar="FILE",
-            help=f"text file of identifiers, one a line, that are {side} whatever their confidence",
+            help=f"text file of identifiers, one a line, that are {side} whatever their confidence; default: none",
         )
     return parser
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+
+from nnunet_sfr.errors import UserError
 
 AUGMENTATION, ALL_ELSE = "nnUNet_n_proc_DA", "nnUNet_def_n_proc"
 """nnU-Net's variables: workers that augment a training's patches (0: none), and processes of everything else."""
@@ -27,6 +29,21 @@ def available_cores() -> int:
         return max(1, min(cores, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no such file, or no quota ("max")
         return cores
+
+
+def require_numbers(environment: Mapping[str, str]) -> None:
+    """Refuse values of nnU-Net's variables with which nnU-Net cannot be imported.
+
+    Args:
+        environment: of this process.
+
+    Raises:
+        UserError: one of them is no whole number, or there is no process for nnU-Net's work.
+    """
+    for name, least in ((AUGMENTATION, 0), (ALL_ELSE, 1)):
+        value = environment.get(name)
+        if value is not None and not (value.strip().isdecimal() and int(value) >= least):
+            raise UserError(f"{name} is {value!r}: export {name}=<whole number from {least} on>, or unset {name}")
 
 
 def choose_processes(environment: MutableMapping[str, str]) -> str:

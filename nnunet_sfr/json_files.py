@@ -93,9 +93,18 @@ def _read(file: Path, remedy: str) -> Any:
     if not content.strip():
         raise UserError(f"{file}: is empty; {remedy}")
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as JSON ({error}); {remedy}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key that stands there twice, of which Python takes the last, is an error."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)} is there twice")
+    return content
 
 
 def _problem(value: Any, shape: Shape, path: str) -> str:

@@ -31,6 +31,7 @@ environment when they are used. Below them::
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,46 +95,73 @@ def nnunet_root(variable: str) -> Path:
     return Path(value)
 
 
-def dataset_roots() -> list[Path]:
-    """Where data sets are looked for: the raw and the preprocessed ones.
-
-    The raw data of a model that is trained can be on another machine, and ``nnUNet_raw`` not be set on this one.
-
-    Raises:
-        UserError: neither variable is set.
-    """
-    variables = [name for name in (RAW, PREPROCESSED) if is_set(name)]
-    return [nnunet_root(name) for name in variables or (RAW,)]
+_DATASET_NAME = re.compile(r"Dataset\d{3}_.+")
+_MOST_NAMED = 5
 
 
 def resolve_dataset_name(dataset_name_or_id: str | int) -> str:
     """nnU-Net's full name of a data set, from the name or the number, found in the raw or preprocessed folder.
 
+    The raw data of a model that is trained can be on another machine, and ``nnUNet_raw`` not be set on this one.
+
+    Args:
+        dataset_name_or_id: ``Dataset042_Heart`` (a slash behind it, which shells complete, is passed over) or 42.
+
     Raises:
-        UserError: no data set, or more than one, has this number.
+        UserError: neither variable is set, or no data set, or more than one, has this number.
     """
-    text = str(dataset_name_or_id)
-    prefix = text if text.startswith("Dataset") else f"Dataset{_number(text):03d}_"
-    names = set()
-    for root in dataset_roots():
-        if root.is_dir():
-            names |= {entry.name for entry in root.iterdir() if entry.is_dir() and entry.name.startswith(prefix)}
+    text = str(dataset_name_or_id).rstrip(f"{os.sep}/")
+    places = _places()
     if text.startswith("Dataset"):
-        names &= {text}
+        names = {name for name in places if name == text}
+    else:
+        prefix = f"Dataset{_number(text):03d}_"
+        names = {name for name in places if name.startswith(prefix)}
     if not names:
-        raise UserError(f"no data set {text} in nnUNet_raw ({nnunet_root('nnUNet_raw')}); check -d and the variable")
+        raise UserError(f"no data set {text} in {_where(places)}")
     if len(names) > 1:
-        raise UserError(
-            f"the number {text} stands for several data sets ({', '.join(sorted(names))}); rename all but one"
-        )
+        found = ", ".join(f"{name} in {' and '.join(places[name])}" for name in sorted(names))
+        raise UserError(f"the number {text} stands for several data sets ({found}); rename all but one")
     return names.pop()
 
 
+def _places() -> dict[str, list[str]]:
+    """The variables in whose folders each data set lies, by its name."""
+    variables = [name for name in (RAW, PREPROCESSED) if is_set(name)]
+    places: dict[str, list[str]] = {}
+    for variable in variables or (RAW,):
+        root = nnunet_root(variable)
+        for entry in root.iterdir() if root.is_dir() else ():
+            if entry.is_dir() and _DATASET_NAME.fullmatch(entry.name):
+                places.setdefault(entry.name, []).append(variable)
+    return places
+
+
+def _where(names: dict[str, list[str]]) -> str:
+    """The folder that was searched, and what is probably wrong with it."""
+    variable = RAW if is_set(RAW) else PREPROCESSED
+    root = nnunet_root(variable)
+    searched = f"{variable} ({root})"
+    if not root.is_dir():
+        return f"{searched}, which is no folder; check the variable"
+    parent = next((folder for folder in (root, *root.absolute().parents) if _DATASET_NAME.fullmatch(folder.name)), None)
+    if parent is not None:
+        return f"{searched}, which is a data set or a part of one; export {variable}={parent.absolute().parent}"
+    below = next((folder for folder in (root / variable, *sorted(root.glob(f"*/{variable}"))) if folder.is_dir()), None)
+    if below is not None:
+        return f"{searched}; export {variable}={below}"
+    there = sorted(names)
+    more = f" and {len(there) - _MOST_NAMED} more" if len(there) > _MOST_NAMED else ""
+    return f"{searched}; check -d and the variable (there: {', '.join(there[:_MOST_NAMED]) or 'none'}{more})"
+
+
 def _number(text: str) -> int:
-    try:
+    if text.isdecimal():
         return int(text)
-    except ValueError:
-        raise UserError(f"{text!r} is neither a data set's number nor its name (DatasetXXX_Name)") from None
+    name = Path(text).name
+    if _DATASET_NAME.fullmatch(name):
+        raise UserError(f"-d {text}: takes a number or a name, and no path; give -d {name}")
+    raise UserError(f"{text!r} is neither a data set's number nor its name (DatasetXXX_Name)")
 
 
 def portable_name(path: Path) -> str:

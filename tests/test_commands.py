@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -79,11 +81,54 @@ def assert_refused(run: Run, root: Path, said: str, command: str, *arguments: st
     assert files_below(root) == before
 
 
+@pytest.fixture
+def helped(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+    """What a command prints for ``-h``, in wide lines."""
+
+    def call(command: str) -> str:
+        monkeypatch.setenv("COLUMNS", "1000")
+        with pytest.raises(SystemExit) as ended:
+            run(command, "-h")
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    return call
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_explains_every_option(command: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run(command, "-h")
-    assert ended.value.code == 0
+def test_help_explains_every_option_and_its_default(command: str, helped: Callable[[str], str]) -> None:
+    options = re.findall(r"^  (-\S.*?)(?:  +(\S.*)|\n {10,}(\S.*))?$", helped(command), flags=re.MULTILINE)
+    assert len(options) > 3
+    for option, beside, below in options:
+        explained = beside or below
+        assert explained, option
+        takes_a_value = " " in option.partition(",")[0]
+        if takes_a_value and "needed" not in explained:
+            assert explained.count("default") == 1 or option.split()[0] in NO_DEFAULT[command], f"{option}: {explained}"
+
+
+NO_DEFAULT: dict[str, tuple[str, ...]] = {command: ("-d",) for command in COMMANDS} | {
+    "add_labels": ("-d", "-i"),
+    "adapt_weights": ("-d", "-i", "-o"),
+    "doctor": ("-d",),
+    "evaluate": ("-d", "--compare"),
+    "export": ("-d", "-o"),
+    "pseudolabel": ("-d", "--from-model", "--from-images", "-tr", "--export"),
+    "run": ("-d", "-o", "--threshold"),
+    "select": ("-d", "--threshold"),
+}
+"""Options that have to be given, and those that do something only where they are."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_in_the_help_can_be_typed(
+    command: str, helped: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = [line for line in helped(command).splitlines() if line.startswith(f"  sfr_{command} ")]
+    assert examples
+    monkeypatch.setattr(import_module(f"nnunet_sfr.entry_points.{command}"), "run", lambda *_, **__: 0)
+    for example in examples:
+        assert run(command, *shlex.split(example, comments=True)[1:])[0] == 0
 
 
 @pytest.mark.parametrize("command", ["finetune", "pseudolabel"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -144,6 +147,26 @@ def test_modules_that_are_run_can_be_run(page: Path) -> None:
         assert 'if __name__ == "__main__":' in file.read_text(encoding="utf-8"), (
             f"{file} does nothing when it is run with -m"
         )
+
+
+def typed_commands(page: Path) -> list[list[str]]:
+    """The words of every command of ours in the shell blocks of a page."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("sfr_")]
+
+
+WITH_COMMANDS = [page for page in PAGES if typed_commands(page) and page.name != "add-a-sam.md"]  # which adds one
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
+def test_commands_in_the_documentation_can_be_typed(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their options exist and go together."""
+    for name, *arguments in typed_commands(page):
+        command = import_module(f"nnunet_sfr.entry_points.{name.removeprefix('sfr_')}")
+        monkeypatch.setattr(command, "run", lambda *_, **__: 0)
+        monkeypatch.setattr(sys, "argv", [name, *(word for word in arguments if word not in ("&", "…"))])
+        assert command.main() == 0, (name, arguments)
 
 
 def test_every_command_in_the_readme_exists() -> None:

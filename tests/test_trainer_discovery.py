@@ -75,6 +75,32 @@ def test_unknown_trainer_gives_the_error_of_nnunet(monkeypatch: pytest.MonkeyPat
         recursive_find_trainer_class_by_name("nnUNetTrainerUnknown_5epochs")
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("nnUNetTrainerSFR_Mt", "did you mean nnUNetTrainerSFR_MT?"),
+        ("nnUNetTrainer_SFR_MT", "did you mean nnUNetTrainerSFR_MT?"),
+        ("nnunettrainer_magicnet_5epochs", "did you mean nnUNetTrainer_MagicNet_5epochs?"),
+        ("nnUNetTrainerSFR_MT_epochs_5", "did you mean nnUNetTrainerSFR_MT_5epochs?"),
+        ("nnUNetTrainerSFR_MT_0epochs", "did you mean nnUNetTrainerSFR_MT?"),
+        ("nnUNetTrainerSFRPlus_MT_round1", "did you mean nnUNetTrainerSFRPlus_MT?"),
+        ("nnUNetTrainerSFR_ACMT_round2_5epoch", "did you mean nnUNetTrainerSFRPlus_ACMT_round2_5epochs?"),
+        ("nnUNetTrainerSFR_MeanTeacher", "there is nnUNetTrainerSFR_ with MT, ACMT, "),
+    ],
+)
+def test_a_name_that_is_nearly_ours_ends_the_search_with_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch, typed: str, said: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
+    with pytest.raises(SystemExit, match=f"^error: -tr {typed}: no such trainer; ") as ended:
+        recursive_find_trainer_class_by_name(typed)
+    assert said in str(ended.value)
+    # a folder behind ours may have such a trainer
+    monkeypatch.setenv(VARIABLE, f"{PLUGIN_FOLDER}{os.pathsep}/mine")
+    with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
+        recursive_find_trainer_class_by_name(typed)
+
+
 def test_class_made_on_request_survives_pickling(stand_in: type[nnUNetTrainerStandIn]) -> None:
     found = trainers.find_trainer(f"{stand_in.__name__}_3epochs")
     assert found is not None

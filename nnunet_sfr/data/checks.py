@@ -270,6 +270,11 @@ def _read_images(task: _Check) -> tuple[NDArray[np.float32], dict[str, Any]]:
         )
     if not np.any(images):
         raise ContentError(f"{case.images[0]}: case {case.identifier} has no voxel but zeros; replace or remove it")
+    if all(channel.min() == channel.max() for channel in images):
+        raise ContentError(
+            f"{case.images[0]}: case {case.identifier} has the value {images.flat[0]:g} in every voxel; replace or "
+            "remove it"
+        )
     return images, first
 
 

@@ -6,7 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
+from nnunet_sfr.cores import ALL_ELSE, AUGMENTATION, require_numbers
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
+from nnunet_sfr.errors import UserError
 from nnunet_sfr.wording import GIB, gib
 
 LOW_DISK = 5 * GIB
@@ -16,7 +18,7 @@ RAW = "nnUNet_raw"
 WRITTEN = ("nnUNet_preprocessed", "nnUNet_results")
 """Folders that runs write to, and make where they are missing."""
 
-NUMBERS = ("nnUNet_n_proc_DA", "nnUNet_def_n_proc")
+NUMBERS = (AUGMENTATION, ALL_ELSE)
 """Variables that nnU-Net takes as whole numbers while it is imported."""
 
 OTHER_VARIABLES = ("nnUNet_compile", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -31,9 +33,10 @@ def check_variables() -> list[Finding]:
     """The other variables that change how nnU-Net works, where they are set."""
     findings = []
     for name in NUMBERS:
-        value = os.environ.get(name)
-        if value is not None and not value.strip().isdecimal():
-            text = f"is {value!r}; nnU-Net takes a whole number and ends with an error"
+        try:
+            require_numbers({name: os.environ[name]} if name in os.environ else {})
+        except UserError:
+            text = f"is {os.environ[name]!r}; nnU-Net takes a whole number and ends with an error"
             findings.append(problem(name, text, f"export {name}=<number>, or unset {name}"))
     values = [f"{name}={os.environ[name]}" for name in (*NUMBERS, *OTHER_VARIABLES) if name in os.environ]
     return findings or [ok("variables", ", ".join(values) or "none that changes nnU-Net's defaults is set")]

@@ -5,11 +5,23 @@ nnU-Net forgets the module after each search, so nothing is defined here; the cl
 
 from __future__ import annotations
 
+import os
+
+from nnunet_sfr.environment import PLUGIN_FOLDER, VARIABLE
 from nnunet_sfr.trainers import find_trainer
+from nnunet_sfr.trainers.misspelt import explanation
 
 
 def __getattr__(name: str) -> type:
     trainer = find_trainer(name)
-    if trainer is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return trainer
+    if trainer is not None:
+        return trainer
+    if _is_searched_last() and (text := explanation(name)):
+        raise SystemExit(f"error: {text}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _is_searched_last() -> bool:
+    """Whether no folder of others is still to be searched for the name."""
+    folders = [folder for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder.strip()]
+    return bool(folders) and os.path.normpath(folders[-1]) == PLUGIN_FOLDER
