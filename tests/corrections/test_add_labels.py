@@ -302,7 +302,10 @@ def forgotten_label(folder: Path, raw: Path) -> None:
 
 def new_image(folder: Path, raw: Path) -> None:
     for channel in range(2):
-        write_image(raw / "imagesUl" / f"unlabelled_07_000{channel}.nii.gz", np.ones((18, 22, 20), np.float32))
+        write_image(
+            raw / "imagesUl" / f"unlabelled_07_000{channel}.nii.gz",
+            np.arange(7920, dtype=np.float32).reshape(18, 22, 20),
+        )
 
 
 def no_plan(folder: Path, raw: Path) -> None:

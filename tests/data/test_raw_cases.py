@@ -40,7 +40,8 @@ def edit_json(raw: Path, **changes: Any) -> None:
 
 
 def image(value: float = 1.0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
-    return np.full(shape, value, np.float32)
+    """Voxels around a value, not all of them the same; of 0 all are 0."""
+    return (value * (1 + np.arange(np.prod(shape)) % 2)).reshape(shape).astype(np.float32)
 
 
 def rename_case(raw: Path, new: str) -> None:
@@ -169,6 +170,11 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
         "case train_00 has the label 7, which dataset.json does not name",
     ),
     "no foreground": (empty_labels, "labelsTr", "no label has any foreground voxel"),
+    "one value": (
+        lambda raw: write_both(raw, np.full(SHAPE, -1000, np.float32)),
+        U0,
+        "case unlabelled_00 has the value -1000 in every voxel; replace or remove it",
+    ),
     "four dimensions": (
         lambda raw: write_4d(raw / U0),
         U0,

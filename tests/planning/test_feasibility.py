@@ -58,6 +58,6 @@ def test_a_finer_grid_helps(root: Path) -> None:
 def test_a_case_in_another_unit(root: Path, spacing: float, voxels: str) -> None:
     make_raw_dataset(root / "nnUNet_raw", labelled=3, unlabelled=2)
     image = root / "nnUNet_raw" / NAME / "imagesUl/unlabelled_00_0000.nii.gz"
-    write_image(image, np.ones((18, 22, 20), np.float32), (spacing,) * 3)
+    write_image(image, np.arange(18 * 22 * 20, dtype=np.float32).reshape(18, 22, 20), (spacing,) * 3)
     with pytest.raises(UserError, match=f"^{image}: case unlabelled_00, of 18 x 22 x 20 voxels .* would have {voxels}"):
         plan()
