@@ -9,15 +9,17 @@ import os
 
 from nnunet_sfr.environment import PLUGIN_FOLDER, VARIABLE
 from nnunet_sfr.trainers import find_trainer
-from nnunet_sfr.trainers.misspelt import explanation
 
 
 def __getattr__(name: str) -> type:
     trainer = find_trainer(name)
     if trainer is not None:
         return trainer
-    if _is_searched_last() and (text := explanation(name)):
-        raise SystemExit(f"error: {text}")
+    if name.lower().startswith("nnunettrainer") and name != "nnUNetTrainer" and _is_searched_last():
+        from nnunet_sfr.trainers.misspelt import explanation
+
+        if text := explanation(name):
+            raise SystemExit(f"error: {text}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
