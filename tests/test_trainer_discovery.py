@@ -91,12 +91,12 @@ def test_unknown_trainer_gives_the_error_of_nnunet(monkeypatch: pytest.MonkeyPat
 def test_a_name_that_is_nearly_ours_ends_the_search_with_what_was_meant(
     monkeypatch: pytest.MonkeyPatch, typed: str, said: str
 ) -> None:
-    monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
+    monkeypatch.setenv(TRAINER_PATH_VARIABLE, PLUGIN_FOLDER)
     with pytest.raises(SystemExit, match=f"^error: -tr {typed}: no such trainer; ") as ended:
         recursive_find_trainer_class_by_name(typed)
     assert said in str(ended.value)
     # a folder behind ours may have such a trainer
-    monkeypatch.setenv(VARIABLE, f"{PLUGIN_FOLDER}{os.pathsep}/mine")
+    monkeypatch.setenv(TRAINER_PATH_VARIABLE, f"{PLUGIN_FOLDER}{os.pathsep}/mine")
     with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
         recursive_find_trainer_class_by_name(typed)
 

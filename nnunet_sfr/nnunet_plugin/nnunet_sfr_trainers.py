@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from nnunet_sfr.environment import PLUGIN_FOLDER, VARIABLE
+from nnunet_sfr.environment import PLUGIN_FOLDER, TRAINER_PATH_VARIABLE
 from nnunet_sfr.trainers import find_trainer
 
 
@@ -25,5 +25,5 @@ def __getattr__(name: str) -> type:
 
 def _is_searched_last() -> bool:
     """Whether no folder of others is still to be searched for the name."""
-    folders = [folder for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder.strip()]
+    folders = [folder for folder in os.environ.get(TRAINER_PATH_VARIABLE, "").split(os.pathsep) if folder.strip()]
     return bool(folders) and os.path.normpath(folders[-1]) == PLUGIN_FOLDER
