@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nnunet_sfr.command_lines import CommandLines, shell_text
-from nnunet_sfr.dataset_names import resolve_dataset_name
 from nnunet_sfr.doctor.findings import Check, Finding, Level, Section, count, note, problem, section
 from nnunet_sfr.doctor.installation import check_imports, check_packages
 from nnunet_sfr.doctor.subject import NamedDataset
