@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nnunet_sfr.canvas import check_canvas
+from nnunet_sfr.label_decision import DECISION_RULES, LARGEST_PROBABILITY
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, find_model
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS, find_adaptation
 from nnunet_sfr.setting_checks import require, require_at_least, require_fraction, require_positive, require_seed
@@ -196,9 +197,20 @@ class PseudoLabelSettings:
     average_mirrored: bool = True
     """Let SAM label by the mean over the image and those mirrored images, which costs nothing on top (docs/results.md);
     without measure_flip_agreement there are none."""
+    slice_smoothing: float = 0.0
+    """Standard deviation in mm of a Gaussian that smooths SAM's probabilities across slices, which it sees side by
+    side; 0 leaves them as they are, and a 2D configuration always does. Planning writes 2 (docs/results.md)."""
+    decision: str = LARGEST_PROBABILITY
+    """How SAM's probabilities become labels: largest_probability, or expected_dice, which finds for each case and class
+    the threshold that promises the highest Dice. Planning writes expected_dice (docs/results.md)."""
 
     def __post_init__(self) -> None:
         require(0.0 < self.tile_step_size <= 1.0, f"tile_step_size must lie in (0, 1], got {self.tile_step_size}")
+        require_at_least("slice_smoothing", self.slice_smoothing, 0)
+        require(
+            self.decision in DECISION_RULES,
+            f"decision must be one of {', '.join(DECISION_RULES)}, got {self.decision!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

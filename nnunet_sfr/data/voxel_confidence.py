@@ -36,7 +36,7 @@ def write_voxel_confidence(
     Args:
         store: folder of a pseudo-label store.
         identifier: of the case.
-        probabilities: (D, H, W) between 0 and 1, of each voxel's label (:func:`confidence.decision_probability`).
+        probabilities: (D, H, W) between 0 and 1, of each voxel's label.
         patch_size: of nnU-Net's network, which the compression blocks follow.
     """
     file = voxel_confidence_file(store, identifier)

@@ -17,6 +17,7 @@ from nnunet_sfr.data.preprocessed_files import image_hash
 from nnunet_sfr.data.preprocessing import check_grid
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.label_decision import DECISION_RULES
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Labeller(Protocol):
     @property
     def average(self) -> bool:
         """Whether mirrored images count in the mean by which labels are decided."""
+
+    @property
+    def decision(self) -> str:
+        """The rule by which a softmax becomes labels, a key of :data:`nnunet_sfr.label_decision.DECISION_RULES`."""
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
@@ -138,7 +143,7 @@ def label_case(
     probabilities = combined.probabilities
     if fusion is not None:
         probabilities = fusion(case.identifier, probabilities)
-    labels = labels_from_probabilities(probabilities, dataset.label_manager, regions=labeller.regions)
+    labels = labels_from_probabilities(probabilities, dataset.label_manager, labeller)
     certainty = decision_probability(probabilities, regions=labeller.regions)
     confidence = confidence_record(
         probabilities,
@@ -153,7 +158,8 @@ def label_case(
     values = labels.numpy()[None]
     # nnU-Net marks background outside the image's non-zero mask by -1; its masked augmentation relies on that
     stored = np.where((case.mask[:] < 0) & (values == 0), -1, values)
-    return CaseLabels(stored, {**confidence, "input": image_hash(case.properties)}, certainty.float().numpy())
+    of_labels = certainty if labeller.regions else probabilities.gather(0, labels[None])[0]
+    return CaseLabels(stored, {**confidence, "input": image_hash(case.properties)}, of_labels.float().numpy())
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,6 @@ def _combine(
 
     Predictions are added up one by one, so that memory does not depend on the number of mirrored images.
     """
-    regions = labeller.regions
     total: torch.Tensor | None = None
     count = 0
     single: list[torch.Tensor] = []
@@ -191,13 +196,13 @@ def _combine(
             probabilities = _finite(identifier, prediction.probabilities)
             any_mirrored |= prediction.mirrored
             if prediction.mirrored or labeller.average:
-                single.append(labels_from_probabilities(probabilities, label_manager, regions=regions))
+                single.append(labels_from_probabilities(probabilities, label_manager, labeller))
             if not prediction.mirrored or labeller.average:
                 # not in place: predictions come from inference mode
                 plane = probabilities if plane is None else plane + probabilities
                 count += 1
         assert plane is not None  # a plane begins with the image itself
-        planes.append(labels_from_probabilities(plane / (count - before), label_manager, regions=regions))
+        planes.append(labels_from_probabilities(plane / (count - before), label_manager, labeller))
         total = plane if total is None else total + plane
     assert total is not None
     return _Combined(
@@ -212,18 +217,18 @@ def _finite(identifier: str, probabilities: torch.Tensor) -> torch.Tensor:
 
 
 def labels_from_probabilities(
-    probabilities: torch.Tensor, label_manager: LabelManager, *, regions: bool
+    probabilities: torch.Tensor, label_manager: LabelManager, labeller: Labeller
 ) -> torch.Tensor:
-    """Label values (D, H, W) from head probabilities (C, D, H, W): the argmax, or nnU-Net's rule for regions.
+    """Label values (D, H, W) from head probabilities (C, D, H, W): the labeller's rule, or nnU-Net's for regions.
 
     Args:
         probabilities: after nnU-Net's non-linearity.
         label_manager: gives the rule for regions.
-        regions: whether the heads are nnU-Net's regions (sigmoid) or label values (softmax). SAM predicts label values
-            even where nnU-Net trains regions.
+        labeller: tells whether the heads are nnU-Net's regions (sigmoid) or label values (softmax; SAM predicts label
+            values even where nnU-Net trains regions), and its rule for those.
     """
-    if not regions:
-        return probabilities.argmax(dim=0)
+    if not labeller.regions:
+        return DECISION_RULES[labeller.decision].decide(probabilities)
     labels: torch.Tensor = label_manager.convert_probabilities_to_segmentation(probabilities)
     return labels
 

@@ -20,6 +20,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.label_decision import LARGEST_PROBABILITY
 from nnunet_sfr.labelling.case_labels import Prediction, predict_mirrored
 from nnunet_sfr.labelling.filling import ALL_CASES, CasePartition, fill_store
 from nnunet_sfr.labelling.from_network import mirrored_axes, without_mirroring
@@ -93,6 +94,11 @@ class ModelLabeller:
     def average(self) -> bool:
         """Never: nnU-Net averages over mirrored images itself if its setting says so."""
         return False
+
+    @property
+    def decision(self) -> str:
+        """nnU-Net's own rule."""
+        return LARGEST_PROBABILITY
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.label_decision import LARGEST_PROBABILITY
 from nnunet_sfr.labelling.case_labels import Prediction, predict_mirrored
 from nnunet_sfr.settings import PseudoLabelSettings
 
@@ -74,6 +75,11 @@ class NetworkLabeller:
     def average(self) -> bool:
         """Never: nnU-Net averages over mirrored images itself if its setting says so."""
         return False
+
+    @property
+    def decision(self) -> str:
+        """nnU-Net's own rule."""
+        return LARGEST_PROBABILITY
 
     def probabilities(self, image: torch.Tensor) -> torch.Tensor:
         """Head probabilities of a preprocessed image.

@@ -21,6 +21,7 @@ from nnunet_sfr.nnunet_json import check_configuration, read_plans
 from nnunet_sfr.paths import DatasetPaths, SFRPaths, resolve_dataset_name
 from nnunet_sfr.planning.feasibility import require_trainable
 from nnunet_sfr.planning.fingerprint import OWN_KEY, update_fingerprint
+from nnunet_sfr.planning.labels import PLANNED_PSEUDO_LABELS
 from nnunet_sfr.planning.mosaic import choose_slice_axes, choose_stitching, data_extent
 from nnunet_sfr.planning.planners import (
     check_target_grid,
@@ -264,6 +265,7 @@ def make_sfr_plan(
         stitching=stitching,
         sam=sam,
         fine_tuning=choose_fine_tuning(model, adaptation, stitching.canvas_size, fingerprint[OWN_KEY]["num_labelled"]),
+        pseudo_labels=PLANNED_PSEUDO_LABELS,
         derived_from=derived_from(plans_manager.plans, manager.configuration),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +20,8 @@ from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.intensities import intensities_of
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference, load_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
+from nnunet_sfr.sam_stage.slice_smoothing import sigma_in_slices, smooth_across_slices
+from nnunet_sfr.settings import PseudoLabelSettings
 
 
 def pseudo_label(
@@ -102,37 +104,48 @@ def sam_labeller(
     planes = [
         _predictors(plane, plane.paths.sam_stage(fold, round_index) / adapter, device) for plane in dataset.planes
     ]
-    return _SAMLabeller(planes, dataset.settings.pseudo_labels.average_mirrored)
+    settings = dataset.settings.pseudo_labels
+    return _SAMLabeller(planes, settings.average_mirrored, settings.decision)
 
 
 @dataclass(frozen=True)
 class _Predictors:
-    """Of one axis across which patches are cut into slices.
+    """Of one axis across which patches are cut into slices; both give (K, D, H, W), smoothed across slices.
 
     Args:
-        as_set: as the settings say.
+        as_set: from an image (channels, D, H, W), as the settings say.
         plain: the same without averaging over mirrored patches.
+        mirrored_axes: of image and result that fine-tuning mirrors: those along which a patch is longer than a voxel.
     """
 
-    as_set: VolumePredictor
-    plain: VolumePredictor
+    as_set: Callable[[torch.Tensor], torch.Tensor]
+    plain: Callable[[torch.Tensor], torch.Tensor]
+    mirrored_axes: Sequence[int]
 
 
 def _predictors(plane: SFRDataset, adapter_file: Path, device: torch.device) -> _Predictors:
     model = build_stitched_sam(plane)
     load_adapter(model, plane, adapter_file)
     fast, intensities, settings = for_inference(model), intensities_of(plane), plane.settings.pseudo_labels
-    as_set, plain = (
-        VolumePredictor(fast, fast.geometry.patch_size, how, device, intensities=intensities)
-        for how in (settings, replace(settings, use_mirroring=False))
+    patch_size, (slice_axis, *_) = fast.geometry.patch_size, plane.settings.stitching.slice_axes
+    sigma = sigma_in_slices(settings.slice_smoothing, plane.configuration_manager.spacing, slice_axis)
+
+    def predictor(how: PseudoLabelSettings) -> Callable[[torch.Tensor], torch.Tensor]:
+        rough = VolumePredictor(fast, patch_size, how, device, intensities=intensities)
+        return lambda image: smooth_across_slices(rough.probabilities(image), slice_axis, sigma)
+
+    return _Predictors(
+        as_set=predictor(settings),
+        plain=predictor(replace(settings, use_mirroring=False)),
+        mirrored_axes=[axis for axis, length in enumerate(patch_size, start=1) if length > 1],
     )
-    return _Predictors(as_set, plain)
 
 
 @dataclass(frozen=True)
 class _SAMLabeller:
     planes: Sequence[_Predictors]
     average: bool
+    decision: str
     regions: ClassVar[bool] = False
     """SAM predicts label values, also where nnU-Net trains regions."""
 
@@ -141,8 +154,6 @@ class _SAMLabeller:
     ) -> Iterator[Prediction]:
         array = torch.from_numpy(image[:])
         for index, plane in enumerate(self.planes):
-            yield Prediction(plane.as_set.probabilities(array), index)
+            yield Prediction(plane.as_set(array), index)
             if mirrored:
-                # as fine-tuning mirrors patches: along every axis that is longer than a voxel
-                axes = [axis for axis in (1, 2, 3) if plane.plain.patch_size[axis - 1] > 1]
-                yield from predict_mirrored(plane.plain.probabilities, array, axes, index)
+                yield from predict_mirrored(plane.plain, array, plane.mirrored_axes, index)

@@ -21,6 +21,7 @@ from nnunet_sfr.crosscheck.left_out import LeftOutCase
 from nnunet_sfr.crosscheck.run import crosscheck, lines
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.label_decision import LARGEST_PROBABILITY
 from nnunet_sfr.labelling.case_labels import Prediction
 from nnunet_sfr.paths import FINAL_ADAPTER
 
@@ -58,6 +59,7 @@ class HalfOfTheTruth:
 
     regions: ClassVar[bool] = False
     average: ClassVar[bool] = False
+    decision: ClassVar[str] = LARGEST_PROBABILITY
 
     def __init__(self, dataset: SFRDataset) -> None:
         self.folder = str(dataset.paths.labelled)

@@ -14,6 +14,7 @@ import torch
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.label_decision import EXPECTED_DICE, LARGEST_PROBABILITY
 from nnunet_sfr.labelling.case_labels import LoadedCase, Prediction, label_case
 from tests.tiny_project import make_project, nnunet_folders
 
@@ -27,6 +28,7 @@ class Scripted:
     probabilities: torch.Tensor
     regions: bool = False
     average: bool = False
+    decision: str = LARGEST_PROBABILITY
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
@@ -88,8 +90,9 @@ class TwoPlanes:
 
     regions = False
 
-    def __init__(self, *, average: bool) -> None:
+    def __init__(self, *, average: bool, decision: str = LARGEST_PROBABILITY) -> None:
         self.average = average
+        self.decision = decision
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
@@ -119,3 +122,27 @@ def test_planes_are_averaged_and_compared(average: bool, first: float, project: 
 def test_one_plane_agrees_with_nothing(project: SFRDataset) -> None:
     probabilities = torch.full((2, *open_case(project).image.shape[1:]), 0.5)
     assert label_case(open_case(project), Scripted(probabilities), project).record["plane_agreement"] is None
+
+
+def test_the_rule_decides_about_every_label_map(project: SFRDataset) -> None:
+    """Foreground with 0.45 here and 0.05 elsewhere is found by the expected Dice, and its probability is kept."""
+    case = open_case(project)
+    probabilities = torch.full((2, *case.image.shape[1:]), 0.05)
+    probabilities[1, :9] = 0.45
+    probabilities[0] = 1 - probabilities[1]
+    by_probability, by_dice = (
+        label_case(case, Scripted(probabilities, decision=rule), project)
+        for rule in (LARGEST_PROBABILITY, EXPECTED_DICE)
+    )
+    assert not by_probability.labels.any()
+    assert (by_dice.labels[0, :9] == 1).all()
+    assert (by_dice.labels[0, 9:] == 0).all()
+    assert by_dice.voxel_confidence is not None
+    np.testing.assert_allclose(by_dice.voxel_confidence[:9], 0.45, rtol=1e-6)
+    np.testing.assert_allclose(by_dice.voxel_confidence[9:], 0.95, rtol=1e-6)
+    # eq. 8 is about the probabilities, whatever the labels
+    assert by_dice.record["mean_max_probability"] == by_probability.record["mean_max_probability"]
+
+    # of two planes with 0.9 and 0.4 in the first slices, the second finds foreground by this rule too
+    planes = label_case(case, TwoPlanes(average=False, decision=EXPECTED_DICE), project)
+    assert planes.record["plane_agreement"] > 0

@@ -15,6 +15,7 @@ from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.label_decision import LARGEST_PROBABILITY
 from nnunet_sfr.labelling.case_labels import Prediction
 from nnunet_sfr.labelling.filling import ReferenceStores, label_pool
 from nnunet_sfr.labelling.summary import print_confidence, warn_of_emptiness
@@ -28,6 +29,7 @@ class HalfAndHalf:
     def __init__(self, *, regions: bool = False, average: bool = False) -> None:
         self.regions = regions
         self.average = average
+        self.decision = LARGEST_PROBABILITY
         self.asked: list[str] = []
 
     def case_probabilities(

@@ -21,6 +21,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.label_decision import DECISION_RULES, LARGEST_PROBABILITY
 from nnunet_sfr.labelling import case_labels, filling
 from nnunet_sfr.labelling.case_labels import CaseLabels, LoadedCase
 from nnunet_sfr.labelling.filling import CasePartition
@@ -108,10 +109,10 @@ def test_mirroring_averages_over_all_eight() -> None:
 
 def test_mirror_images_are_mirrored_back_and_not_averaged() -> None:
     averaged, plain = (
-        VolumePredictor(CornerOnly(), (20, 24, 1), PseudoLabelSettings(use_mirroring=mirroring), CPU)
+        VolumePredictor(CornerOnly(), (20, 24, 1), PseudoLabelSettings(use_mirroring=mirroring), CPU).probabilities
         for mirroring in (True, False)
     )
-    labeller = _SAMLabeller([_Predictors(averaged, plain)], average=True)
+    labeller = _SAMLabeller([_Predictors(averaged, plain, [1, 2])], average=True, decision=LARGEST_PROBABILITY)
     predictions = list(labeller.case_probabilities("case", np.zeros((1, 20, 24, 1), np.float32), {}, mirrored=True))
     views = [prediction.probabilities for prediction in predictions]
     assert len(views) == 1 + 2, "the third axis is one voxel long"
@@ -136,14 +137,11 @@ def test_each_axis_has_a_sam_of_its_own(project: SFRDataset) -> None:
     image = torch.from_numpy(UnlabelledDataset(dataset.paths.unlabelled).load_case("unlabelled_00")[0][:])
     predictors = [_predictors(plane, file, CPU).plain for plane, file in zip(dataset.planes, adapters, strict=True)]
     mirrorings = [(), (1,), (2,), (3,)]
-    members = [
-        torch.flip(predictor.probabilities(torch.flip(image, axes)), axes)
-        for predictor in predictors
-        for axes in mirrorings
-    ]
-    expected = torch.stack(members).mean(dim=0).argmax(dim=0).numpy()
+    members = [torch.flip(predictor(torch.flip(image, axes)), axes) for predictor in predictors for axes in mirrorings]
+    decide = DECISION_RULES[dataset.settings.pseudo_labels.decision].decide
+    expected = decide(torch.stack(members).mean(dim=0)).numpy()
     np.testing.assert_array_equal(np.maximum(store.read_labels("unlabelled_00")[0], 0), expected)
-    each = [torch.stack(members[start : start + 4]).mean(dim=0).argmax(dim=0) for start in (0, 4)]
+    each = [decide(torch.stack(members[start : start + 4]).mean(dim=0)) for start in (0, 4)]
     assert store.read_confidence("unlabelled_00")["plane_agreement"] == agreement(*each, num_classes=2)
 
     adapters[1].unlink()
