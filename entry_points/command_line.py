@@ -69,6 +69,7 @@ def argument_parser(
     parser.add_argument(
         "-p",
         dest="plans",
+        type=plain_name,
         metavar="PLANS",
         help=plans or f"nnU-Net plans identifier; default: {DEFAULT_PLANS}, or the only plans of the data set",
     )
@@ -85,6 +86,13 @@ def shown_examples(command: str, examples: Mapping[str, str]) -> str:
     width = min(_EXAMPLE_WIDTH, max(map(len, examples)))
     lines = [f"  {command} {arguments:<{width}}  # {purpose}" for arguments, purpose in examples.items()]
     return "\n".join(["examples:", *lines])
+
+
+def plain_name(text: str) -> str:
+    """A name that becomes a part of file names."""
+    if not text or "/" in text or os.sep in text or text.startswith("."):
+        raise argparse.ArgumentTypeError(f"must be a name, and no path, got {text!r}")
+    return text
 
 
 class Record(Protocol):

@@ -11,7 +11,7 @@ from nnunet_sfr.paths import resolve_dataset_name
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
-from .command_line import argument_parser, positive_length, positive_number, run, spacing, summaries
+from .command_line import argument_parser, plain_name, positive_length, positive_number, run, spacing, summaries
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +30,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add = command.add_argument
     cores = available_cores()
-    add("-overwrite_plans_name", dest="same_plans", metavar="PLANS", help="nnU-Net's name of -p; default: as -p")
+    add(
+        "-overwrite_plans_name",
+        dest="same_plans",
+        type=plain_name,
+        metavar="PLANS",
+        help="nnU-Net's name of -p; default: as -p",
+    )
     add(
         "-c",
         dest="configurations",

@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.export is not None:
             require_writable(arguments.export)
         dataset = open_named(arguments)
+        if arguments.export is not None:
+            dataset.paths.refuse_raw_folder(arguments.export, "--export")
 
         from nnunet_sfr.data.export import export_pseudo_labels
         from nnunet_sfr.labelling.summary import warn_of_emptiness

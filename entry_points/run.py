@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_sfr.atomic import require_writable
-from nnunet_sfr.command_lines import DEFAULT_PLANS
+from nnunet_sfr.command_lines import AUTO, DEFAULT_PLANS
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
-from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES
+from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES, SAMSettings
 
 from .command_line import add_configuration, add_device, add_fold, argument_parser, positive_number, run, spacing, typed
 from .select import PAPER, fraction
@@ -56,6 +56,7 @@ def _command(arguments: argparse.Namespace, as_typed: str) -> None:
         print(status_text(options))
     else:
         _check_folders(options)
+        _check_device(options)
         run_steps(options, as_typed)
 
 
@@ -205,6 +206,12 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error("-o must be another folder than -i")
     if arguments.num_gpus > 1 and arguments.device in ("cpu", "mps"):
         parser.error(f"-num_gpus {arguments.num_gpus} does not go with -device {arguments.device}")
+    if arguments.sam is not None:
+        adaptation = arguments.adaptation or MODELS[arguments.sam].adaptation
+        try:
+            SAMSettings(model=arguments.sam, adaptation=adaptation, checkpoint=arguments.checkpoint)
+        except ValueError as error:
+            parser.error(f"-sam {arguments.sam}: {error}")
 
 
 def _check_folders(options: RunOptions) -> None:
@@ -217,7 +224,17 @@ def _check_folders(options: RunOptions) -> None:
 
         Project(options).check_input_images()
     if options.predictions is not None:
+        options.paths.refuse_raw_folder(options.predictions, "-o")
         require_writable(options.predictions)
+
+
+def _check_device(options: RunOptions) -> None:
+    """Refuse a device that this machine does not have, before hours of planning; torch is imported only for that."""
+    if options.device not in (AUTO, "cpu") or options.num_gpus > 1:
+        from nnunet_sfr.devices import require_gpus, resolve_device
+
+        resolve_device(options.device)
+        require_gpus(options.num_gpus)
 
 
 def _options(arguments: argparse.Namespace) -> RunOptions:

@@ -29,6 +29,20 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def require_gpus(number: int) -> None:
+    """Refuse more GPUs than torch finds.
+
+    Args:
+        number: after ``-num_gpus``; 1 is what there is, if only a CPU.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    found = torch.cuda.device_count()
+    if number > max(1, found):
+        raise UserError(f"-num_gpus {number}: torch finds {found} on this machine; ask for no more than there are")
+
+
 def device_for_nnunet() -> str:
     """The value of ``-device`` for nnU-Net's commands on this machine; ``auto`` where their default, CUDA, is there."""
     device = resolve_device(AUTO).type

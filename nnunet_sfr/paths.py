@@ -39,6 +39,7 @@ from pathlib import Path
 from nnunet_sfr.errors import UserError
 
 LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES, TEST_IMAGES = "imagesTr", "labelsTr", "imagesUl", "imagesTs"
+TEST_LABELS = "labelsTs"
 """Folders of a raw data set."""
 
 DATASET_JSON, PLANS_JSON, FINGERPRINT = "dataset.json", "plans.json", "dataset_fingerprint.json"
@@ -213,6 +214,32 @@ class DatasetPaths:
     def raw_is_here(self) -> bool:
         """Whether the raw data are on this machine: a trained model does not need them."""
         return is_set(RAW) and self.raw.is_dir()
+
+    def require_raw(self) -> None:
+        """Refuse a data set of which the raw folder is not where ``nnUNet_raw`` says, though others of it may be there.
+
+        Raises:
+            UserError: saying what is probably wrong with the variable.
+        """
+        nnunet_root(RAW)
+        if not self.raw.is_dir():
+            raise UserError(f"no data set {self.dataset_name} in {_where(_places())}")
+
+    def refuse_raw_folder(self, folder: Path, option: str) -> None:
+        """Refuse to write into the folders of the raw data set, where results would pass for images and labels.
+
+        Args:
+            folder: to be written to.
+            option: that named it.
+
+        Raises:
+            UserError: it is one of them.
+        """
+        if not is_set(RAW):
+            return
+        for name in (LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES, TEST_IMAGES, TEST_LABELS):
+            if folder.resolve().is_relative_to((self.raw / name).resolve()):
+                raise UserError(f"{option} {folder}: holds the raw data of {self.dataset_name}; choose another folder")
 
     @property
     def raw_labelled(self) -> Path:

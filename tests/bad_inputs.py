@@ -175,6 +175,14 @@ def remove(place: Callable[[Path], Path]) -> Callable[[Path], None]:
     return spoil
 
 
+def make_folder(name: str) -> Callable[[Path], None]:
+    return lambda root: (root / name).mkdir()
+
+
+def rename_raw(root: Path) -> None:
+    raw(root).rename(raw(root).with_name("Dataset042_New"))
+
+
 def write_file(file: Path) -> None:
     file.write_text("a file")
 
@@ -216,8 +224,15 @@ def refused_calls() -> Iterator[BadInput]:
             (("-overwrite_target_spacing", "0", "1", "1"), "must be a length in mm"),
             (("-overwrite_target_spacing", "-1", "1", "1"), "must be a length in mm"),
             (("-overwrite_target_spacing", "1", "1"), "expected 3 arguments"),
+            (
+                ("-overwrite_target_spacing", "2,5", "2,5", "2,5"),
+                "must be a length in mm, from 0.0001 to 1000, got '2,5'",
+            ),
             (("-sam", "nope"), "invalid choice: 'nope'"),
             (("-adaptation", "nope"), "invalid choice: 'nope'"),
+            (("-p", ""), "-p: must be a name, and no path, got ''"),
+            (("-p", "my/plans"), "-p: must be a name, and no path, got 'my/plans'"),
+            (("-p", "A", "-overwrite_plans_name", "B"), "-p and -overwrite_plans_name are one option"),
         ],
         "finetune": [
             (("-f", "-1"), "-f: must be all, or 0, 1, 2, ..., got '-1'"),
@@ -256,13 +271,20 @@ def refused_calls() -> Iterator[BadInput]:
             (("-num_gpus", "-1"), "must be a whole number above 0"),
             (("-overwrite_target_spacing", "inf", "1", "1"), "must be a length in mm"),
             (("-f", "-1"), "must be all, or 0, 1, 2"),
+            (("--status", "--print"), "not allowed with argument"),
+            (("-sam", "vit_tiny", "-adaptation", "lora"), "vit_tiny has no pre-trained weights to keep"),
+            (("-sam", "vit_tiny", "-checkpoint", "sam.pth"), "vit_tiny has no published weights"),
         ],
         "report": [
+            (("--window", "400", "-1000"), "--window must rise from LOW to HIGH, got 400.0 -1000.0"),
+            (("--window", "40", "40"), "--window must rise"),
+            (("--window", "nan", "40"), "must be a finite number, got 'nan'"),
             (("-np", "0"), "must be a whole number above 0, got '0'"),
             (("--max-pictures", "0"), "must be a whole number above 0, got '0'"),
             (("--annotate", "-1"), "must be a whole number above 0, got '-1'"),
         ],
         "export": [((), "required: -o"), (("-o", "x.zip", "-f", "-1"), "must be all, or 0, 1, 2")],
+        "adapt_weights": [(("-i", "a.pth", "-o", "./a.pth"), "-o must be another file than -i")],
         "add_labels": [((), "required: -i"), (("-i", "x", "-np", "0"), "must be a whole number above 0")],
     }
     for command, calls in rows.items():
@@ -274,6 +296,10 @@ def refused_calls() -> Iterator[BadInput]:
         (("a", "b", "--nsd-tolerance", "nan"), "must be a length in mm"),
         (("a", "b", "--nsd-tolerance", "-1"), "must be a length in mm"),
         (("a", "b", "-np", "0"), "must be a whole number above 0"),
+        (("a", "a"), "pred_folder and gt_folder are one folder, a; there is nothing to measure"),
+        (("a", "b", "--compare", "./b"), "pred_folder and --compare are one folder"),
+        (("a", "b", "-p", "nnUNetPlans"), "-p names plans of a data set; add -d"),
+        (("a", "b", "-d", "42", "-djfile", "c"), "-d and -djfile both name a dataset.json"),
     ]
     for arguments, said in evaluations:
         yield BadInput(f"sfr_evaluate {' '.join(arguments)}", "evaluate", arguments, said, code=2)
@@ -283,6 +309,29 @@ def wrong_names() -> Iterator[BadInput]:
     """Data sets, plans, configurations, folds, rounds and trainers that there are not."""
     for command in ("finetune", "pseudolabel", "select", "report", "run", "plan_and_preprocess"):
         yield BadInput("no such number", command, ("-d", "77"), "no data set 77")
+    for typed, said in (
+        ("0", "no data set 0 in nnUNet_raw"),
+        ("-1", "'-1' is neither a data set's number nor its name"),
+        ("42.5", "'42.5' is neither"),
+        ("", "'' is neither"),
+        (NAME.lower(), "is neither"),
+        ("Dataset042", f"(there: {NAME})"),
+        (f"nnUNet_raw/{NAME}", f"takes a number or a name, and no path; give -d {NAME}"),
+    ):
+        yield BadInput(f"data set {typed!r}", "finetune", ("-d", typed, *CPU), said)
+    for folder, said in (
+        (
+            "nnUNet_raw",
+            f"(Dataset042_Other in nnUNet_raw, {NAME} in nnUNet_raw and nnUNet_preprocessed); rename all but",
+        ),
+        ("nnUNet_preprocessed", "Dataset042_Other in nnUNet_preprocessed"),
+    ):
+        spoil = make_folder(f"{folder}/Dataset042_Other")
+        yield BadInput(f"two data sets 42 in {folder}", "finetune", (*CASE, *CPU), said, spoil)
+        yield BadInput(f"two data sets 42 in {folder}", "run", CASE, said, spoil)
+    yield BadInput(
+        "raw data set with another name than the planned one", "run", CASE, "Dataset042_New in nnUNet_raw", rename_raw
+    )
     yield BadInput("no number and no name", "run", ("-d", "heart"), "is neither a data set's number nor its name")
     yield BadInput("no such name", "finetune", ("-d", "Dataset042_Wrong"), "no data set Dataset042_Wrong")
     for command in ("finetune", "pseudolabel", "select", "report"):
@@ -316,6 +365,20 @@ def wrong_places() -> Iterator[BadInput]:
         spoil = variable(name, "{root}/nnUNet_raw/" + NAME + "/dataset.json")
         said = "one of the folders of this path is a file"
         yield BadInput(f"{name} is a file", "plan_and_preprocess", (*CASE, "-np", "1", "-npfp", "1"), said, spoil)
+    for place, said in (
+        ("{root}/gone", "gone), which is no folder; check the variable"),
+        ("{root}/nnUNet_raw/" + NAME, "which is a data set or a part of one; export nnUNet_raw="),
+        ("{root}/nnUNet_raw/" + NAME + "/imagesTr", "which is a data set or a part of one; export nnUNet_raw="),
+        ("{root}", "; export nnUNet_raw="),
+    ):
+        yield BadInput(f"nnUNet_raw is {place}", "plan_and_preprocess", CASE, said, variable("nnUNet_raw", place))
+    for name, value in (("nnUNet_n_proc_DA", "many"), ("nnUNet_def_n_proc", "0"), ("nnUNet_def_n_proc", "")):
+        said = f"{name} is {value!r}: export {name}=<whole number from"
+        yield BadInput(f"{name} is {value!r}", "finetune", (*CASE, *CPU), said, variable(name, value))
+    raw_images, raw_labels = (f"{{root}}/nnUNet_raw/{NAME}/{name}" for name in ("imagesTs", "labelsTr"))
+    said = f"holds the raw data of {NAME}; choose another folder"
+    yield BadInput("predictions into labelsTr", "run", (*CASE, "-i", raw_images, "-o", raw_labels), said)
+    yield BadInput("exported into labelsTr", "pseudolabel", (*CASE, *CPU, "--export", raw_labels), said)
     forbidden = "/proc/nothing"
     yield BadInput(
         "nnUNet_preprocessed in /proc",
@@ -494,7 +557,7 @@ def wrong_binaries() -> Iterator[BadInput]:
     yield BadInput("no pickle", *report, f"{SMALLEST_CASE}", remove(FILES["preprocessed properties"]))
     yield BadInput("no unlabelled images", *plan, "imagesUl", remove(lambda root: raw(root) / "imagesUl"))
     yield BadInput("no labels", *plan, "labelsTr", remove(lambda root: raw(root) / "labelsTr"))
-    yield BadInput("no raw data", "plan_and_preprocess", CASE, "dataset.json: not found", remove(raw))
+    yield BadInput("no raw data", "plan_and_preprocess", CASE, f"no data set {NAME} in nnUNet_raw", remove(raw))
     yield BadInput("no plan", "finetune", (*CASE, *CPU), "not found; run sfr_plan_and_preprocess", remove(preprocessed))
     yield BadInput(
         "no preprocessed cases",

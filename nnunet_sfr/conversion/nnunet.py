@@ -25,7 +25,7 @@ from nnunet_sfr.data.raw_cases import RawCase, RawDataset, list_labelled, list_u
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import DATASET_JSON, TEST_IMAGES, UNLABELLED_IMAGES, nnunet_root
+from nnunet_sfr.paths import DATASET_JSON, TEST_IMAGES, TEST_LABELS, UNLABELLED_IMAGES, nnunet_root
 from nnunet_sfr.wording import first_names
 
 TEST_SHARE = 5
@@ -148,7 +148,7 @@ def _test_cases(folder: Path, dataset_json: dict[str, Any]) -> tuple[RawCase, ..
         return ()
     ending = dataset_json["file_ending"]
     cases = list_unlabelled(folder, dataset_json, images=TEST_IMAGES)
-    truths = {case.identifier: folder / "labelsTs" / f"{case.identifier}{ending}" for case in cases}
+    truths = {case.identifier: folder / TEST_LABELS / f"{case.identifier}{ending}" for case in cases}
     return tuple(replace(case, label=truths[case.identifier]) for case in cases if truths[case.identifier].is_file())
 
 

@@ -99,6 +99,7 @@ def plan_and_preprocess(
         name = resolve_dataset_name(dataset_name_or_id)
         planner_class = find_planner(planner)
         check_target_spacing(target_spacing)
+        DatasetPaths(name).require_raw()
         require_completed(DatasetPaths(name).raw)
         raw = list_cases(DatasetPaths(name).raw)
         print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
