@@ -28,6 +28,7 @@ SECTIONS: Mapping[str, type] = {
     "pseudo_labels": settings.PseudoLabelSettings,
     "retraining": settings.RetrainingSettings,
     "rounds": settings.RoundSettings,
+    "crosscheck": settings.CrossCheckSettings,
 }
 INTRODUCTION = """# Settings
 

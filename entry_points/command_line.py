@@ -139,6 +139,16 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_with_nnunet(parser: argparse._ActionsContainer) -> None:
+    """What the cross-check is to compare SAM with."""
+    parser.add_argument(
+        "--with-nnunet",
+        action="store_true",
+        help="beside SAM, train plain nnU-Net for a short time on the same cases (crosscheck.nnunet_iterations of the "
+        "SFR plan in each fold), and say which of the two labels better",
+    )
+
+
 def add_round(parser: argparse.ArgumentParser, later_rounds: str) -> None:
     """``--round``, for the commands that SFR+ repeats.
 

@@ -17,7 +17,17 @@ from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES, SAMSettings
 
-from .command_line import add_configuration, add_device, add_fold, argument_parser, positive_number, run, spacing, typed
+from .command_line import (
+    add_configuration,
+    add_device,
+    add_fold,
+    add_with_nnunet,
+    argument_parser,
+    positive_number,
+    run,
+    spacing,
+    typed,
+)
 from .select import PAPER, fraction
 
 if TYPE_CHECKING:
@@ -162,6 +172,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="before the training, measure SAM on labelled cases that it is left without (sfr_crosscheck; needs two "
         "labelled cases)",
     )
+    add_with_nnunet(training)
     training.add_argument("-num_gpus", type=positive_number, default=1, metavar="N", help="GPUs for nnUNetv2_train")
 
 
@@ -200,6 +211,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     for name in ("rounds", *_SELECTION):
         if getattr(arguments, name) is not None and not arguments.plus:
             parser.error(f"--{name.replace('_', '-')} goes with --plus only")
+    if arguments.with_nnunet and not arguments.crosscheck:
+        parser.error("--with-nnunet goes with --crosscheck only")
     if (arguments.images is None) != (arguments.predictions is None):
         parser.error("-i and -o go together")
     if arguments.images is not None and arguments.images.resolve() == arguments.predictions.resolve():
@@ -255,6 +268,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         processes=arguments.processes,
         accept_empty_labels=arguments.accept_empty_labels,
         crosscheck=arguments.crosscheck,
+        with_nnunet=arguments.with_nnunet,
         selection=_selection(arguments),
     )
     return replace(options, configuration=_configuration(arguments.configuration, options))

@@ -81,8 +81,14 @@ class CommandLines:
         model = () if trainer is None else ("-tr", trainer)
         return ("sfr_pseudolabel", *self._case, *_round(round_index), *self._device, *model)
 
-    def crosscheck(self) -> Command:
-        return ("sfr_crosscheck", "-d", self.dataset, "-c", self.configuration, *self._plans, *self._device)
+    def crosscheck(self, *, with_nnunet: bool = False) -> Command:
+        """``sfr_crosscheck``.
+
+        Args:
+            with_nnunet: beside SAM.
+        """
+        case = ("-d", self.dataset, "-c", self.configuration, *self._plans, *self._device)
+        return ("sfr_crosscheck", *case, *(("--with-nnunet",) if with_nnunet else ()))
 
     def select(self, round_index: int, *options: str) -> Command:
         return ("sfr_select", *self._case, *_round(round_index), *options)

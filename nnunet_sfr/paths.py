@@ -21,6 +21,10 @@ environment when they are used. Below them::
         SFR_SAM__nnUNetPlans__3d_fullres/fold_all/round_0/     the fine-tuned SAM (SFR+: and round_1, ...)
         SFR_report__nnUNetPlans__3d_fullres/fold_all/          the page of sfr_report, with its pictures
         SFR_review/                                            sfr_review: progress, label maps that were saved
+        SFR_crosscheck__nnUNetPlans__3d_fullres/               sfr_crosscheck:
+            crosscheck.json                                    what it found
+            fold_0/round_0/, nnunet/                           SAM and nnU-Net without some labelled cases,
+            fold_0/left_out/sam/, nnunet/                      and what they make of these
         nnUNetTrainerSFR_MT__nnUNetPlans__3d_fullres/fold_all/ nnU-Net's own
         SFR_run__nnUNetPlans__3d_fullres/
             hashes.json                                        of files that have not changed since
@@ -405,6 +409,23 @@ class SFRPaths(DatasetPaths):
     def crosschecks(self) -> Path:
         """Folder of ``sfr_crosscheck``: its SAMs and what they found in the cases that were left out."""
         return self.results / f"SFR_crosscheck__{self._plan}"
+
+    def left_out_labels(self, fold: Fold, source: str) -> Path:
+        """Folder of the store with the labels of the cases that a fold of ``sfr_crosscheck`` leaves out.
+
+        Args:
+            fold: a number.
+            source: who labelled them.
+        """
+        return self.crosschecks / fold_name(fold) / "left_out" / source
+
+    def left_out_network(self, fold: Fold) -> Path:
+        """The place of ``nnUNet_results`` for nnU-Net's training in a fold of ``sfr_crosscheck``.
+
+        Args:
+            fold: a number.
+        """
+        return self.crosschecks / fold_name(fold) / "nnunet"
 
     @property
     def crosscheck_result(self) -> Path:

@@ -21,6 +21,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import SFR_PLANS_ENDING, DatasetPaths
 from nnunet_sfr.settings import (
+    CrossCheckSettings,
     FineTuningSettings,
     PseudoLabelSettings,
     RetrainingSettings,
@@ -40,6 +41,7 @@ _SECTIONS: dict[str, type] = {
     "pseudo_labels": PseudoLabelSettings,
     "retraining": RetrainingSettings,
     "rounds": RoundSettings,
+    "crosscheck": CrossCheckSettings,
 }
 
 
@@ -53,6 +55,7 @@ class SFRConfiguration:
     pseudo_labels: PseudoLabelSettings = field(default_factory=PseudoLabelSettings)
     retraining: RetrainingSettings = field(default_factory=RetrainingSettings)
     rounds: RoundSettings = field(default_factory=RoundSettings)
+    crosscheck: CrossCheckSettings = field(default_factory=CrossCheckSettings)
     derived_from: Mapping[str, Any] = field(default_factory=dict)
     """The values of ``DERIVED_FROM_KEYS`` and ``transpose_forward`` in the nnU-Net plan at planning time."""
 

@@ -357,6 +357,18 @@ class RoundSettings:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CrossCheckSettings:
+    """``sfr_crosscheck``: SAM, and nnU-Net beside it, in labelled cases that they are left without."""
+
+    nnunet_iterations: int = 1000
+    """With --with-nnunet, the optimiser steps of plain nnU-Net in each fold (four of its epochs; a whole training has
+    250,000). On a CPU 300 to 500 say enough on a coarse grid."""
+
+    def __post_init__(self) -> None:
+        require_at_least("nnunet_iterations", self.nnunet_iterations, 1)
+
+
 def section_from_dict(section: type[Section], values: Any) -> Section:
     """Build one settings section from JSON values.
 

@@ -113,6 +113,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "state of a run": lambda root: (
         results(root) / f"SFR_run__{PLANS}__{CONFIGURATION}" / "fold_all" / "SFR_MT" / "state.json"
     ),
+    "cross-check": lambda root: results(root) / f"SFR_crosscheck__{PLANS}__{CONFIGURATION}" / "crosscheck.json",
     "journal of sfr_add_labels": lambda root: raw(root) / ".sfr_add_labels" / "journal.json",
     "preprocessed properties": lambda root: (
         preprocessed(root) / f"{PLANS}_{CONFIGURATION}_unlabelled/{SMALLEST_CASE}.pkl"
@@ -161,6 +162,13 @@ def edit(name: str, change: Callable[[dict[str, Any]], None]) -> Callable[[Path]
 
 def setting(section: str, name: str, value: object) -> Callable[[Path], None]:
     return edit("SFR plan", lambda content: content["configurations"][CONFIGURATION][section].__setitem__(name, value))
+
+
+def one_case(root: Path) -> None:
+    """Of the labelled cases, the first is left."""
+    for file in (preprocessed(root) / f"{PLANS}_{CONFIGURATION}").iterdir():
+        if not file.name.startswith("train_00"):
+            file.unlink()
 
 
 def planned(name: str, value: object) -> Callable[[Path], None]:
@@ -274,6 +282,12 @@ def refused_calls() -> Iterator[BadInput]:
             (("--status", "--print"), "not allowed with argument"),
             (("-sam", "vit_tiny", "-adaptation", "lora"), "vit_tiny has no pre-trained weights to keep"),
             (("-sam", "vit_tiny", "-checkpoint", "sam.pth"), "vit_tiny has no published weights"),
+            (("--with-nnunet",), "--with-nnunet goes with --crosscheck only"),
+        ],
+        "crosscheck": [
+            ((), "required: -d"),
+            (("-device", "tpu"), "invalid choice: 'tpu'"),
+            (("--with-nnunet", "400"), "unrecognized arguments: 400"),
         ],
         "report": [
             (("--window", "400", "-1000"), "--window must rise from LOW to HIGH, got 400.0 -1000.0"),
@@ -307,7 +321,7 @@ def refused_calls() -> Iterator[BadInput]:
 
 def wrong_names() -> Iterator[BadInput]:
     """Data sets, plans, configurations, folds, rounds and trainers that there are not."""
-    for command in ("finetune", "pseudolabel", "select", "report", "run", "plan_and_preprocess"):
+    for command in ("finetune", "pseudolabel", "crosscheck", "select", "report", "run", "plan_and_preprocess"):
         yield BadInput("no such number", command, ("-d", "77"), "no data set 77")
     for typed, said in (
         ("0", "no data set 0 in nnUNet_raw"),
@@ -448,6 +462,7 @@ READERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "splits": ("finetune", (*CASE, *CPU, "-f", "0")),
     "manifest": ("report", (*CASE, "-np", "1")),
     "record of a case": ("report", (*CASE, "-np", "1")),
+    "cross-check": ("report", (*CASE, "-np", "1")),
     "state of a run": ("run", (*CASE, "--status")),
     "journal of sfr_add_labels": ("run", (*CASE, *CPU)),
 }
@@ -494,6 +509,8 @@ def wrong_values() -> Iterator[BadInput]:
         ("retraining", "seed", 1e400, "seed must be of type int"),
         ("retraining", "ema_decay", 2, "ema_decay must lie in [0, 1)"),
         ("pseudo_labels", "tile_step_size", 0, "tile_step_size must lie in (0, 1]"),
+        ("crosscheck", "nnunet_iterations", 0, "nnunet_iterations must be at least 1"),
+        ("crosscheck", "nnunet_iterations", 1e3, "nnunet_iterations must be of type int"),
     ):
         yield BadInput(f"SFR plan: {section}.{name} {value}", "finetune", tune, said, setting(section, name, value))
     yield BadInput(
@@ -516,6 +533,13 @@ def wrong_values() -> Iterator[BadInput]:
     for name, value, said in values:
         yield BadInput(f"nnU-Net plan: {name} {value}", "finetune", tune, said, planned(name, value))
         yield BadInput(f"nnU-Net plan: {name} {value}", "run", tune, said, planned(name, value))
+    yield BadInput(
+        "one labelled case",
+        "crosscheck",
+        (*tune, "--with-nnunet"),
+        "has one labelled case; what SAM makes of",
+        one_case,
+    )
     splits = json.dumps([{"train": "train_00", "val": []}]).encode()
     yield BadInput(
         "splits: text for a list", "finetune", (*tune, "-f", "0"), "[0].train: expected a list", write("splits", splits)

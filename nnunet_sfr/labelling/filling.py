@@ -117,6 +117,7 @@ def label_pool(
     mirrored: bool = False,
     references: ReferenceStores = NO_REFERENCE_STORES,
     fusion: Fusion | None = None,
+    cases: UnlabelledDataset | None = None,
 ) -> None:
     """Label the given cases that the store does not have yet; after an interruption the next call continues.
 
@@ -124,16 +125,17 @@ def label_pool(
         store: to write to.
         dataset: that the cases belong to.
         labeller: predicts them.
-        identifiers: unlabelled cases, with DDP the share of this rank.
+        identifiers: of the cases, with DDP the share of this rank.
         progress: text of the progress bar; None to print nothing.
         mirrored: whether to predict the mirrored images too, for the confidence.
         references: stores to compare with.
         fusion: another source to mix in.
+        cases: to read them from; None for the unlabelled ones.
 
     Raises:
         UserError: no unlabelled cases, or one of another grid.
     """
-    cases = UnlabelledDataset(dataset.paths.unlabelled)
+    cases = cases or UnlabelledDataset(dataset.paths.unlabelled)
     todo = missing_cases(store, cases, identifiers)
     if progress is not None:
         print_progress(identifiers, todo)
@@ -206,14 +208,20 @@ def started_store(
             f"{folder}: --overwrite with -num_parts would replace other parts' work; move the folder away first, and "
             "leave --overwrite out"
         )
-    store = _new_store(dataset, new_folder(folder), made_by)
+    store = store_of_maker(dataset, new_folder(folder), made_by)
     print(f"the labels in {folder} stay until all new ones are there")
     yield store
     replace_folder(folder)
 
 
-def _new_store(dataset: SFRDataset, folder: Path, made_by: Provenance) -> PseudoLabelStore:
-    """The store that an interrupted call began, if this maker made it; else an empty one."""
+def store_of_maker(dataset: SFRDataset, folder: Path, made_by: Provenance) -> PseudoLabelStore:
+    """The store that is there, if this maker made it; else an empty one in its place.
+
+    Args:
+        dataset: planned and preprocessed.
+        folder: of the store.
+        made_by: what makes the labels.
+    """
     try:
         return PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
     except UserError:

@@ -56,27 +56,38 @@ def label_from_retraining(
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such model; train it with nnUNetv2_train, or choose another -tr")
     model = open_model(folder, [fold], CHECKPOINT, dataset, device, trust=trust)
-    _check_grid(model, dataset)
-    predictor = model.predictor
-    predictor.network.load_state_dict(predictor.list_of_parameters[0])
-    settings = dataset.settings.pseudo_labels
-    labeller = NetworkLabeller(
-        predictor.network, dataset, settings, device, mirror_axes=predictor.allowed_mirroring_axes
-    )
     return fill_store(
         dataset,
         paths.model_pseudo_labels(fold, round_index),
-        labeller,
+        labeller_of_preprocessed(model, dataset, device),
         Provenance.of_retraining(
             model.checkpoints[0],
             dataset.settings,
             fold=fold,
             round_index=round_index,
-            trainer=predictor.trainer_name,
+            trainer=model.predictor.trainer_name,
         ),
         partition=partition,
         references=_references(dataset, fold, round_index),
     )
+
+
+def labeller_of_preprocessed(model: TrainedModel, dataset: SFRDataset, device: torch.device) -> NetworkLabeller:
+    """A trained model, of one fold, as what labels cases on the grid that it was trained on.
+
+    Args:
+        model: opened for ``dataset``.
+        dataset: whose preprocessed cases it is to label.
+        device: to compute on.
+
+    Raises:
+        UserError: it was trained on another grid.
+    """
+    _check_grid(model, dataset)
+    predictor = model.predictor
+    predictor.network.load_state_dict(predictor.list_of_parameters[0])
+    settings = dataset.settings.pseudo_labels
+    return NetworkLabeller(predictor.network, dataset, settings, device, mirror_axes=predictor.allowed_mirroring_axes)
 
 
 def _check_grid(model: TrainedModel, dataset: SFRDataset) -> None:

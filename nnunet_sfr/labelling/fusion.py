@@ -6,6 +6,7 @@ the mean of both has a higher Dice than either (docs/results.md).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -42,12 +43,25 @@ class Fusion:
                 f"{self.store.folder}: has no probabilities of {identifier}, of which rounds.model_share takes "
                 f"{self.share:g}; fill it again ({self.store.made_by.refill}), or set rounds.model_share to 0"
             )
-        labels = torch.from_numpy(self.store.read_labels(identifier)[0]).long().clamp(min=0)
-        certainty = torch.from_numpy(open_b2nd(file)[:]).float() / CERTAIN
-        classes = len(probabilities)
-        others = (1 - certainty) / (classes - 1)
         mixed = torch.empty_like(probabilities)
-        for label in range(classes):  # one at a time, for the memory of a CT with many classes
-            of_store = torch.where(labels == label, certainty, others)
+        for label, of_store in enumerate(stored_probabilities(self.store, identifier, len(probabilities))):
             mixed[label] = (1 - self.share) * probabilities[label] + self.share * of_store
         return mixed
+
+
+def stored_probabilities(store: PseudoLabelStore, identifier: str, num_classes: int) -> Iterator[torch.Tensor]:
+    """What a store says of a case, class by class, for the memory of a CT with many.
+
+    Args:
+        store: that has the probabilities of the case.
+        identifier: of the case.
+        num_classes: label values, background included.
+
+    Yields:
+        (D, H, W), the probability of each label value: that of the label of a voxel, and an even share of the rest.
+    """
+    labels = torch.from_numpy(store.read_labels(identifier)[0]).long().clamp(min=0)
+    certainty = torch.from_numpy(open_b2nd(voxel_confidence_file(store.folder, identifier))[:]).float() / CERTAIN
+    others = (1 - certainty) / (num_classes - 1)
+    for label in range(num_classes):
+        yield torch.where(labels == label, certainty, others)

@@ -59,17 +59,34 @@ def decide(step: Step, record: StepRecord | None, cache: HashCache) -> StepDecis
             return StepDecision(Action.SKIP, "", inputs, outputs)
         return _without_record(step, inputs, outputs)
     changed = differing(record.inputs, inputs)
+    if changed and step.brings_up_to_date(changed):
+        return StepDecision(Action.CONTINUE, f"changed since: {_listed(changed)}", inputs, outputs)
     if changed and not step.has_taken_in(changed):
         return StepDecision(Action.REDO, f"changed since: {_listed(changed)}", inputs, outputs)
-    inputs = merged(record.inputs, inputs)
+    taken_in = "another command has taken in what changed" if changed else ""
+    return _of_same_inputs(step, record, merged(record.inputs, inputs), outputs, taken_in)
+
+
+def _of_same_inputs(
+    step: Step, record: StepRecord, inputs: Digests, outputs: Digests | None, taken_in: str
+) -> StepDecision:
+    """Go by how the last attempt ended, and by what has become of its result.
+
+    Args:
+        step: of the run.
+        record: of the last attempt.
+        inputs: digests of today, which are the record's.
+        outputs: of the result; None if it is not complete.
+        taken_in: why the result holds although inputs changed; empty where they did not.
+    """
     if outputs is None:
         reason = "its result is no longer complete" if record.status == DONE else f"{record.status} last time"
         return StepDecision(Action.CONTINUE, reason, inputs, None)
     if record.status != DONE:
         action = Action.SKIP if step.complete_if_present else Action.CONTINUE
         return StepDecision(action, f"{record.status} last time", inputs, outputs)
-    if changed:
-        return StepDecision(Action.SKIP, "another command has taken in what changed", inputs, outputs)
+    if taken_in:
+        return StepDecision(Action.SKIP, taken_in, inputs, outputs)
     if outputs == record.outputs:
         return StepDecision(Action.SKIP, "", inputs, outputs)
     # somebody else has been at work on the result: the command is to judge it

@@ -57,6 +57,8 @@ class RunOptions:
     """Whether to train on pseudo-labels that are mostly empty, or lack a class."""
     crosscheck: bool = False
     """Whether to cross-check SAM before the first training."""
+    with_nnunet: bool = False
+    """Whether the cross-check trains plain nnU-Net beside SAM."""
     selection: tuple[str, ...] = ()
     """Options for sfr_select."""
 

@@ -20,6 +20,7 @@ from nnunet_sfr.pipeline.parts import (
     fold_part,
     label_meaning_part,
     labelled_part,
+    settings_name,
     settings_parts,
     store_part,
     unlabelled_part,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # it comes with nnU-Net, which takes ten seconds to import
     from nnunet_sfr.data.raw_cases import RawDataset
 
 
+_NETWORK_PLAN = "nnU-Net's plan"
 _RAW_PARTS = ("raw dataset.json", "images of labelled cases", "labels", "images of unlabelled cases")
 
 
@@ -247,10 +249,12 @@ class CrossCheck(OverwritableStep):
 
     title = "cross-check SAM's labels on labelled cases"
     kind = "cross-check"
+    # the result of SAM alone may be there
+    complete_if_present = False
 
     @property
     def command(self) -> Command:
-        return self.command_lines.crosscheck()
+        return self.command_lines.crosscheck(with_nnunet=self.options.with_nnunet)
 
     @property
     def result(self) -> Path:
@@ -258,12 +262,19 @@ class CrossCheck(OverwritableStep):
 
     def inputs(self) -> Parts:
         project = self.project
-        return {
+        parts = {
             **settings_parts(project, "stitching", "sam", "fine_tuning", "pseudo_labels"),
             **label_meaning_part(project),
             **labelled_part(project),
             **store_part(project, "labels of round 0", project.store(0)),
         }
+        if self.options.with_nnunet:
+            parts |= {**settings_parts(project, "crosscheck"), _NETWORK_PLAN: project.network_plan()}
+        return parts
+
+    def brings_up_to_date(self, changed: Sequence[str]) -> bool:
+        """Whether only nnU-Net's trainings are others, which the command replaces by itself; SAM's part stays."""
+        return set(changed) <= {settings_name("crosscheck"), _NETWORK_PLAN}
 
     def outputs(self) -> dict[str, FileSet]:
         return {"cross-check": FileSet.of(self.project.paths.crosscheck_result)}

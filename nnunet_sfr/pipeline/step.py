@@ -112,6 +112,14 @@ class Step:
         """
         return False
 
+    def brings_up_to_date(self, changed: Sequence[str]) -> bool:
+        """Whether the command itself replaces what no longer fits inputs that changed, and keeps the rest.
+
+        Args:
+            changed: the names of their parts.
+        """
+        return False
+
     def found_complete(self) -> bool:
         """Whether a result that no record vouches for can be taken as it is, without running the command.
 

@@ -1,10 +1,11 @@
-"""What is done with one unlabelled case: its pictures are drawn, and what only the volumes can tell is measured."""
+"""What is done with one case: its pictures are drawn, and what only the volumes can tell is measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from torch.nn import functional as F
 
 from nnunet_sfr.confidence import agreement
 from nnunet_sfr.data.datasets import UnlabelledDataset
-from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.report.mosaics import draw_mosaic
 from nnunet_sfr.report.orientation import Orientation
@@ -34,13 +34,24 @@ class MosaicFiles:
     geometry: StitchGeometry
 
 
+class LabelMaps(Protocol):
+    """As much of a pseudo-label store as is drawn."""
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+
+    def read_labels(self, identifier: str) -> np.ndarray:
+        """Label map (1, D, H, W) of a case."""
+
+
 @dataclass(frozen=True)
 class DrawingTask:
     """What is to be drawn and measured of a case; picklable.
 
     Args:
         case: identifier.
-        images: folder of the preprocessed unlabelled cases.
+        images: folder of the preprocessed cases.
         stores: all that have the case, by :attr:`LabelSource.key`.
         centre_of: whose labels say where the pictures are cut; None for the middle of the image.
         spacing: (D, H, W) in mm.
@@ -56,7 +67,7 @@ class DrawingTask:
 
     case: str
     images: Path
-    stores: Mapping[str, PseudoLabelStore]
+    stores: Mapping[str, LabelMaps]
     centre_of: str | None
     spacing: tuple[float, float, float]
     orientation: Orientation

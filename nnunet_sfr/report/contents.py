@@ -148,6 +148,106 @@ class Table:
 
 
 @dataclass(frozen=True)
+class LeftOutSource:
+    """Who labelled the cases that the cross-check left out.
+
+    Args:
+        key: short and unique.
+        name: for people: ``truth``, ``SAM``.
+    """
+
+    key: str
+    name: str
+
+
+@dataclass(frozen=True)
+class LeftOutResult:
+    """A case that was left out as one source labelled it.
+
+    Args:
+        labels: transparent picture, to lay over :attr:`LeftOutExample.images`.
+        dice: mean over the classes; None for the truth.
+        classes: (name, Dice) of every class that either map has.
+    """
+
+    labels: str
+    dice: float | None = None
+    classes: Sequence[tuple[str, float]] = ()
+
+
+@dataclass(frozen=True)
+class LeftOutExample:
+    """One case that was left out, with pictures.
+
+    Args:
+        name: identifier.
+        results: by :attr:`LeftOutSource.key`.
+        images: three planes through the target's centre in grey, by :attr:`Window.key`.
+    """
+
+    name: str
+    results: Mapping[str, LeftOutResult]
+    images: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CalibrationSeries:
+    """Confidence and true Dice of the cases that were left out, for the labels of one source.
+
+    Args:
+        key: of the source.
+        name: of the source.
+        rank_correlation: of the two; None where it does not exist.
+        cases: identifiers.
+        confidences: of these cases.
+        dices: of these cases, mean over their classes.
+    """
+
+    key: str
+    name: str
+    rank_correlation: float | None
+    cases: Sequence[str]
+    confidences: Sequence[float]
+    dices: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """One measure of confidence.
+
+    Args:
+        measure: a name in :data:`nnunet_sfr.confidence.MEASURES`.
+        meaning: in a few words.
+        series: one for each source that has it.
+    """
+
+    measure: str
+    meaning: str
+    series: Sequence[CalibrationSeries]
+
+
+@dataclass(frozen=True)
+class CrossCheck:
+    """What ``sfr_crosscheck`` found.
+
+    Args:
+        verdict: in one line.
+        tables: Dice of every class; with nnU-Net, the paired differences.
+        calibrations: measures of confidence against the true Dice.
+        sources: who labelled the cases, the truth first.
+        worst: cases of lowest Dice, the worst first.
+        left_out: number of cases that were left out.
+    """
+
+    verdict: str
+    tables: Sequence[Table]
+    calibrations: Sequence[Calibration]
+    sources: Sequence[LeftOutSource]
+    worst: Sequence[LeftOutExample]
+    left_out: int
+
+
+@dataclass(frozen=True)
 class Alert:
     """What is to be looked at before anything else.
 
@@ -178,7 +278,7 @@ class Contents:
         cases: the unlabelled pool, in the order of the identifiers.
         trainings: curves.
         rounds: rounds of SFR+ side by side, one column a round.
-        crosscheck: SAM in labelled cases that it was left without, one row a class.
+        crosscheck: SAM in labelled cases that it was left without.
         settings: every section of the SFR plan, with name, value and what planning gives.
         settings_mark: what is said of a setting that is not as planned.
         versions: what made the pseudo-labels, and what made this page.
@@ -198,7 +298,7 @@ class Contents:
     cases: Sequence[ReportCase]
     trainings: Sequence[Training] = ()
     rounds: Table | None = None
-    crosscheck: Table | None = None
+    crosscheck: CrossCheck | None = None
     settings: Sequence[Table] = ()
     settings_mark: str = "edited"
     versions: Table | None = None

@@ -22,11 +22,12 @@ from nnunet_sfr.report import annotation, volumes
 from nnunet_sfr.report.annotation import Candidate, RankedCase, rank_cases
 from nnunet_sfr.report.colours import label_classes, rgb
 from nnunet_sfr.report.contents import Alert, Contents, ReportCase, ReportWindow, SourceResult, Training
+from nnunet_sfr.report.crosscheck import read_found, show_crosscheck
 from nnunet_sfr.report.curves import read_trainings
 from nnunet_sfr.report.label_sources import LabelSource, Pool, read_pool
 from nnunet_sfr.report.orientation import find_orientation
 from nnunet_sfr.report.picture_cache import CasePictures, CaseToDraw, PictureCache, PictureRequest
-from nnunet_sfr.report.tables import crosscheck_table, rounds_table, settings_mark, settings_tables, versions_table
+from nnunet_sfr.report.tables import rounds_table, settings_mark, settings_tables, versions_table
 from nnunet_sfr.report.windows import GreyWindow, choose_windows
 from nnunet_sfr.wording import times
 
@@ -62,13 +63,11 @@ class Gathered:
         contents: of the page.
         choices: cases to annotate next.
         cache: of the pictures.
-        pictures: of every case.
     """
 
     contents: Contents
     choices: Sequence[RankedCase]
     cache: PictureCache
-    pictures: Mapping[str, CasePictures]
 
 
 def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions) -> Gathered:
@@ -81,19 +80,21 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         options: of the user.
 
     Raises:
-        UserError: there are no unlabelled cases or no pseudo-labels, or a trainer has no model.
+        UserError: there are no unlabelled cases or no pseudo-labels, a trainer has no model, or a file is damaged.
     """
     cases = UnlabelledDataset(dataset.paths.unlabelled)
     properties = {case: cases.load_case(case)[3] for case in sorted(cases.identifiers)}
     pool = read_pool(dataset, fold, properties)
     trainings, missing_curves = read_trainings(dataset, fold, options.trainers)
+    found = read_found(dataset)
     classes = label_classes(dataset)
     spacings = {case: volumes.grid_spacing(dataset, properties[case]) for case in properties}
     results = _results(pool, spacings)
     judge = pool.latest(sam=False) or pool.sources[-1]
 
     windows = choose_windows(dataset, options.window)
-    cache = PictureCache(dataset, folder, {one.value: rgb(one.colour) for one in classes}, windows, pool)
+    colours = {one.value: rgb(one.colour) for one in classes}
+    cache = PictureCache(dataset, folder, colours, windows, pool)
     to_draw = [_case_to_draw(dataset, case, properties[case], spacings[case], pool, results) for case in properties]
     pictures = cache.draw(to_draw, _request(pool, judge, results, options), options.processes)
 
@@ -102,6 +103,9 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         _candidate(case, by_key[judge.key], pictures[case]) for case, by_key in results.items() if judge.key in by_key
     ]
     choices = rank_cases(candidates, options.annotate, names, judge.made_by.label if len(pool.sources) > 1 else "")
+    crosscheck, missing_pictures = (
+        (None, []) if found is None else show_crosscheck(found, dataset, folder, colours, windows)
+    )
     created = datetime.now().astimezone().isoformat(timespec="seconds")
     contents = Contents(
         dataset=dataset.paths.dataset_name,
@@ -115,15 +119,15 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         cases=_cases(pool, results, pictures, choices),
         trainings=trainings,
         rounds=rounds_table(pool, results, classes),
-        crosscheck=crosscheck_table(dataset.paths.crosscheck_result),
+        crosscheck=crosscheck,
         settings=settings_tables(dataset),
         settings_mark=settings_mark(dataset),
         versions=versions_table(pool.sources, created),
-        missing=[*pool.problems, *missing_curves, *_missing(dataset, fold, pool, trainings)],
+        missing=[*pool.problems, *missing_pictures, *missing_curves, *_missing(dataset, fold, pool, trainings)],
         windows=[ReportWindow(window.key, window.name) for window in windows],
         alerts=_alerts(dataset, pool),
     )
-    return Gathered(contents, choices, cache, pictures)
+    return Gathered(contents, choices, cache)
 
 
 def _results(pool: Pool, spacings: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, SourceResult]]:

@@ -12,7 +12,7 @@ from nnunet_sfr.paths import Fold
 from nnunet_sfr.report.annotation import ANNOTATE_NEXT, RankedCase, write_list
 from nnunet_sfr.report.contents import Contents
 from nnunet_sfr.report.gathering import ReportOptions, gather
-from nnunet_sfr.report.page import write_page
+from nnunet_sfr.report.page import pictures_of, write_page
 from nnunet_sfr.report.picture_cache import MEASURED, PICTURES
 
 
@@ -41,7 +41,7 @@ def make_report(
     gathered = gather(dataset, fold, folder, options)
     write_list(gathered.choices, _raw_images(dataset, gathered.choices), folder / ANNOTATE_NEXT)
     page = write_page(gathered.contents, folder, single_file=single_file)
-    gathered.cache.remove_others(gathered.pictures)
+    gathered.cache.remove_others(pictures_of(gathered.contents))
     return page, gathered.contents
 
 

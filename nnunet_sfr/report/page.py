@@ -37,6 +37,7 @@ SCRIPTS = (
     "mosaics.js",
     "viewer.js",
     "tables.js",
+    "crosscheck.js",
     "page.js",
 )
 """In this order they are one script: the first makes what the others use, the last starts."""
@@ -75,10 +76,18 @@ def write_page(contents: Contents, folder: Path, *, single_file: bool = False) -
     return page
 
 
+def pictures_of(contents: Contents) -> list[str]:
+    """Every picture that a page shows, relative to it."""
+    return [*_planes(contents), *_mosaics(contents)]
+
+
 def _planes(contents: Contents) -> Iterator[str]:
     for case in contents.cases:
         yield from case.images.values()
         yield from (result.labels for result in case.results.values() if result.labels is not None)
+    for example in contents.crosscheck.worst if contents.crosscheck is not None else ():
+        yield from example.images.values()
+        yield from (result.labels for result in example.results.values())
 
 
 def _mosaics(contents: Contents) -> Iterator[str]:

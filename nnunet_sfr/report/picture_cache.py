@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -90,13 +90,6 @@ class CasePictures:
     labels: Mapping[str, str] = field(default_factory=dict)
     mosaics: Mapping[str, MosaicPictures] = field(default_factory=dict)
 
-    def names(self) -> Iterator[str]:
-        """Of all pictures."""
-        yield from self.images.values()
-        yield from self.labels.values()
-        for mosaic in self.mosaics.values():
-            yield from (mosaic.image, mosaic.labels)
-
 
 class PictureCache:
     """The pictures of a pool's cases below the folder of one page.
@@ -154,9 +147,13 @@ class PictureCache:
             )
         return {case: _pictures_of(task, measured[case]) for case, task in tasks.items()}
 
-    def remove_others(self, shown: Mapping[str, CasePictures]) -> None:
-        """Remove pictures of earlier pages that this one does not show."""
-        names = {Path(name).name for pictures in shown.values() for name in pictures.names()}
+    def remove_others(self, shown: Iterable[str]) -> None:
+        """Remove pictures of earlier pages.
+
+        Args:
+            shown: pictures of this page, relative to it.
+        """
+        names = {Path(name).name for name in shown}
         remove_leftovers(self._folder)
         for file in self._folder.glob(f"*{SUFFIX}"):
             if _PICTURE.fullmatch(file.name) and file.name not in names:
@@ -205,10 +202,7 @@ class PictureCache:
         )
 
     def _file(self, case: CaseToDraw, what: str, kind: str = "", ending: str = "") -> Path:
-        # a name that needs no quoting in an address; the hash tells apart what this makes the same
-        readable = ".".join(part for part in (case.case, what, ending) if part)
-        safe = re.sub(r"[^A-Za-z0-9_-]", "_", readable)
-        return self._folder / f"{safe}.{self._digest(case, what, kind)[:_DIGITS]}{SUFFIX}"
+        return self._folder / picture_name((case.case, what, ending), self._digest(case, what, kind))
 
     def _digest(self, case: CaseToDraw, what: str, kind: str = "") -> str:
         """Hash of all that a picture (or, for ``measured``, the measurements) depends on."""
@@ -218,15 +212,38 @@ class PictureCache:
         ]
         image = self._dataset.paths.unlabelled / f"{case.case}.pkl"
         files = [image, *(source.store.folder / f"{case.case}.json" for source in labels)]
-        style = [DRAWING, drawing.WIDTH, drawing.HEIGHT, drawing.QUALITY, sorted(self._colours.items())]
-        parts = [style, case.case, what, kind, file_stamps(files), [source.key for source in labels]]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return digest_of(self._colours, case.case, what, kind, file_stamps(files), [source.key for source in labels])
+
+
+def picture_name(words: Sequence[str], digest: str) -> str:
+    """File name of a picture.
+
+    Args:
+        words: case, and what is drawn of it; empty ones are left out.
+        digest: of everything that the picture depends on.
+    """
+    # a name that needs no quoting in an address; the hash tells apart what this makes the same
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", ".".join(word for word in words if word))
+    return f"{safe}.{digest[:_DIGITS]}{SUFFIX}"
+
+
+def digest_of(colours: Colours, *parts: Any) -> str:
+    """Hash of what a picture depends on, the way of drawing included.
+
+    Args:
+        colours: of the classes.
+        parts: in JSON's types.
+    """
+    style = [DRAWING, drawing.WIDTH, drawing.HEIGHT, drawing.QUALITY, sorted(colours.items())]
+    return hashlib.sha256(json.dumps([style, *parts]).encode()).hexdigest()
+
+
+def address(file: Path) -> str:
+    """Of a picture, relative to the page."""
+    return f"{PICTURES}/{file.name}"
 
 
 def _pictures_of(task: DrawingTask, measurements: Measurements) -> CasePictures:
-    def address(file: Path) -> str:
-        return f"{PICTURES}/{file.name}"
-
     return CasePictures(
         measurements,
         images={key: address(file) for key, file in task.image_files.items()},

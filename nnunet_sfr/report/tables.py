@@ -8,11 +8,9 @@ import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from nnunet_sfr import __version__
-from nnunet_sfr.crosscheck.findings import SHAPE
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.plan import fingerprint_of
@@ -105,39 +103,6 @@ def _statistics(
     empty = sum(not any(result.volumes_ml.values()) for result in shown)
     cells[f"{who}: empty label maps"] = f"{empty} of {len(shown)}" if shown else NOTHING
     return cells
-
-
-def crosscheck_table(file: Path) -> Table | None:
-    """What ``sfr_crosscheck`` found: one row a class, the mean of the cases, and what to expect of the pool.
-
-    Args:
-        file: its result; None is returned where it has not run.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    if not file.is_file():
-        return None
-    findings = read_json(file, "run sfr_crosscheck again", SHAPE)
-    rows = [
-        [found["name"], *_dice_and_interval(found), str(found["n"]), str(found["missed"])]
-        for found in findings["classes"].values()
-    ]
-    rows.append(["mean of the cases", *_dice_and_interval(findings), str(len(findings["cases"])), NOTHING])
-    if findings["expected"] is not None:
-        expected = {"mean": findings["expected"], "low": None, "high": None}
-        number = str(findings["num_unlabelled"])
-        rows.append(["expected in the unlabelled cases", *_dice_and_interval(expected), number, NOTHING])
-    columns = ("", "Dice", "95 % interval", "cases", "of them not found")
-    return Table(findings["verdict"], columns, rows)
-
-
-def _dice_and_interval(found: Mapping[str, float | None]) -> list[str]:
-    mean, low, high = found["mean"], found["low"], found["high"]
-    return [
-        NOTHING if mean is None else f"{mean:.3f}",
-        NOTHING if low is None or high is None else f"{low:.3f} to {high:.3f}",
-    ]
 
 
 def settings_tables(dataset: SFRDataset) -> list[Table]:

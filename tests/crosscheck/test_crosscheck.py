@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,17 +16,24 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_sfr.crosscheck import left_out
-from nnunet_sfr.crosscheck.findings import expected_dice, summarise, verdict
+from nnunet_sfr.crosscheck.findings import SHAPE, CalibrationPoint, expected_dice, summarise
 from nnunet_sfr.crosscheck.folds import with_crosscheck_folds
-from nnunet_sfr.crosscheck.left_out import LeftOutCase
-from nnunet_sfr.crosscheck.run import crosscheck, lines
+from nnunet_sfr.crosscheck.left_out import mean_labels
+from nnunet_sfr.crosscheck.printing import lines
+from nnunet_sfr.crosscheck.run import crosscheck
+from nnunet_sfr.crosscheck.sources import MEAN, NNUNET, SAM, LeftOutCase
+from nnunet_sfr.crosscheck.verdict import verdict_of_sam
+from nnunet_sfr.data.provenance import Provenance
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.label_decision import LARGEST_PROBABILITY
+from nnunet_sfr.json_files import read_json
+from nnunet_sfr.label_decision import EXPECTED_DICE, LARGEST_PROBABILITY
 from nnunet_sfr.labelling.case_labels import Prediction
-from nnunet_sfr.paths import FINAL_ADAPTER
+from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_CHECKPOINT, PLANS_JSON
 
 CPU = torch.device("cpu")
+TABLE_END = ["cases", "not found by SAM"]
 
 
 def found(identifier: str, dice: float | None, flip: float | None, fold: int = 0) -> LeftOutCase:
@@ -55,21 +63,31 @@ def test_one_case_cannot_be_left_out(project: SFRDataset) -> None:
 
 
 class HalfOfTheTruth:
-    """Predicts the true labels of a case, but only in the first half of the slices."""
+    """Predicts the true labels of a case, but only in half of the slices.
+
+    Args:
+        dataset: of the case.
+        first: whether in the first half.
+        foreground: probability of what it calls foreground.
+        background: probability of the rest.
+    """
 
     regions: ClassVar[bool] = False
     average: ClassVar[bool] = False
     decision: ClassVar[str] = LARGEST_PROBABILITY
 
-    def __init__(self, dataset: SFRDataset) -> None:
+    def __init__(self, dataset: SFRDataset, *, first: bool = True, foreground: float = 0.9, background: float = 0.6):
         self.folder = str(dataset.paths.labelled)
+        self.first, self.foreground, self.background = first, foreground, background
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
     ) -> Iterator[Prediction]:
-        truth = infer_dataset_class(self.folder)(self.folder, [identifier]).load_case(identifier)[1][0] == 1
-        foreground = torch.from_numpy(np.where(truth, 0.8, 0.1)).float()
-        foreground[foreground.shape[0] // 2 :] = 0.1
+        found = infer_dataset_class(self.folder)(self.folder, [identifier]).load_case(identifier)[1][0] == 1
+        half = found.shape[0] // 2
+        found[half:] &= not self.first
+        found[:half] &= self.first
+        foreground = torch.from_numpy(np.where(found, self.foreground, 1 - self.background)).float()
         yield Prediction(torch.stack([1 - foreground, foreground]))
         if mirrored:
             yield Prediction(torch.stack([1 - foreground, foreground]), mirrored=True)
@@ -82,13 +100,54 @@ def write_adapter(dataset: SFRDataset, fold: int, device: torch.device, *, overw
     return folder
 
 
-def test_dice_is_that_of_the_cases_left_out(project: SFRDataset) -> None:
+def write_network(dataset: SFRDataset, fold: int, device: torch.device, *, overwrite: bool) -> Path:
+    folder = dataset.paths.left_out_network(fold) / "model" / f"fold_{fold}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (folder / FINAL_CHECKPOINT, folder.parent / PLANS_JSON):
+        file.write_text(f"of fold {fold}")
+    return folder / FINAL_CHECKPOINT
+
+
+@contextmanager
+def pretended_sam(fine_tune: Callable[..., Path] = write_adapter) -> Iterator[tuple[mock.Mock, mock.Mock]]:
+    """A SAM that labels the first half of each case as it is; the calls of its fine-tuning and of its making."""
     with (
-        mock.patch.object(left_out, "fine_tune", side_effect=write_adapter) as fine_tune,
+        mock.patch.object(left_out, "fine_tune", side_effect=fine_tune) as tuned,
         mock.patch.object(
             left_out, "sam_labeller", side_effect=lambda dataset, *_, **__: HalfOfTheTruth(dataset)
         ) as sam,
     ):
+        yield tuned, sam
+
+
+@contextmanager
+def pretended_network() -> Iterator[mock.Mock]:
+    """A network that labels the second half of each case as it is, surer of the foreground than SAM."""
+
+    def labeller(dataset: SFRDataset, *_: Any) -> HalfOfTheTruth:
+        return HalfOfTheTruth(dataset, first=False, foreground=0.95, background=0.7)
+
+    with (
+        mock.patch.object(left_out, "train_network", side_effect=write_network) as trained,
+        mock.patch.object(left_out, "network_labeller", side_effect=labeller),
+    ):
+        yield trained
+
+
+def dice_of_halves(dataset: SFRDataset) -> dict[str, tuple[float, float]]:
+    """Dice of the first and of the second half of every labelled case with the whole."""
+    cases = infer_dataset_class(str(dataset.paths.labelled))(str(dataset.paths.labelled))
+    dices = {}
+    for identifier in cases.identifiers:
+        truth = cases.load_case(identifier)[1][0] == 1
+        first = truth[: truth.shape[0] // 2].sum()
+        second = truth.sum() - first
+        dices[identifier] = (2 * first / (first + truth.sum()), 2 * second / (second + truth.sum()))
+    return dices
+
+
+def test_dice_is_that_of_the_cases_left_out(project: SFRDataset) -> None:
+    with pretended_sam() as (fine_tune, sam):
         findings = crosscheck(project, CPU)
         again = crosscheck(project, CPU)
     assert fine_tune.call_count == 2 * findings.folds
@@ -96,18 +155,38 @@ def test_dice_is_that_of_the_cases_left_out(project: SFRDataset) -> None:
     assert again == findings
     assert not project.paths.splits_file.exists()
 
-    cases = infer_dataset_class(str(project.paths.labelled))(str(project.paths.labelled))
-    expected = {}
-    for identifier in cases.identifiers:
-        truth = cases.load_case(identifier)[1][0] == 1
-        half = truth[: truth.shape[0] // 2].sum()
-        expected[identifier] = 2 * half / (half + truth.sum())
-    assert dict(findings.cases) == pytest.approx(expected)
-    assert findings.mean == pytest.approx(np.mean(list(expected.values())))
-    written = json.loads(project.paths.crosscheck_result.read_text(encoding="utf-8"))
-    assert written["mean"] == findings.mean
+    expected = {case: first for case, (first, _) in dice_of_halves(project).items()}
+    assert {case.case: case.dice for case in findings.sam.cases} == pytest.approx(expected)
+    assert findings.sam.dice.mean == pytest.approx(np.mean(list(expected.values())))
+    assert list(findings.sources) == [SAM]
+    assert findings.differences == []
+    written = read_json(project.paths.crosscheck_result, "", SHAPE)
+    assert written["sources"][SAM]["dice"]["mean"] == findings.sam.dice.mean
     # the store of the tiny project was filled by a threshold, of which SAM's Dice says nothing
     assert (written["expected"], written["num_unlabelled"]) == (None, 0)
+    assert written["verdict"].endswith("is not known (--with-nnunet measures it)")
+
+
+def test_nnunet_beside_sam(project: SFRDataset) -> None:
+    with pretended_sam(), pretended_network() as trained:
+        findings = crosscheck(project, CPU, with_nnunet=True)
+    assert trained.call_count == findings.folds
+    halves = dice_of_halves(project)
+    of_network = findings.sources[NNUNET]
+    assert {case.case: case.dice for case in of_network.cases} == pytest.approx({c: d for c, (_, d) in halves.items()})
+    # SAM is surer than the network in the first half of the foreground, the network in the second
+    assert [case.dice for case in findings.sources[MEAN].cases] == [1.0] * len(halves)
+    [minus_network, over_sam, over_network] = findings.differences
+    assert (minus_network.source, minus_network.other, minus_network.dice.n) == (SAM, NNUNET, len(halves))
+    assert minus_network.dice.mean == pytest.approx(np.mean([first - second for first, second in halves.values()]))
+    assert minus_network.classes["1"] == minus_network.dice, "of one class the mean is that of the class"
+    assert over_sam.dice.mean == pytest.approx(1 - np.mean([first for first, _ in halves.values()]))
+    assert over_network.dice.mean == pytest.approx(1 - np.mean([second for _, second in halves.values()]))
+    # half of the truth and the other half have nothing in common
+    assert {point.confidence for point in of_network.measures["sam_agreement"].points} == {0.0}
+    assert findings.nnunet_iterations == 1000
+    assert findings.verdict.startswith("SFR may help: labels by the mean of SAM and nnU-Net (Dice 1.00) are better")
+    read_json(project.paths.crosscheck_result, "", SHAPE)
 
 
 def test_another_adapter_is_asked_again(project: SFRDataset) -> None:
@@ -116,35 +195,85 @@ def test_another_adapter_is_asked_again(project: SFRDataset) -> None:
         (folder / FINAL_ADAPTER).write_text("another")
         return folder
 
-    with mock.patch.object(left_out, "sam_labeller", side_effect=lambda data, *_, **__: HalfOfTheTruth(data)) as sam:
-        with mock.patch.object(left_out, "fine_tune", side_effect=write_adapter):
-            folds = crosscheck(project, CPU).folds
-        with mock.patch.object(left_out, "fine_tune", side_effect=write_another):
-            crosscheck(project, CPU)
-    assert sam.call_count == 2 * folds
+    with pretended_sam() as (_, sam):
+        folds = crosscheck(project, CPU).folds
+    assert sam.call_count == folds
+    with pretended_sam(write_another) as (_, sam):
+        crosscheck(project, CPU)
+    assert sam.call_count == folds
+
+
+def test_the_mean_is_that_of_the_probabilities(project: SFRDataset, tmp_path: Path) -> None:
+    def store(name: str, labels: list[int], certainty: list[float]) -> PseudoLabelStore:
+        made = PseudoLabelStore.create(tmp_path / name, grid=project.grid, made_by=Provenance(source=name))
+        made.write(
+            "case",
+            np.array(labels, np.int8).reshape(1, 1, 1, -1),
+            {},
+            label_manager=project.label_manager,
+            patch_size=(1, 1, len(labels)),
+            voxel_confidence=np.array(certainty, np.float32).reshape(1, 1, -1),
+        )
+        return made
+
+    # numbers that a byte keeps; of three classes, the two that are not the label share the rest
+    sam, network = store("sam", [0, 1, 2], [0.6, 0.4, 1.0]), store("network", [1, 1, 0], [0.8, 0.6, 0.6])
+    labels = mean_labels(sam, network, "case", num_classes=3, decision=LARGEST_PROBABILITY)
+    assert labels.flatten().tolist() == [1, 1, 2]
+    # a foreground of 0.3 is less than background, but its best chance of a Dice
+    sam, network = store("unsure", [1, 0], [0.4, 1.0]), store("surer", [0, 0], [0.8, 1.0])
+    decided = {
+        decision: mean_labels(sam, network, "case", num_classes=2, decision=decision).flatten().tolist()
+        for decision in (LARGEST_PROBABILITY, EXPECTED_DICE)
+    }
+    assert decided == {LARGEST_PROBABILITY: [0, 0], EXPECTED_DICE: [1, 0]}
 
 
 def test_numbers_of_the_summary() -> None:
     cases = [found("a", 0.9, 0.95), found("b", 0.5, 0.7, fold=1), found("c", 0.0, 0.6, fold=2), found("d", None, None)]
     records: list[dict[str, Any]] = [{"flip_agreement": 0.8}, {"flip_agreement": 0.9}, {"flip_agreement": None}]
-    findings = summarise(cases, {"1": "atrium"}, records)
+    findings = summarise({SAM: cases}, {"1": "atrium"}, records)
     assert findings.folds == 3
-    assert findings.cases == [("c", 0.0), ("b", 0.5), ("a", 0.9)]
-    assert findings.mean == pytest.approx(1.4 / 3)
-    assert findings.low is not None
-    assert 0.0 <= findings.low < findings.mean
-    atrium = findings.classes["1"]
-    assert atrium.mean == pytest.approx(1.4 / 3)
-    assert (atrium.n, atrium.missed) == (3, 1)
-    flip = findings.measures["flip_agreement"]
+    assert [(case.case, case.dice, case.fold) for case in findings.sam.cases] == [
+        ("c", 0.0, 2),
+        ("b", 0.5, 1),
+        ("a", 0.9, 0),
+    ]
+    dice = findings.sam.dice
+    assert dice.mean == pytest.approx(1.4 / 3)
+    assert dice.low is not None
+    assert 0.0 <= dice.low < 1.4 / 3
+    atrium = findings.sam.classes["1"]
+    assert (atrium.dice, atrium.missed) == (dice, 1)
+    flip = findings.sam.measures["flip_agreement"]
     assert flip.rank_correlation == pytest.approx(1.0)
-    assert flip.points == [(0.6, 0.0), (0.7, 0.5), (0.95, 0.9)]
+    assert flip.points == [
+        CalibrationPoint("c", 0.6, 0.0),
+        CalibrationPoint("b", 0.7, 0.5),
+        CalibrationPoint("a", 0.95, 0.9),
+    ]
     # 1.4 / 3 for an agreement of 0.75 on average; the unlabelled cases have 0.85
     assert findings.expected == pytest.approx(1.4 / 3 + 0.1)
-    assert "plane_agreement" not in findings.measures
+    assert "plane_agreement" not in findings.sam.measures
     text = list(lines(findings))
-    assert text[1] == f"  atrium: 0.467 (95 % interval {atrium.low:.3f} to {atrium.high:.3f}), 3 cases, not found in 1"
-    assert text[-2:] == ["expected Dice in the 3 unlabelled cases: 0.57", verdict(1.4 / 3 + 0.1)]
+    assert text[0] == "Dice in 3 labelled cases, each left out once (mean, 95 % interval)"
+    assert text[2].split() == ["atrium", "0.467", *f"({dice.low:.3f} to {dice.high:.3f}) 3 1".split()]
+    assert "lowest of SAM: c 0.000, b 0.500, a 0.900" in text
+    assert text[-2:] == ["expected Dice in the 3 unlabelled cases: 0.57", verdict_of_sam(1.4 / 3 + 0.1, 3)]
+
+
+def test_differences_are_those_of_the_same_case() -> None:
+    sam = [found("a", 0.9, 0.9), found("b", 0.5, 0.8), found("c", 0.4, 0.7)]
+    network = [found("c", 0.3, 0.7), found("b", 0.6, 0.6), found("a", None, None)]
+    findings = summarise({SAM: sam, NNUNET: network, MEAN: network}, {"1": "atrium"}, nnunet_iterations=400)
+    assert findings.sources[NNUNET].dice.mean == pytest.approx(0.45)
+    assert findings.differences[0].dice.n == 2
+    assert findings.differences[0].dice.mean == pytest.approx(0.0)
+    text = list(lines(findings))
+    assert re.split("  +", text[1].strip()) == ["SAM", "nnU-Net, 400 iterations", "mean of both", *TABLE_END]
+    assert any(
+        line.startswith("SAM minus nnU-Net, paired by case: ") and line.endswith("(-0.100 to 0.100)") for line in text
+    )
 
 
 def test_what_cannot_be_estimated_is_not() -> None:
@@ -152,16 +281,7 @@ def test_what_cannot_be_estimated_is_not() -> None:
     assert expected_dice([found("a", 0.9, 0.9)], []) is None
     assert expected_dice([found("a", 0.9, 0.5)], [{"flip_agreement": 0.9}]) == 1.0
     with pytest.raises(ValueError, match="has any foreground"):
-        summarise([found("a", None, None)], {"1": "atrium"})
-
-
-@pytest.mark.parametrize(
-    ("dice", "words"), [(0.75, "is likely to help"), (0.65, "may help"), (0.4, "is unlikely to help")]
-)
-def test_the_verdict_is_one_line(dice: float, words: str) -> None:
-    assert words in verdict(dice)
-    assert f"{dice:.2f}" in verdict(dice)
-    assert "\n" not in verdict(dice)
+        summarise({SAM: [found("a", None, None)]}, {"1": "atrium"})
 
 
 def test_settings_of_one_plane_keep_the_folds(project: SFRDataset) -> None:

@@ -74,6 +74,25 @@ def test_a_cross_check_on_request_comes_before_the_training(planned: SFRDataset)
     assert go(fake) == ["sfr_pseudolabel --overwrite", "sfr_crosscheck --overwrite", "nnUNetv2_train"]
 
 
+def test_nnunet_beside_sam_continues_a_cross_check_without(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options(crosscheck=True))
+    go(fake)
+    change_settings(planned, {"crosscheck": {"nnunet_iterations": 5}})
+    assert go(fake) == [], "which SAM does not depend on"
+    both = FakeCommands(planned, run_options(crosscheck=True, with_nnunet=True))
+    both.raising["sfr_crosscheck"] = InterruptedRunError(15)
+    with pytest.raises(InterruptedRunError):
+        go(both)
+    assert both.taken() == ["sfr_crosscheck --with-nnunet"], "without --overwrite: SAM's part is there"
+    both.raising.clear()
+    assert go(both) == ["sfr_crosscheck --with-nnunet"], "the earlier result, which is there, is that of SAM alone"
+    assert go(both) == []
+    change_settings(planned, {"crosscheck": {"nnunet_iterations": 6}})
+    assert go(both) == ["sfr_crosscheck --with-nnunet"], "which replaces the networks by itself"
+    change_settings(planned, {"pseudo_labels": {"tile_step_size": 0.75}})
+    assert go(both) == ["sfr_pseudolabel --overwrite", "sfr_crosscheck --with-nnunet --overwrite", TRAIN]
+
+
 def test_a_setting_that_does_not_pass_is_found_before_any_step(planned: SFRDataset) -> None:
     change_settings(planned, {"fine_tuning": {"warmup_fraction": 1.5}})
     fake = FakeCommands(planned, run_options())

@@ -9,10 +9,16 @@ from PIL import Image
 
 from nnunet_sfr.report.contents import (
     Alert,
+    Calibration,
+    CalibrationSeries,
     Contents,
+    CrossCheck,
     Curve,
     CurvePanel,
     LabelClass,
+    LeftOutExample,
+    LeftOutResult,
+    LeftOutSource,
     MosaicPictures,
     ReportCase,
     ReportSource,
@@ -112,4 +118,35 @@ def small_contents(folder: Path) -> Contents:
             Alert("model, round 1: 1 of 2 classes found in none of the 4 cases: <i>aorta</i>", MODEL),
             Alert("model, round 1: no foreground in 1 of 4 cases", MODEL, ["case_10"]),
         ],
+    )
+
+
+def small_crosscheck(folder: Path) -> CrossCheck:
+    """Two of three cases that SAM and nnU-Net were left without, with pictures, and two measures of confidence."""
+
+    def example(name: str, number: int, dice: float) -> LeftOutExample:
+        labels = {key: draw(f"pictures/left_out_{key}_{number}.png", folder) for key in ("truth", "sam", "nnunet")}
+        results = {
+            "truth": LeftOutResult(labels["truth"]),
+            "sam": LeftOutResult(labels["sam"], dice, [("<b>heart</b>", dice)]),
+            "nnunet": LeftOutResult(labels["nnunet"], 0.75, [("<b>heart</b>", 0.7), ("aorta", 0.8)]),
+        }
+        images = {key: draw(f"pictures/left_out_{key}_{number}.png", folder) for key in ("soft_tissue", "lung")}
+        return LeftOutExample(name, results, images)
+
+    names = (HOSTILE, "left_2", "left_3")
+    of_sam = CalibrationSeries("sam", "SAM", 0.5, names, (0.6, 0.7, 0.9), (0.5, 0.8, 0.7))
+    of_network = CalibrationSeries("nnunet", "nnU-Net", None, names[:2], (0.8, 0.8), (0.7, 0.8))
+    return CrossCheck(
+        verdict="SFR may help: <i>few</i> cases",
+        tables=[
+            Table("Dice", ["Dice (95 % interval)", "SAM", "nnU-Net"], [["<b>heart</b>", "0.667 (0.5 to 0.8)", "0.750"]])
+        ],
+        calibrations=[
+            Calibration("flip_agreement", "Dice of mirrored images", [of_sam, of_network]),
+            Calibration("sam_agreement", "Dice with SAM's labels", [of_network]),
+        ],
+        sources=[LeftOutSource("truth", "truth"), LeftOutSource("sam", "SAM"), LeftOutSource("nnunet", "nnU-Net")],
+        worst=[example(HOSTILE, 1, 0.5), example("left_3", 2, 0.7)],
+        left_out=3,
     )

@@ -271,7 +271,7 @@ def test_settings_stand_beside_those_of_planning(with_round: SFRDataset) -> None
     change_settings(with_round, {"pseudo_labels": {"tile_step_size": 0.7}, "stitching": {"patch_size": edited}})
     changed = open_dataset(NAME, "3d_fullres", PLANS)
     tables = {table.title: {row[0]: tuple(row[1:]) for row in table.rows} for table in contents_of(changed).settings}
-    assert set(tables) == {"stitching", "sam", "fine_tuning", "pseudo_labels", "retraining", "rounds"}
+    assert set(tables) == {"stitching", "sam", "fine_tuning", "pseudo_labels", "retraining", "rounds", "crosscheck"}
     assert tables["pseudo_labels"]["tile_step_size"] == ("0.7", "0.5")
     assert tables["stitching"]["patch_size"] == (json.dumps(edited), json.dumps(patch))
     assert tables["stitching"]["canvas_size"][0] == tables["stitching"]["canvas_size"][1]

@@ -20,7 +20,7 @@ from PIL import Image
 from nnunet_sfr.report.contents import Contents, ReportCase, ReportWindow, SourceResult
 from nnunet_sfr.report.page import write_page
 from tests.report.example_contents import make_contents
-from tests.report.small_contents import HOSTILE, MODEL, SAM, small_contents
+from tests.report.small_contents import HOSTILE, MODEL, SAM, small_contents, small_crosscheck
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -85,6 +85,13 @@ def file(small: tuple[Contents, Path]) -> Path:
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example")
     return write_page(make_contents(3, folder), folder)
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the section of the cross-check."""
+    folder = tmp_path_factory.mktemp("checked")
+    return write_page(replace(small_contents(folder), crosscheck=small_crosscheck(folder)), folder)
 
 
 def shown(page: Page) -> list[str]:
@@ -335,6 +342,58 @@ def test_outlier_leads_to_its_case(visit: Open, file: Path) -> None:
     assert page.input_value("input[name=text]") == ""
 
 
+def test_the_cross_check_shows_the_worst_cases(visit: Open, checked: Path) -> None:
+    page = visit(checked)
+    section = page.locator("#crosscheck")
+    assert section.locator(".verdict").inner_text() == "SFR may help: <i>few</i> cases"
+    assert section.locator("tbody th").all_inner_texts() == ["<b>heart</b>"]
+    assert section.locator(".left-out h4").all_inner_texts() == [HOSTILE, "left_3"]
+    assert section.locator(".left-out-text").all_inner_texts()[:3] == [
+        "truth",
+        "SAM: Dice 0.500",
+        "nnU-Net: Dice 0.750 \N{MIDDLE DOT} <b>heart</b> 0.700 \N{MIDDLE DOT} aorta 0.800",
+    ]
+    assert section.locator("img").count() == 2 * 3 * 2
+    assert load_pictures(page)
+
+    def large() -> list[str]:
+        return [str(one.get_attribute("src")) for one in page.locator("#viewer img").all()]
+
+    section.get_by_role("button", name="Show SAM of left_3 large").click()
+    assert large() == ["pictures/left_out_soft_tissue_2.png", "pictures/left_out_sam_2.png"]
+    page.keyboard.press("ArrowUp")
+    assert large()[1] == "pictures/left_out_truth_2.png"
+    assert page.locator(".viewer-text").inner_text() == "truth"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("w")
+    assert page.locator("#viewer-title").inner_text() == HOSTILE
+    assert large() == ["pictures/left_out_lung_1.png", "pictures/left_out_truth_1.png"]
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.ariaLabel") == f"Show truth of {HOSTILE} large"
+    assert section.locator("img").first.get_attribute("src") == "pictures/left_out_lung_1.png"
+
+
+def test_confidence_against_dice(visit: Open, checked: Path) -> None:
+    page = visit(checked)
+    charts = page.locator("#crosscheck .chart")
+    assert charts.locator("h4").all_inner_texts() == ["flip agreement", "sam agreement"]
+    assert charts.first.locator(".legend li").all_inner_texts() == [
+        "SAM: rank correlation 0.50",
+        "nnU-Net: rank correlation \N{EN DASH}",
+    ]
+    dots = charts.first.locator(".chart-box .marker-0")
+    assert dots.count() == 3
+    assert charts.first.locator(".chart-box .marker-1").count() == 2
+    assert charts.nth(1).locator(".chart-box .marker-0").count() == 0
+    dots.first.hover()
+    assert page.locator("#tip").inner_text().splitlines() == [HOSTILE, "SAM: Dice 0.500", "confidence 0.6000"]
+    dots.first.click()
+    assert page.locator("#viewer-title").inner_text() == HOSTILE
+    page.keyboard.press("Escape")
+    dots.nth(1).click()
+    assert not page.locator("#viewer").is_visible(), "this case has no pictures"
+
+
 def test_annotation_list_as_csv(visit: Open, file: Path, tmp_path: Path) -> None:
     page = visit(file)
     with page.expect_download() as started:
@@ -403,8 +462,10 @@ def test_pages_of_cards(visit: Open, small: tuple[Contents, Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_nothing_is_wider_than_the_window(visit: Open, file: Path, example: Path, viewport: dict[str, int]) -> None:
-    for one in (file, example):
+def test_nothing_is_wider_than_the_window(
+    visit: Open, file: Path, example: Path, checked: Path, viewport: dict[str, int]
+) -> None:
+    for one in (file, example, checked):
         page = visit(one, viewport=viewport)
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
         assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]

@@ -27,7 +27,7 @@ function buildConfidence(section) {
 function confidenceChart(source) {
   const values = confidencesOf(source);
   const withoutConfidence = CONTENTS.cases.filter((item) => item.results[source.key]?.confidence === null).length;
-  const facts = [humanMeasure(source)];
+  const facts = [asWords(source.measure)];
   if (source.threshold !== null) {
     const high = values.filter((value) => value >= source.threshold).length;
     facts.push(`threshold ${brief(source.threshold)}: ${high} at or above, ${values.length - high} below`);

@@ -81,6 +81,6 @@ function choices(entries, chosen) {
   return entries.map(([value, text]) => element("option", { value, selected: value === chosen }, text));
 }
 
-function humanMeasure(source) {
-  return source.measure.replaceAll("_", " ");
+function asWords(measure) {
+  return measure.replaceAll("_", " ");
 }

@@ -34,7 +34,7 @@ const SECTIONS = [
   },
   {
     id: "crosscheck", title: "Cross-check", shows: CONTENTS.crosscheck !== null, build: buildCrosscheck,
-    says: "SAM in labelled cases that it was left without (sfr_crosscheck): how good its labels are where the truth is known.",
+    says: "Labelled cases that SAM was left without (sfr_crosscheck): how good its labels are where the truth is known, and how far each measure of confidence tells it.",
   },
   {
     id: "rounds", title: "Rounds", shows: CONTENTS.rounds !== null, build: buildRounds,

@@ -152,7 +152,7 @@ function pictureText(item, kind) {
 function confidenceBar(confidence) {
   const source = SOURCES.get(state.source);
   const value = element("span", { class: "value" }, confidence === null ? "none: nothing found" : asConfidence(confidence));
-  const line = element("div", { class: "confidence" }, element("span", {}, `Confidence (${humanMeasure(source)})`), value);
+  const line = element("div", { class: "confidence" }, element("span", {}, `Confidence (${asWords(source.measure)})`), value);
   if (confidence === null) return line;
   const { low, high } = confidenceAxis(source);
   const place = (number) => `${(100 * (number - low)) / (high - low)}%`;

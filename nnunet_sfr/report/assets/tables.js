@@ -13,10 +13,6 @@ function buildRounds(section) {
   section.append(tableOf(CONTENTS.rounds));
 }
 
-function buildCrosscheck(section) {
-  section.append(tableOf(CONTENTS.crosscheck));
-}
-
 // Rows are name, value, and what planning gives.
 function isEdited([, value, planned]) {
   return planned !== UNKNOWN && value !== planned;

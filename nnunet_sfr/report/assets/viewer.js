@@ -1,12 +1,13 @@
 // One picture large: arrow keys go to the next case and to the next source, H hides the labels, W takes the next
-// window, Escape closes.
+// window, Escape closes. Kinds of pictures are "labels" and "mosaic" of unlabelled cases, and "left-out" of labelled
+// ones, whose sources are those of the cross-check.
 
 const viewer = document.getElementById("viewer");
 let looking = null;
 
-function openViewer(kind, name) {
-  const source = kind === "mosaic" ? mosaicSource() : state.source;
-  const cases = chosenCases().filter((item) => picturesOf(item, kind, source).some(Boolean));
+function openViewer(kind, name, source = kind === "mosaic" ? mosaicSource() : state.source) {
+  const candidates = kind === "left-out" ? CONTENTS.crosscheck.worst : chosenCases();
+  const cases = candidates.filter((item) => picturesOf(item, kind, source).some(Boolean));
   looking = { kind, cases, index: cases.findIndex((item) => item.name === name), source, labels: true };
   showLarge();
   viewer.showModal();
@@ -28,15 +29,16 @@ function buildViewer() {
   });
   viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
   viewer.addEventListener("close", () => {
-    const { kind, cases, index } = looking;
+    const { kind, cases, index, source } = looking;
     looking = null;
-    focusPicture(kind, cases[index].name);
+    focusPicture(kind, cases[index].name, source);
   });
 }
 
 // Back to the picture of the case that was shown last; another window has drawn the cards again.
-function focusPicture(kind, name) {
-  const [box, label] = [kind === "mosaic" ? ".mosaics" : "#cards", largeLabel(name)];
+function focusPicture(kind, name, source) {
+  const box = { labels: "#cards", mosaic: ".mosaics", "left-out": "#left-out" }[kind];
+  const label = kind === "left-out" ? leftOutLabel(name, source) : largeLabel(name);
   [...document.querySelectorAll(`${box} .thumbnail`)].find((one) => one.getAttribute("aria-label") === label)?.focus();
 }
 
@@ -55,6 +57,7 @@ function stepSource(by) {
 }
 
 function sourcesOf(item, kind) {
+  if (kind === "left-out") return CONTENTS.crosscheck.sources.filter(({ key }) => key in item.results);
   return CONTENTS.sources.filter(({ key }) => resultOf(item, key)?.[kind]);
 }
 
@@ -87,7 +90,7 @@ function showLarge() {
       element("span", { class: "muted" }, `${index + 1} of ${cases.length}`),
       element("button", { type: "button", "data-key": "close", onclick: () => viewer.close() }, "Close")),
     element("div", { class: "viewer-picture" }, shown.some(Boolean) ? layers(shown, { alt: pictureText(item, kind) }) : "no picture"),
-    element("p", { class: "viewer-text" }, viewerText(item, view, source)),
+    element("p", { class: "viewer-text" }, kind === "left-out" ? leftOutText(view, source) : viewerText(item, view, source)),
     element("div", { class: "viewer-buttons" },
       viewerButton("previous", "\u2190 Previous", () => step(-1)),
       viewerButton("next", "Next \u2192", () => step(1)),
