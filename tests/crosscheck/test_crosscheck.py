@@ -25,12 +25,14 @@ from nnunet_sfr.crosscheck.sources import MEAN, NNUNET, SAM, LeftOutCase
 from nnunet_sfr.crosscheck.verdict import verdict_of_sam
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
-from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.label_decision import EXPECTED_DICE, LARGEST_PROBABILITY
 from nnunet_sfr.labelling.case_labels import Prediction
 from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_CHECKPOINT, PLANS_JSON
+from tests.tiny_dataset import NAME
+from tests.tiny_project import PLANS, change_settings
 
 CPU = torch.device("cpu")
 TABLE_END = ["cases", "not found by SAM"]
@@ -168,6 +170,8 @@ def test_dice_is_that_of_the_cases_left_out(project: SFRDataset) -> None:
 
 
 def test_nnunet_beside_sam(project: SFRDataset) -> None:
+    change_settings(project, {"pseudo_labels": {"decision": LARGEST_PROBABILITY}})
+    project = open_dataset(NAME, "3d_fullres", PLANS)
     with pretended_sam(), pretended_network() as trained:
         findings = crosscheck(project, CPU, with_nnunet=True)
     assert trained.call_count == findings.folds
