@@ -24,7 +24,7 @@ from benchmarks.measuring import Memory, in_fresh_process, measure
 from benchmarks.options import add_measuring_options, add_workload_options
 from benchmarks.report import aligned_table, circumstances, conditions, replace_section, with_facts
 from nnunet_sfr.devices import resolve_device
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.entry_points.command_line import NOTHING_WRITTEN, run
 from nnunet_sfr.trainers import TRAINERS, find_trainer
 
 README = Path(__file__).with_name("README.md")
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None, call: Callable[..., Any] = in_f
     """
     options = _parser().parse_args(arguments)
     trainers: list[Any] = [nnUNetTrainer, *(find_trainer(name) for name in TRAINERS)]
-    try:
+
+    def command() -> None:
         device = resolve_device(options.device)
         seconds, memory = measure(trainers, options, call)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -53,10 +54,9 @@ def main(arguments: Sequence[str] | None = None, call: Callable[..., Any] = in_f
         print(report)
         if options.update_readme:
             replace_section(README, SECTION, report)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    exit_code: int = run(command, interrupted=NOTHING_WRITTEN)
+    return exit_code
 
 
 def _table(trainers: Sequence[Any], seconds: Sequence[Sequence[Sequence[float]]], memory: Sequence[Memory]) -> str:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from benchmarks.options import positive_number
 from benchmarks.report import aligned_table, circumstances, replace_section, with_facts
 from nnunet_sfr.atomic import replacing
+from nnunet_sfr.entry_points.command_line import NOTHING_WRITTEN, run
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.report.page import PAGE_NAME, write_page
 from tests.report.browser import find_chromium, headless
@@ -63,17 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 1 for a mistake of the user.
     """
     options = _parser().parse_args(arguments)
-    try:
+
+    def command() -> None:
         with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
             pages = _pages(Path(folder), options.cases)
             report = _measured(pages, options)
         print(report)
         if options.update_readme:
             replace_section(README, SECTION, report)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    exit_code: int = run(command, interrupted=NOTHING_WRITTEN)
+    return exit_code
 
 
 def _pages(folder: Path, cases: int) -> dict[str, Path]:

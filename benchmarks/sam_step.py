@@ -20,7 +20,7 @@ from typing import Any, cast
 # Python puts the folder of a script on its path, and this script needs the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from nnunet_sfr.entry_points.command_line import positive_number
+from nnunet_sfr.entry_points.command_line import NOTHING_WRITTEN, positive_number, run
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import MODELS
 
@@ -270,21 +270,20 @@ def main(arguments: Sequence[str] | None = None, call: Callable[..., Any] | None
         from benchmarks.measuring import in_fresh_process
 
         call = in_fresh_process
-    try:
+
+    def command() -> None:
         lines, times = _measure(options, call)
         if options.data is not None:
             lines += _command_lines(options)
         report = _as_text(lines, options)
         print(report)
         _keep(report, lines, times, options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    exceeding = [_complaint(line) for line in lines if line.exceeds]
-    if options.enforce and exceeding:
-        print(f"error: {'; '.join(exceeding)}", file=sys.stderr)
-        return 1
-    return 0
+        exceeding = [_complaint(line) for line in lines if line.exceeds]
+        if options.enforce and exceeding:
+            raise UserError("; ".join(exceeding))
+
+    exit_code: int = run(command, interrupted=NOTHING_WRITTEN)
+    return exit_code
 
 
 def _measure(options: argparse.Namespace, call: Callable[..., Any]) -> tuple[list[Line], dict[str, list[Times]]]:

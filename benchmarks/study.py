@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.options import positive_number, whole_number
 from benchmarks.studies.study import ALL_LABELS, KNOWN_TRAINERS, STOCK, Study, StudyFolders, open_workspace
 from nnunet_sfr.conversion import PUBLIC_DATASETS
+from nnunet_sfr.entry_points.command_line import run
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
@@ -45,24 +46,21 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is missing and write the table; the exit code is 1 for a mistake or a step that failed."""
+    """Run what is missing and write the table; the exit code is 1 for a mistake, or that of the step that failed."""
     options = _parse(arguments)
-    try:
+
+    def command() -> None:
         if options.paper is not None:
             _print_paper(options)
-            return 0
+            return
         study = _study(options)
         workspace = open_workspace(_output(options, study.dataset), study)
         if not options.table_only:
             _run(study, workspace, options)
         _write_table(study, workspace, options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        return 130
-    return 0
+
+    exit_code: int = run(command, interrupted="run the same command again to continue")
+    return exit_code
 
 
 def _run(study: Study, workspace: StudyFolders, options: argparse.Namespace) -> None:

@@ -32,6 +32,7 @@ from benchmarks.project import Workload
 from benchmarks.report import Row, circumstances, conditions, markdown_table, replace_section, with_facts
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.devices import resolve_device
+from nnunet_sfr.entry_points.command_line import NOTHING_WRITTEN, run
 from nnunet_sfr.errors import UserError
 
 README = Path(__file__).with_name("README.md")
@@ -86,7 +87,8 @@ def main(arguments: Sequence[str] | None = None, call: Callable[..., Any] = in_f
         The exit code: 1 for a mistake of the user, or a limit that is exceeded where ``--enforce`` is given.
     """
     options = _parser().parse_args(arguments)
-    try:
+
+    def command() -> None:
         measurement = _measure(options, call)
         rows = measurement.rows(options.max_time_ratio, options.max_memory_ratio)
         report = _as_text(measurement, rows, options)
@@ -95,14 +97,12 @@ def main(arguments: Sequence[str] | None = None, call: Callable[..., Any] = in_f
             _write(options.output, _as_json(measurement, rows) if options.output.suffix == ".json" else report)
         if options.update_readme:
             replace_section(README, SECTION, report)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    exceeding = [f"{row.name}: {row.ratio:.2f} times stock, allowed are {row.limit}" for row in rows if row.exceeds]
-    if options.enforce and exceeding:
-        print(f"error: {'; '.join(exceeding)}", file=sys.stderr)
-        return 1
-    return 0
+        exceeding = [f"{row.name}: {row.ratio:.2f} times stock, allowed are {row.limit}" for row in rows if row.exceeds]
+        if options.enforce and exceeding:
+            raise UserError("; ".join(exceeding))
+
+    exit_code: int = run(command, interrupted=NOTHING_WRITTEN)
+    return exit_code
 
 
 def _measure(options: argparse.Namespace, call: Callable[..., Any]) -> Measurement:

@@ -23,19 +23,6 @@ Runner = Callable[[Sequence[str], Mapping[str, str]], int]
 """Runs a command in an environment and returns its exit code."""
 
 
-class StepError(UserError):
-    """A command ended with an error; its own message is on the screen already.
-
-    Args:
-        message: one line.
-        exit_code: of the command.
-    """
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 @dataclass(frozen=True)
 class ProjectFolders:
     """nnU-Net's three folders and one data set in them.

@@ -17,11 +17,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.options import positive_number, whole_number
-from benchmarks.workspace import Runner, StepError, run_public_command
+from benchmarks.workspace import Runner, run_public_command
 from demo.raw_data import open_volumes
 from demo.steps import DemoFolders, DemoOptions, run_demo
 from demo.synthetic import write_volumes
 from nnunet_sfr.conversion.volume_folder import VolumeFolder
+from nnunet_sfr.entry_points import command_line
 from nnunet_sfr.errors import UserError
 
 MARKER = ".nnunet_sfr_demo"
@@ -33,21 +34,14 @@ SYNTHETIC_SPACING, REAL_SPACING = 3.0, 2.5
 def main(arguments: Sequence[str] | None = None, run: Runner = run_public_command) -> int:
     """Run the demonstration; the exit code is that of the step that failed, or 0."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def command() -> None:
         output = options.output.expanduser().resolve()
         _prepare_output(output, data=options.data)
-        volumes = _volumes(options, output)
-        run_demo(volumes, DemoFolders(output), _options(options), run)
-    except StepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the demonstration starts again next time", file=sys.stderr)
-        return 130
-    return 0
+        run_demo(_volumes(options, output), DemoFolders(output), _options(options), run)
+
+    exit_code: int = command_line.run(command, interrupted="the demonstration starts from the beginning next time")
+    return exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

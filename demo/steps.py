@@ -15,7 +15,6 @@ from benchmarks.workspace import (
     ROOTS,
     ProjectFolders,
     Runner,
-    StepError,
     change_settings,
     process_environment,
     run_public_command,
@@ -25,6 +24,7 @@ from demo.raw_data import build_raw_data
 from demo.scoring import Score, as_text, score_folder, table_rows, write_table
 from nnunet_sfr.conversion.source_dataset import ENDING
 from nnunet_sfr.conversion.volume_folder import VolumeFolder
+from nnunet_sfr.errors import StepError
 from nnunet_sfr.json_files import read_json
 
 DATASET_ID, DATASET_NAME = "900", "Dataset900_SFRDemo"

@@ -263,7 +263,9 @@ NOTHING_WRITTEN = "nothing was written"
 
 
 def run(command: Callable[[], None], *, interrupted: str = RESUMES, checks_variables: bool = True) -> int:
-    """Call a command; a user's mistake becomes one line on stderr and exit code 1, a signal 128 and its number.
+    """Call a command; an error that its user can correct becomes one line on stderr and an exit code.
+
+    The exit code is 1, that of the step that failed, or for a signal 128 and its number.
 
     Args:
         command: without arguments.
@@ -279,7 +281,7 @@ def run(command: Callable[[], None], *, interrupted: str = RESUMES, checks_varia
             sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     except MemoryError:
         print("error: memory ran out; use fewer processes (-np), or plan a coarser grid", file=sys.stderr)
         return 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,20 +37,13 @@ _SELECTION = ("confidence", "confidence_of", "threshold", "quantile")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run the steps; returns the exit code."""
-    from nnunet_sfr.pipeline.run_steps import StepError
-
     parser = _parser()
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
-    try:
-        exit_code: int = run(
-            lambda: _command(arguments, typed("sfr_run", argv)),
-            interrupted="run the same command again to continue from here",
-        )
-        return exit_code
-    except StepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return run(
+        lambda: _command(arguments, typed("sfr_run", argv)),
+        interrupted="run the same command again to continue from here",
+    )
 
 
 def _command(arguments: argparse.Namespace, as_typed: str) -> None:

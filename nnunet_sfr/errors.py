@@ -16,8 +16,23 @@ class UserError(Exception):
     Commands print it and exit with code 1; a traceback is kept for our own mistakes.
     """
 
+    exit_code = 1
+
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class StepError(UserError):
+    """A command that one of ours started ended with an error, which is on the screen or in its log.
+
+    Args:
+        message: one line.
+        exit_code: of the command, which becomes that of ours.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 NO_SPACE = {

@@ -15,12 +15,13 @@ from filelock import FileLock, Timeout
 
 from benchmarks.studies.all_labels import link_all_labels
 from benchmarks.studies.study import ALL_LABELS, FOLD, STOCK, Study, StudyFolders
-from benchmarks.workspace import CONFIGURATION, ROOTS, ProjectFolders, StepError, change_settings, process_environment
+from benchmarks.workspace import CONFIGURATION, ROOTS, ProjectFolders, change_settings, process_environment
 from benchmarks.workspace import run_public_command as run_in_process
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.conversion import PUBLIC_DATASETS
 from nnunet_sfr.conversion.raw_dataset import convert_source
 from nnunet_sfr.conversion.source_dataset import ConversionRequest
+from nnunet_sfr.errors import StepError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import DATASET_JSON, FINGERPRINT
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS

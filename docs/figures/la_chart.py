@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nnunet_sfr.atomic import replacing
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.entry_points.command_line import NOTHING_WRITTEN, run
 from nnunet_sfr.json_files import read_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -38,16 +38,16 @@ ROOM_FOR_NUMBERS = 1.22
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw; the exit code is 1 for a mistake of the user."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def command() -> None:
         files = options.results or sorted(RESULTS.glob("la_*.json"), key=_labelled)
         figure = draw([read_json(file, "run benchmarks/study.py --update-readme first") for file in files])
         with replacing(options.output) as temporary:
             figure.savefig(temporary, dpi=DPI)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(options.output)
-    return 0
+        print(options.output)
+
+    exit_code: int = run(command, interrupted=NOTHING_WRITTEN)
+    return exit_code
 
 
 def draw(studies: Sequence[Mapping[str, Any]]) -> Figure:

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from PIL import Image
 
 from nnunet_sfr.atomic import replacing
+from nnunet_sfr.entry_points.command_line import NOTHING_WRITTEN, run
 from nnunet_sfr.errors import UserError
 from tests.report.browser import find_chromium, headless
 
@@ -31,13 +32,13 @@ COLOURS = 128
 def main(arguments: Sequence[str] | None = None) -> int:
     """Photograph; the exit code is 1 for a mistake of the user."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def command() -> None:
         photograph(options.page, options.output)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(options.output)
-    return 0
+        print(options.output)
+
+    exit_code: int = run(command, interrupted=NOTHING_WRITTEN)
+    return exit_code
 
 
 def photograph(page: Path, picture: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from nnunet_sfr.atomic import remove_leftovers
 from nnunet_sfr.command_lines import AUTO, Command, shell_text
 from nnunet_sfr.cores import choose_processes
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import StepError, UserError
 from nnunet_sfr.interruption import InterruptedRunError, ending_signals_raise
 from nnunet_sfr.label_journal import require_completed
 from nnunet_sfr.locking import locked
@@ -36,14 +36,6 @@ Runner = Callable[[Sequence[str], Path, Path], int]
 """Runs a command with a log and a lock and returns its exit code: :func:`run_command`."""
 
 _WHICH_DEVICE = "from nnunet_sfr.devices import resolve_device; print(resolve_device('auto').type)"
-
-
-class StepError(Exception):
-    """A step ended with an error, which its log has."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 def run_steps(options: RunOptions, typed: str, run: Runner = run_command) -> None:

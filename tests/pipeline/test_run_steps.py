@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import StepError, UserError
 from nnunet_sfr.interruption import InterruptedRunError
-from nnunet_sfr.pipeline.run_steps import StepError, run_steps
+from nnunet_sfr.pipeline.run_steps import run_steps
 from tests.pipeline.fake_commands import FakeCommands, run_options, set_time
 from tests.tiny_dataset import write_image
 from tests.tiny_project import change_settings
