@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_device(parser)
     add_round(parser, "continues from the round before, with the labelled cases and those that sfr_select found sure")
     parser.add_argument(
-        "--overwrite", action="store_true", help="start again; an earlier run stays until the new one is complete"
+        "--overwrite",
+        action="store_true",
+        help="start again; an earlier run stays until the new one is complete, which lies in .new beside it until then",
     )
     arguments = parser.parse_args(argv)
 

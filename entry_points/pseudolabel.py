@@ -124,7 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="label every case again; the labels that are there stay until all new ones are",
+        help="label every case again; the labels that are there stay until all new ones are, which lie in .new beside "
+        "them until then",
     )
     parser.add_argument(
         "--export", type=Path, metavar="FOLDER", help="also write the label maps on the original grid into this folder"

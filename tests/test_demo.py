@@ -331,6 +331,17 @@ def test_failing_step_ends_with_its_exit_code(folder: Path, tmp_path: Path, caps
     assert printed == "error: step 2 of 5, sfr_run, failed with exit code 3 after 0 min 00 s; its messages are above\n"
 
 
+def test_an_interrupted_demonstration_says_what_comes_next(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(command: Sequence[str], environment: Mapping[str, str]) -> int:
+        raise KeyboardInterrupt
+
+    assert main(["--data", str(folder), "--labelled", "1", "--output", str(tmp_path / "output")], interrupted) == 130
+    said = "interrupted (SIGINT); the demonstration starts from the beginning next time\n"
+    assert capsys.readouterr().err == said
+
+
 def test_without_a_spacing_the_planner_chooses(tmp_path: Path) -> None:
     plan = next(iter(command_lines(DemoFolders(tmp_path), DemoOptions()).values()))
     assert "-overwrite_target_spacing" not in plan

@@ -87,6 +87,7 @@ def _raw_data(subject: NamedDataset, paths: DatasetPaths) -> tuple[RawImages | N
 
 def _plan(subject: NamedDataset, name: str, *, has_raw: bool) -> tuple[SFRDataset | None, Section]:
     from nnunet_sfr.dataset import open_dataset
+    from nnunet_sfr.doctor.disk import check_views
     from nnunet_sfr.doctor.folds import check_split
     from nnunet_sfr.doctor.plan import check_freshness, check_plan
 
@@ -101,7 +102,7 @@ def _plan(subject: NamedDataset, name: str, *, has_raw: bool) -> tuple[SFRDatase
         return None, Section(title, (problem("plan", str(error)),))
     checks: list[tuple[str, Check]] = [("plan", partial(check_plan, dataset, stitching))]
     checks += [("plan", partial(check_freshness, dataset))] if has_raw else []
-    checks += [("split", partial(check_split, dataset, subject.fold))]
+    checks += [("split", partial(check_split, dataset, subject.fold)), ("disk", partial(check_views, dataset))]
     return dataset, section(title, checks)
 
 

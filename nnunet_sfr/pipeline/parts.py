@@ -13,6 +13,10 @@ _LABELS = ("labels", "regions_class_order", "channel_names", "file_ending")
 """What of dataset.json matters once the cases are preprocessed."""
 
 
+SAM_WEIGHTS = "weights of SAM"
+"""What a file of weights that the SFR plan names is called."""
+
+
 def settings_name(section: str) -> str:
     """What a section of the SFR plan is called."""
     return f"{section} of the SFR plan"
@@ -28,6 +32,12 @@ def label_meaning_part(project: Project) -> dict[str, Any]:
     """What label values and channels mean."""
     content = read_dataset_json(project.paths.dataset_json)
     return {"dataset.json": {key: content.get(key) for key in _LABELS}}
+
+
+def weights_part(project: Project) -> dict[str, FileSet]:
+    """The file of ``sam.checkpoint``, which can be replaced in place; the model names published ones."""
+    checkpoint = project.sfr_plan().get("sam", {}).get("checkpoint")
+    return {SAM_WEIGHTS: FileSet.of(Path(checkpoint))} if isinstance(checkpoint, str) else {}
 
 
 def fold_part(project: Project) -> dict[str, Any]:

@@ -9,14 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError, safe_open
+
 from nnunet_sfr.command_lines import Command
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.paths import FINAL_CHECKPOINT, MANIFEST, PLANS_JSON
 from nnunet_sfr.pipeline.digests import FileSet, Parts
 from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS
 from nnunet_sfr.pipeline.parts import (
+    SAM_WEIGHTS,
     fold_part,
     label_meaning_part,
     labelled_part,
@@ -24,6 +28,7 @@ from nnunet_sfr.pipeline.parts import (
     settings_parts,
     store_part,
     unlabelled_part,
+    weights_part,
 )
 from nnunet_sfr.pipeline.project import Project, visible_files
 from nnunet_sfr.pipeline.step import Step
@@ -224,6 +229,7 @@ class FineTune(OverwritableStep):
         project, round_index = self.project, self.round_index
         parts = {
             **settings_parts(project, "stitching", "sam", "fine_tuning"),
+            **weights_part(project),
             **label_meaning_part(project),
             **fold_part(project),
             **labelled_part(project),
@@ -242,6 +248,19 @@ class FineTune(OverwritableStep):
 
     def outputs(self) -> dict[str, FileSet]:
         return {"adapter": FileSet.of(self.project.adapter(self.round_index), self.project.optimizer(self.round_index))}
+
+    def has_taken_in(self, changed: Sequence[str]) -> bool:
+        """Whether the adapter says that it changes these weights: earlier versions recorded nothing of them here."""
+        adapter = self.project.adapter(self.round_index)
+        if list(changed) != [SAM_WEIGHTS] or not adapter.is_file():
+            return False
+        try:
+            with safe_open(adapter, framework="numpy") as content:
+                known = (content.metadata() or {}).get("weights_sha256")
+        except SafetensorError:  # sfr_finetune says what is wrong with it
+            return False
+        weights = weights_part(self.project)[SAM_WEIGHTS]
+        return not weights.missing() and [known] == [file_hash(file) for file in weights.files]
 
 
 class CrossCheck(OverwritableStep):
@@ -264,6 +283,7 @@ class CrossCheck(OverwritableStep):
         project = self.project
         parts = {
             **settings_parts(project, "stitching", "sam", "fine_tuning", "pseudo_labels"),
+            **weights_part(project),
             **label_meaning_part(project),
             **labelled_part(project),
             **store_part(project, "labels of round 0", project.store(0)),

@@ -73,10 +73,8 @@ class ViewMaker:
         self.store = ViewStore(dataset.paths.sam_views)
 
     def count(self, identifier: str) -> int:
-        """Number of views of a case: ``views`` for each patch that it is large, or as many as will be drawn."""
-        patches = len(self._patches(identifier))
-        needed = math.ceil(self._expected_draws[identifier] / patches)
-        return patches * min(self._settings.views, 1 + needed)
+        """Number of views of a case."""
+        return number_of_views(len(self._patches(identifier)), self._settings.views, self._expected_draws[identifier])
 
     def _patches(self, identifier: str) -> list[tuple[int, ...]]:
         """First voxels (D, H, W) of the patches that are a case's first views, without augmentation."""
@@ -161,6 +159,17 @@ class ViewMaker:
             "fine_tuning.seed": self._settings.seed,
             **{f"fine_tuning.{name}": value for name, value in augmentation.items()},
         }
+
+
+def number_of_views(patches: int, views: int, draws: float) -> int:
+    """Views of one case: ``views`` for each patch that it is large, or as many as will be drawn.
+
+    Args:
+        patches: that the case is large (:func:`spread_patches`).
+        views: of each patch, of which the first is the patch itself.
+        draws: how often the case is drawn on average.
+    """
+    return patches * min(views, 1 + math.ceil(draws / patches))
 
 
 def expected_draws(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing
@@ -17,7 +18,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.sam_models import find_model
-from nnunet_sfr.sam_stage.adaptation import adapt, adapter_state, load_adapter_state
+from nnunet_sfr.sam_stage.adaptation import adapt, adapter_state, encoder_is_frozen, load_adapter_state
 from nnunet_sfr.sam_stage.checkpoints import load_weights
 from nnunet_sfr.sam_stage.sam import StitchedSAM, build_sam, with_encoder
 from nnunet_sfr.sam_stage.stitching import geometry_of
@@ -48,13 +49,40 @@ def build_stitched_sam(dataset: SFRDataset) -> StitchedSAM:
     return StitchedSAM(adapt(sam, settings.sam), geometry_of(settings.stitching))
 
 
+def build_for_every_axis(dataset: SFRDataset) -> list[StitchedSAM]:
+    """The SAM of each axis across which patches are cut into slices (:attr:`SFRDataset.planes`), before fine-tuning.
+
+    An encoder that fine-tuning leaves as it is published is read once, and all of them share it.
+
+    Raises:
+        UserError: the weights cannot be had, read, or are of another architecture.
+    """
+    first, *others = dataset.planes
+    model = build_stitched_sam(first)
+    if not encoder_is_frozen(model.sam):
+        return [model, *(build_stitched_sam(plane) for plane in others)]
+    encoder = model.sam.image_encoder
+    copies = [copy.deepcopy(model.sam, {id(encoder): encoder}) for _ in others]
+    geometries = [geometry_of(plane.settings.stitching) for plane in others]
+    return [model, *(StitchedSAM(sam, geometry) for sam, geometry in zip(copies, geometries, strict=True))]
+
+
 def for_inference(model: StitchedSAM) -> StitchedSAM:
     """The same network with its encoder in the fastest form that computes the same, for use without gradients.
 
     The encoder is a copy of what it is now; everything else is shared with ``model``.
     """
-    sam = model.sam
-    return StitchedSAM(with_encoder(sam, sam.backbone.for_inference(sam.image_encoder)), model.geometry)
+    return all_for_inference([model])[0]
+
+
+def all_for_inference(models: Sequence[StitchedSAM]) -> list[StitchedSAM]:
+    """:func:`for_inference` of several networks; those that share an encoder share its fast form."""
+    fast: dict[int, nn.Module] = {}
+    for model in models:
+        encoder = model.sam.image_encoder
+        if id(encoder) not in fast:
+            fast[id(encoder)] = model.sam.backbone.for_inference(encoder)
+    return [StitchedSAM(with_encoder(model.sam, fast[id(model.sam.image_encoder)]), model.geometry) for model in models]
 
 
 def weights_file(dataset: SFRDataset) -> Path | None:

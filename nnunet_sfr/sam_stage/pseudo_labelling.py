@@ -18,8 +18,9 @@ from nnunet_sfr.labelling.filling import ALL_CASES, CasePartition, ReferenceStor
 from nnunet_sfr.labelling.fusion import Fusion
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.intensities import intensities_of
-from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference, load_adapter
+from nnunet_sfr.sam_stage.model import all_for_inference, build_for_every_axis, load_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
+from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.sam_stage.slice_smoothing import sigma_in_slices, smooth_across_slices
 from nnunet_sfr.settings import PseudoLabelSettings
 
@@ -101,9 +102,12 @@ def sam_labeller(
     Raises:
         UserError: no adapter, or one that does not fit.
     """
-    planes = [
-        _predictors(plane, plane.paths.sam_stage(fold, round_index) / adapter, device) for plane in dataset.planes
-    ]
+    models = build_for_every_axis(dataset)
+    for model, plane, file in zip(
+        models, dataset.planes, adapter_files(dataset, fold, adapter, round_index), strict=True
+    ):
+        load_adapter(model, plane, file)
+    planes = [_predictors(model, dataset, device) for model in all_for_inference(models)]
     settings = dataset.settings.pseudo_labels
     return _SAMLabeller(planes, settings.average_mirrored, settings.decision)
 
@@ -123,15 +127,13 @@ class _Predictors:
     mirrored_axes: Sequence[int]
 
 
-def _predictors(plane: SFRDataset, adapter_file: Path, device: torch.device) -> _Predictors:
-    model = build_stitched_sam(plane)
-    load_adapter(model, plane, adapter_file)
-    fast, intensities, settings = for_inference(model), intensities_of(plane), plane.settings.pseudo_labels
-    patch_size, (slice_axis, *_) = fast.geometry.patch_size, plane.settings.stitching.slice_axes
-    sigma = sigma_in_slices(settings.slice_smoothing, plane.configuration_manager.spacing, slice_axis)
+def _predictors(model: StitchedSAM, dataset: SFRDataset, device: torch.device) -> _Predictors:
+    intensities, settings = intensities_of(dataset), dataset.settings.pseudo_labels
+    patch_size, slice_axis = model.geometry.patch_size, model.geometry.slice_axis
+    sigma = sigma_in_slices(settings.slice_smoothing, dataset.configuration_manager.spacing, slice_axis)
 
     def predictor(how: PseudoLabelSettings) -> Callable[[torch.Tensor], torch.Tensor]:
-        rough = VolumePredictor(fast, patch_size, how, device, intensities=intensities)
+        rough = VolumePredictor(model, patch_size, how, device, intensities=intensities)
         return lambda image: smooth_across_slices(rough.probabilities(image), slice_axis, sigma)
 
     return _Predictors(

@@ -7,6 +7,7 @@ views of a case lies the recipe that they were made by; a case whose recipe has 
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,18 @@ from nnunet_sfr.json_files import read_json
 _RECIPE = "recipe.json"
 _LOCK = ".lock"
 _EMBEDDING, _TARGET = "embedding", "target"
+_HEADER_BYTES = 200
+"""About as many in front of the tensors of a file."""
+
+
+def bytes_of_view(embedding_shape: tuple[int, int, int], canvas_size: int) -> int:
+    """Size of a view's file: its embedding and label map, two bytes a number, and the names in front of them.
+
+    Args:
+        embedding_shape: (dim, h, w).
+        canvas_size: side S of the label map in pixels.
+    """
+    return 2 * (math.prod(embedding_shape) + canvas_size**2) + _HEADER_BYTES
 
 
 @dataclass(frozen=True)

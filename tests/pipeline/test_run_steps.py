@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,11 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import StepError, UserError
 from nnunet_sfr.interruption import InterruptedRunError
+from nnunet_sfr.pipeline.parts import SAM_WEIGHTS
+from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.run_steps import run_steps
+from nnunet_sfr.pipeline.sfr_steps import FineTune
 from tests.pipeline.fake_commands import FakeCommands, run_options, set_time
 from tests.tiny_dataset import write_image
 from tests.tiny_project import change_settings
@@ -466,6 +471,39 @@ def test_empty_pseudo_labels_do_not_cost_an_earlier_model(planned: SFRDataset) -
         go(fake)
     student = fake.project.training("nnUNetTrainerSFR_MT") / "checkpoint_final.pth"
     assert "first" in student.read_text(encoding="utf-8")
+
+
+# --- weights of SAM ---
+
+
+def test_weights_that_are_replaced_in_place_are_noticed(planned: SFRDataset, tmp_path: Path) -> None:
+    weights = tmp_path / "sam.pth"
+    weights.write_bytes(b"first")
+    change_settings(planned, {"sam": {"model": "mobile_sam", "adaptation": "decoder", "checkpoint": str(weights)}})
+    fake = FakeCommands(planned, run_options())
+    assert go(fake) == SFR_STEPS
+    weights.write_bytes(b"other")
+    fake.content = "second"
+    assert go(fake) == ["sfr_finetune --overwrite", "sfr_pseudolabel --overwrite", TRAIN]
+    assert go(fake) == []
+
+
+def test_an_adapter_that_knows_its_weights_is_not_made_again(planned: SFRDataset, tmp_path: Path) -> None:
+    """Runs of earlier versions recorded nothing of the file."""
+    weights = tmp_path / "sam.pth"
+    weights.write_bytes(b"first")
+    change_settings(planned, {"sam": {"model": "mobile_sam", "adaptation": "decoder", "checkpoint": str(weights)}})
+    step = FineTune(Project(run_options()))
+    assert not step.has_taken_in([SAM_WEIGHTS]), "there is no adapter"
+    adapter = step.project.adapter(0)
+    adapter.parent.mkdir(parents=True, exist_ok=True)
+    for made_with, expected in ((b"first", True), (b"other", False)):
+        metadata = {"weights_sha256": hashlib.sha256(made_with).hexdigest()}
+        save_file({"weight": np.zeros(1)}, adapter, metadata=metadata)
+        assert step.has_taken_in([SAM_WEIGHTS]) is expected
+        assert not step.has_taken_in([SAM_WEIGHTS, "fold"])
+    adapter.write_bytes(b"no adapter")
+    assert not step.has_taken_in([SAM_WEIGHTS])
 
 
 # --- earlier results ---

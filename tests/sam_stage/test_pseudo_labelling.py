@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,11 +26,14 @@ from nnunet_sfr.labelling.case_labels import CaseLabels, LoadedCase
 from nnunet_sfr.labelling.filling import CasePartition
 from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.replacement import new_folder
+from nnunet_sfr.sam_stage.checkpoints import load_weights
 from nnunet_sfr.sam_stage.finetuning import fine_tune
-from nnunet_sfr.sam_stage.model import build_stitched_sam, save_adapter
+from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference, load_adapter, save_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.pseudo_labelling import _Predictors, _predictors, _SAMLabeller, pseudo_label
+from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.settings import PseudoLabelSettings
+from tests.tiny_project import change_settings
 
 CPU = torch.device("cpu")
 
@@ -51,6 +53,12 @@ class CornerOnly(torch.nn.Module):
         logits[:, 0] = 50
         logits[:, 1, 0, 0, 0] = 100
         return logits
+
+
+def loaded(plane: SFRDataset, adapter: Path) -> StitchedSAM:
+    sam = build_stitched_sam(plane)
+    load_adapter(sam, plane, adapter)
+    return sam
 
 
 @pytest.fixture
@@ -121,21 +129,29 @@ def test_mirror_images_are_mirrored_back_and_not_averaged() -> None:
     assert len(list(labeller.case_probabilities("case", np.zeros((1, 20, 24, 1), np.float32), {}, mirrored=False))) == 1
 
 
-def test_each_axis_has_a_sam_of_its_own(project: SFRDataset) -> None:
-    """Labels are decided by the mean over the axes; another adapter of either is another maker of labels."""
-    plan = json.loads(project.paths.sfr_plans_file.read_text(encoding="utf-8"))
-    plan["configurations"][project.paths.configuration]["stitching"]["slice_axes"] = [1, 0]
-    project.paths.sfr_plans_file.write_text(json.dumps(plan))
+@pytest.mark.parametrize(("fixture", "reads"), [("project", 0), ("pretrained_project", 1)], ids=["own", "shared"])
+def test_each_axis_has_a_sam_of_its_own(fixture: str, reads: int, request: pytest.FixtureRequest) -> None:
+    """Labels are decided by the mean over the axes; another adapter of either is another maker of labels.
+
+    A frozen encoder is read once, and shared.
+    """
+    project: SFRDataset = request.getfixturevalue(fixture)
+    change_settings(project, {"stitching": {"slice_axes": [1, 0]}})
     dataset = open_dataset(project.paths.dataset_name, project.paths.configuration, project.paths.plans_name)
     folder = fine_tune(dataset, "all", CPU)
     adapters = [folder / FINAL_ADAPTER, folder.parent / "across_0" / folder.name / FINAL_ADAPTER]
     axes = [safe_open(file, framework="pt").metadata()["slice_axis"] for file in adapters]
     assert axes == ["1", "0"]
 
-    store = label(dataset, overwrite=True)
+    with mock.patch("nnunet_sfr.sam_stage.model.load_weights", wraps=load_weights) as reading:
+        store = label(dataset, overwrite=True)
+    assert reading.call_count == reads
     assert store.manifest["made_by"]["adapter_sha256"] == ",".join(map(file_hash, adapters))
     image = torch.from_numpy(UnlabelledDataset(dataset.paths.unlabelled).load_case("unlabelled_00")[0][:])
-    predictors = [_predictors(plane, file, CPU).plain for plane, file in zip(dataset.planes, adapters, strict=True)]
+    predictors = [
+        _predictors(for_inference(loaded(plane, file)), dataset, CPU).plain
+        for plane, file in zip(dataset.planes, adapters, strict=True)
+    ]
     mirrorings = [(), (1,), (2,), (3,)]
     members = [torch.flip(predictor(torch.flip(image, axes)), axes) for predictor in predictors for axes in mirrorings]
     decide = DECISION_RULES[dataset.settings.pseudo_labels.decision].decide
