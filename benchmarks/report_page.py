@@ -27,7 +27,7 @@ from nnunet_sfr.atomic import replacing
 from nnunet_sfr.entry_points.command_line import NOTHING_WRITTEN, run
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.report.page import PAGE_NAME, write_page
-from tests.report.browser import find_chromium, headless
+from tests.browser import find_chromium, headless
 from tests.report.example_contents import make_contents
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from nnunet_sfr.interruption import InterruptedRunError, ending_signals_raise
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
 
@@ -35,10 +36,10 @@ def test_forked_workers_die_of_sigterm_at_any_moment() -> None:
     context = multiprocessing.get_context("fork")
     with ending_signals_raise():
         for _ in range(20):
-            worker = context.Process(target=time.sleep, args=(60,), daemon=True)
+            worker = context.Process(target=time.sleep, args=(1000,), daemon=True)
             worker.start()
             worker.terminate()
-            worker.join(10)
+            worker.join(PATIENCE)
             assert worker.exitcode == -signal.SIGTERM
 
 
@@ -68,7 +69,7 @@ def test_no_forked_worker_outlives_a_killed_command() -> None:
         try:
             process.kill()
             # each has its copy of standard output: it ends when the last of them has ended
-            assert select.select([process.stdout], [], [], 20)[0], "a worker is still there"
+            assert select.select([process.stdout], [], [], PATIENCE)[0], "a worker is still there"
             assert process.stdout.read() == ""
         finally:
             for pid in workers:

@@ -20,7 +20,7 @@ from PIL import Image
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.entry_points.command_line import NOTHING_WRITTEN, run
 from nnunet_sfr.errors import UserError
-from tests.report.browser import find_chromium, headless
+from tests.browser import find_chromium, headless
 
 PICTURE = Path(__file__).resolve().parent.parent / "images" / "report.png"
 WIDTH, HEIGHT = 1280, 1400

@@ -8,8 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
+from packaging.version import Version
 from torch.profiler import ProfilerActivity, profile
+
+counts_on_cuda = pytest.mark.skipif(
+    not torch.backends.cuda.is_built()
+    or (not torch.cuda.is_available() and Version(torch.__version__) < Version("2.14")),
+    reason="torch is built without CUDA, or too old to count for a GPU where there is none (2.4 ends the process)",
+)
+"""Tests that count the memory of a GPU, which need none."""
 
 
 def peak_of(function: Callable[[], object]) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_sfr.doctor.footprint import forward_pass
-from tests.doctor.measured import autocast_on_cuda
+from tests.doctor.measured import autocast_on_cuda, counts_on_cuda
 
 CPU = torch.device("cpu")
 FLOAT = 4
@@ -87,7 +87,7 @@ def test_the_network_is_not_changed_and_may_have_no_memory_itself() -> None:
     assert all(parameter is before[name] and parameter.is_meta for name, parameter in network.named_parameters())
 
 
-@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch is built without CUDA")
+@counts_on_cuda
 def test_a_gpu_computes_in_mixed_precision() -> None:
     """A linear layer in half precision, softmax in single: attention keeps both, six bytes a number instead of four."""
 

@@ -45,7 +45,7 @@ from nnunet_sfr.sam_stage.stitching import StitchGeometry
 from nnunet_sfr.settings import PseudoLabelSettings
 from nnunet_sfr.trainers.methods import METHODS
 from tests.doctor.levels import levels
-from tests.doctor.measured import autocast_on_cuda, peak_of
+from tests.doctor.measured import autocast_on_cuda, counts_on_cuda, peak_of
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, build_trainer, change_settings
 
@@ -281,7 +281,7 @@ def test_lora_needs_less_than_everything(project: SFRDataset) -> None:
     assert 5 * MIB < bytes_in(everything) - bytes_in(adapters) < 20 * MIB
 
 
-@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch is built without CUDA")
+@counts_on_cuda
 @pytest.mark.usefixtures("exact")
 def test_a_gpu_takes_mixed_precision_and_something_for_itself(
     project: SFRDataset, monkeypatch: pytest.MonkeyPatch

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.patience import wait_until
 
 MARK = "NNUNET_SFR_TEST"
 
@@ -23,21 +24,14 @@ def living(mark: str) -> list[int]:
     return found
 
 
-def wait_until_gone(mark: str, *, seconds: float = 20.0) -> None:
-    """Wait for all of them to end, and say which do not."""
-    end = time.monotonic() + seconds
-    while (pids := living(mark)) and time.monotonic() < end:
-        time.sleep(0.02)
-    names = [Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ") for pid in pids]
-    assert not pids, f"still there: {names}"
+def wait_until_gone(mark: str) -> None:
+    """Wait for all of them to end."""
+    wait_until(lambda: not living(mark), f"the processes marked {mark} have ended")
 
 
-def wait_for(number: int, mark: str, *, seconds: float = 20.0) -> None:
+def wait_for(number: int, mark: str) -> None:
     """Wait until so many of them live: one that is just being started has no environment to read for a moment."""
-    end = time.monotonic() + seconds
-    while (count := len(living(mark))) < number and time.monotonic() < end:
-        time.sleep(0.02)
-    assert count >= number
+    wait_until(lambda: len(living(mark)) >= number, f"{number} processes marked {mark} live")
 
 
 @contextlib.contextmanager

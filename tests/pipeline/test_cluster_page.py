@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from nnunetv2.run.run_training import run_training_entry
 
 from nnunet_sfr.entry_points import finetune, plan_and_preprocess, pseudolabel, run, select
 from nnunet_sfr.pipeline.sequence import shell_commands
+from tests.patience import PATIENCE, wait_until
 from tests.pipeline.fake_commands import run_options
 from tests.pipeline.marked_processes import MARK, none_survives
 from tests.tiny_project import nnunet_folders
@@ -103,7 +103,7 @@ def test_the_processes_of_several_gpus_run_the_command_that_the_page_names() -> 
 def test_a_job_whose_time_is_up_is_requeued(tmp_path: Path) -> None:
     """The first script, with stand-ins for the commands: sfr_run hears SIGTERM, and ends before the requeue."""
     for name, script in (
-        ("sfr_run", f"trap 'echo ended >> {tmp_path}/told; exit 143' TERM; touch {tmp_path}/begun; sleep 60 & wait"),
+        ("sfr_run", f"trap 'echo ended >> {tmp_path}/told; exit 143' TERM; touch {tmp_path}/begun; sleep 1000 & wait"),
         ("scontrol", f'echo "$@" >> {tmp_path}/told'),
     ):
         (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
@@ -111,8 +111,7 @@ def test_a_job_whose_time_is_up_is_requeued(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17", MARK: str(tmp_path)}
     with none_survives(str(tmp_path)):
         job = subprocess.Popen(["bash", "-c", WALL_TIME], env=environment)
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.02)
+        wait_until((tmp_path / "begun").exists, "the stand-in for sfr_run has begun")
         job.terminate()
-        job.wait(timeout=20)
+        job.wait(timeout=PATIENCE)
     assert (tmp_path / "told").read_text(encoding="utf-8") == "ended\nrequeue 17\n"

@@ -47,7 +47,7 @@ KILLS = (
     (r"are there already|\$ nnUNetv2_train", 1.0),
     ("Epoch 1|Training done|--val", 1.5),
     ("Epoch 2|Training done|--val", 1.5),
-    ("Training done|--val", 6.0),
+    ("Training done|--val", 2.0),  # what is left takes longer, if only for its imports
 )
 """What the run says (or, if the kill before came after that, the next thing), and within how many seconds from then it
 is killed."""

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from filelock import FileLock, Timeout
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.pipeline import supervise
 from nnunet_sfr.pipeline.processes import find_command, run_command
+from tests.patience import PATIENCE, wait_until
 from tests.pipeline.marked_processes import MARK, living, none_survives, wait_for, wait_until_gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -40,7 +40,19 @@ sys.exit(code)
 
 SUPERVISE = "sys.exit(supervise.main(sys.argv[1:]))"
 
+PATIENT = """
+import subprocess
+
+started = subprocess.Popen
+later = "import sys; from nnunet_sfr.pipeline import supervise; supervise.GRACE = 1e6; "
+later += "sys.exit(supervise.main(sys.argv[1:]))"
+subprocess.Popen = lambda command, **options: started([command[0], "-c", later, *command[3:]], **options)
+"""
+"""Before it: the supervisor never loses its patience by itself."""
+
 STUBBORN = "trap '' INT; echo begun; while true; do sleep 0.05; done"
+LISTENS = "trap 'echo heard' INT; echo begun; while true; do sleep 0.05; done"
+"""It does not end either."""
 
 Start = Callable[..., subprocess.Popen[bytes]]
 
@@ -57,8 +69,8 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def start(tmp_path: Path, mark: str) -> Start:
     """Run a shell script as a step, up to the moment when it says that it has begun."""
 
-    def begin(script: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-c", RUN, tmp_path, script], stdout=subprocess.PIPE)
+    def begin(script: str, before: str = "") -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, "-c", before + RUN, tmp_path, script], stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
         return process
@@ -108,7 +120,7 @@ def test_a_signal_ends_the_command_as_ctrl_c_does(
 ) -> None:
     process = start("trap 'echo ending; exit 1' INT; echo begun; while true; do sleep 0.05; done")
     process.send_signal(signum)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert output == b"", "a traceback of nnU-Net's is for the log"
     assert (tmp_path / "log").read_text(encoding="utf-8").endswith("\nending\n"), (
         "the command can put its things in order"
@@ -117,15 +129,13 @@ def test_a_signal_ends_the_command_as_ctrl_c_does(
     assert living(mark) == []
 
 
-def test_a_second_signal_does_not_wait(start: Start, mark: str) -> None:
-    process = start(STUBBORN)
-    begun = time.monotonic()
+def test_a_second_signal_does_not_wait(start: Start, mark: str, tmp_path: Path) -> None:
+    process = start(LISTENS, PATIENT)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    wait_until(lambda: "\nheard\n" in (tmp_path / "log").read_text(encoding="utf-8"), "the command was asked to end")
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
-    assert time.monotonic() - begun < supervise.GRACE
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert living(mark) == []
 
@@ -139,7 +149,7 @@ def test_a_command_that_does_not_listen_is_killed_in_the_end(tmp_path: Path, mar
     process.stdout.readline()
     process.stdin.write(b".")
     process.stdin.flush()
-    assert process.wait(timeout=20) == 128 + signal.SIGKILL
+    assert process.wait(timeout=PATIENCE) == 128 + signal.SIGKILL
     assert living(mark) == []
 
 
@@ -158,7 +168,7 @@ def test_the_command_does_not_outlive_its_supervisor(start: Start, mark: str, tm
     process = start(STUBBORN)
     supervisor = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()[0])
     os.kill(supervisor, signal.SIGKILL)
-    assert process.wait(timeout=20) == 128 + signal.SIGKILL
+    assert process.wait(timeout=PATIENCE) == 128 + signal.SIGKILL
     wait_until_gone(mark)
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from nnunet_sfr.report.contents import Contents, ReportCase, ReportWindow, SourceResult
 from nnunet_sfr.report.page import write_page
+from tests.patience import wait_until
 from tests.report.example_contents import make_contents
 from tests.report.small_contents import HOSTILE, MODEL, SAM, small_contents, small_crosscheck
 
@@ -34,7 +35,7 @@ Open = Callable[..., "Page"]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     pytest.importorskip("playwright", reason="the page is tested in a browser: pip install playwright")
-    from tests.report.browser import find_chromium, headless
+    from tests.browser import find_chromium, headless
 
     program = find_chromium()
     if program is None:
@@ -46,10 +47,12 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Open]:
     """Open a page; at the end of the test, it must have logged no error and asked for nothing but its own files."""
+    from tests.browser import patient_context
+
     contexts, complaints, requests = [], [], []
 
     def open_page(file: Path, hash_: str = "", *, viewport: dict[str, int] = DESKTOP) -> Page:
-        context = browser.new_context(viewport=viewport)  # type: ignore[arg-type]
+        context = patient_context(browser, viewport=viewport)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
@@ -102,18 +105,14 @@ def counted(page: Page) -> str:
     return page.locator("#cases .count").inner_text()
 
 
-def wait_until(page: Page, condition: str) -> None:
+def wait_for(page: Page, condition: str) -> None:
     """Until an expression holds; Playwright's own wait evaluates text in the page, which its policy forbids."""
-    for _ in range(600):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never came true: {condition}")
+    wait_until(lambda: page.evaluate(condition), condition)
 
 
 def load_pictures(page: Page) -> int:
     """How many pictures there are, all of them loaded."""
-    wait_until(page, "[...document.images].every((image) => image.complete)")
+    wait_for(page, "[...document.images].every((image) => image.complete)")
     widths = page.evaluate("[...document.images].map((image) => image.naturalWidth)")
     assert all(width > 0 for width in widths)
     return len(widths)
@@ -203,7 +202,7 @@ def test_address_keeps_what_was_chosen(visit: Open, file: Path) -> None:
     assert again.input_value("input[name=text]") == "case_1"
     assert again.input_value("#source") == SAM
     again.evaluate("location.hash = 'sort=name&order=descending&page=7&source=unknown&size=3'")
-    wait_until(again, "document.querySelector('#cards h3').textContent === 'case_10'")
+    wait_for(again, "document.querySelector('#cards h3').textContent === 'case_10'")
     assert shown(again) == ["case_10", "case_3", "case_2", "case_1", HOSTILE]
     assert again.input_value("#source") == MODEL
 
@@ -298,7 +297,7 @@ def test_every_picture_is_in_a_tall_screenshot_and_in_print(visit: Open, tmp_pat
     ]
     contents = replace(small_contents(tmp_path), cases=cases, windows=[ReportWindow("lung", "lung")])
     page = visit(write_page(contents, tmp_path), "#size=0")
-    wait_until(page, "[...document.images].every((image) => image.complete)")
+    wait_for(page, "[...document.images].every((image) => image.complete)")
     page.screenshot(path=tmp_path / "tall.png", full_page=True)
     with Image.open(tmp_path / "tall.png") as picture:
         tall = np.asarray(picture.convert("L"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,24 +13,23 @@ from nnunet_sfr.dataset import SFRDataset
 from tests.review.reviewed_project import FIRST, SECOND, Served, read, served
 
 pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SOFTWARE_GRAPHICS = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-"""Chromium refuses its sandbox to root, who runs the tests in containers, which have no graphics card either."""
+from tests.browser import NAMES, find_chromium, headless, patient_context
+
+SOFTWARE_GRAPHICS = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+"""Containers have no graphics card."""
 WIDTH, HEIGHT = 20, 22
 """Voxels of the first case from left to right, and from front to back."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = next((path for path in map(shutil.which, NAMES) if path is not None), None)
+    program = find_chromium()
     if program is None:
         pytest.skip(f"there is no Chromium: none of {', '.join(NAMES)}")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=list(SOFTWARE_GRAPHICS))
+    with headless(program, *SOFTWARE_GRAPHICS) as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
@@ -43,11 +41,10 @@ def server(project: SFRDataset) -> Iterator[Served]:
 @pytest.fixture
 def page(browser: Browser, server: Served) -> Iterator[Page]:
     """The page with the first case open; it may not complain about anything, its content policy included."""
-    context = browser.new_context(viewport={"width": 900, "height": 600})
+    context = patient_context(browser, viewport={"width": 900, "height": 600})
     complaints: list[str] = []
     asked: list[str] = []
     page = context.new_page()
-    page.set_default_timeout(60_000)
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
@@ -215,15 +212,14 @@ def test_nothing_is_lost_when_the_tab_dies(page: Page, server: Served, browser: 
     page.keyboard.press("Space")
     expect(page.locator(".state.draft")).to_have_count(1)
     page.close()
-    again = browser.new_page()
-    again.set_default_timeout(60_000)
+    again = patient_context(browser).new_page()
     show(again, server, FIRST)
     expect(again.locator("#message")).to_contain_text("What you drew last is here again")
     expect(again.locator("#undo")).to_be_enabled()
     again.keyboard.press("a")
     expect(again.locator("#message")).to_contain_text("the labels were changed: save them, or undo the changes")
     assert server.session.decided == []
-    again.close()
+    again.context.close()
 
 
 def test_what_goes_wrong_is_said_in_one_line(page: Page, server: Served, project: SFRDataset) -> None:

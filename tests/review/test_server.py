@@ -13,6 +13,7 @@ import pytest
 
 from nnunet_sfr.review import adding
 from nnunet_sfr.review.guard import HEADERS
+from tests.patience import PATIENCE, wait_until
 from tests.review.reviewed_project import FIRST, TOKEN, Served, served
 from tests.tiny_project import project_copy
 
@@ -29,7 +30,7 @@ def ask(
     server: Served, path: str, method: str = "GET", *, token: str = TOKEN, body: bytes | None = None, **headers: str
 ) -> tuple[int, Any]:
     """Status and content; a request as a page of the server makes it, but for ``headers``."""
-    connection = http.client.HTTPConnection(server.host, timeout=60)
+    connection = http.client.HTTPConnection(server.host, timeout=PATIENCE)
     sent = {"Host": server.host, "Origin": f"http://{server.host}"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, f"/{token}/{path}", body, {name: value for name, value in sent.items() if value})
@@ -130,7 +131,7 @@ def test_uploads_are_bounded_and_checked(body: bytes, status: int, problem: str,
 
 
 def test_an_upload_of_unknown_length_is_read_no_further_than_the_limit(server: Served) -> None:
-    connection = http.client.HTTPConnection(server.host, timeout=60)
+    connection = http.client.HTTPConnection(server.host, timeout=PATIENCE)
     pieces = (bytes(2**16) for _ in range(64))
     headers = {"Origin": f"http://{server.host}", "Transfer-Encoding": "chunked"}
     try:
@@ -168,8 +169,14 @@ def test_sfr_add_labels_is_shown_and_run(code: int, server: Served, monkeypatch:
     assert ask(server, "added") == (200, before)
 
     assert ask(server, "added", "POST")[0] == 200
-    while (answer := ask(server, "added")[1])["running"]:
-        pass
+    answers: list[dict[str, Any]] = []
+
+    def has_ended() -> bool:
+        answers.append(ask(server, "added")[1])
+        return not answers[-1]["running"]
+
+    wait_until(has_ended, "the command has ended")
+    answer = answers[-1]  # the first after its end: the next says that it can be run again
     assert answer["code"] == code
     # a progress bar writes over its line, and the last state of it is what is shown
     assert answer["output"] == f"progress 100 %\ntaken: -d Dataset042_Tiny -i {corrected}\n"

@@ -15,6 +15,7 @@ from torch import Tensor
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
+from tests.patience import PATIENCE
 from tests.tiny_project import change_settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -32,7 +33,7 @@ def fine_tuned(project: SFRDataset, *launcher: str) -> subprocess.CompletedProce
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 
