@@ -160,6 +160,16 @@ def edit(name: str, change: Callable[[dict[str, Any]], None]) -> Callable[[Path]
     return spoil
 
 
+def replace_text(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def spoil(root: Path) -> None:
+        file = FILES[name](root)
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return spoil
+
+
 def setting(section: str, name: str, value: object) -> Callable[[Path], None]:
     return edit("SFR plan", lambda content: content["configurations"][CONFIGURATION][section].__setitem__(name, value))
 
@@ -362,6 +372,16 @@ def wrong_names() -> Iterator[BadInput]:
     yield BadInput("no such fold", "report", (*CASE, "-f", "9"), "no pseudo-labels to report on")
     yield BadInput("no such fold", "select", (*CASE, "-f", "9"), "there are no pseudo-labels of the re-trained model")
     yield BadInput("round without the one before", "finetune", (*CASE, *CPU, "--round", "3"), "not found")
+    yield BadInput("round 1 before the fine-tuning", "pseudolabel", (*CASE, *CPU, "--round", "1"), "not found")
+    yield BadInput("round 1 without a selection", "finetune", (*CASE, *CPU, "--round", "1"), "not found")
+    trainer = ("-tr", "nnUNetTrainerSFRPlus_MT")
+    yield BadInput("round 2 before round 1", "pseudolabel", (*CASE, *CPU, "--round", "2", *trainer), "no such model")
+    yield BadInput(
+        "round 3 before round 1", "select", (*CASE, "--round", "3"), "round_3_model: there are no pseudo-label"
+    )
+    yield BadInput(
+        "no such trainer's curves", "report", (*CASE, "-np", "1", "-tr", "Nope"), "Nope has no model of plans"
+    )
     yield BadInput("no such trainer", "export", (*CASE, "-tr", "NoTrainer", "-o", "{root}/x.zip"), "no such model")
     round_of_no_trainer = (*CASE, *CPU, "--round", "1", "-tr", "NoTrainer")
     yield BadInput("no such trainer", "pseudolabel", round_of_no_trainer, "there is no such model")
@@ -520,6 +540,15 @@ def wrong_values() -> Iterator[BadInput]:
         "warmup_iterations (250) must be fewer than iterations (4); lower both, or put warmup_fraction",
         edit("SFR plan", _with_old_warm_up),
     )
+    for what, old, new, said in (
+        ("a key twice", '"iterations": 4', '"iterations": 4, "iterations": 9', "the key iterations is there twice"),
+        ("a comment", '"iterations": 4', '// fewer\n"iterations": 4', "cannot be read as JSON"),
+        ("a comma too many", '"iterations": 4', '"iterations": 4,', "cannot be read as JSON"),
+        ("a section misspelt", '"fine_tuning"', '"finetuning"', "unknown section finetuning (known: stitching, sam, "),
+        ("no configurations", '"configurations"', '"configuration"', "the key configurations is missing"),
+        ("a method's setting misspelt", '"cubes_per_axis"', '"cubes"', "unknown setting cubes"),
+    ):
+        yield BadInput(f"SFR plan: {what}", "finetune", tune, said, replace_text("SFR plan", old, new))
     values: list[tuple[str, Any, str]] = [
         ("patch_size", "large", "patch_size: expected a list, got 'large'"),
         ("spacing", [1, None, 1], "spacing[1]: expected a finite number, got null"),

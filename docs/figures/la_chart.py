@@ -69,7 +69,11 @@ def draw(studies: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_title(title, fontsize=11)
     study = studies[0]["study"]
     spacing = "planned spacing" if study["spacing"] is None else f"{study['spacing']:g} mm"
-    figure.suptitle(f"Left atrium, {spacing}, {study['iterations']} iterations each", fontsize=12)
+    adaptations = sorted({results["study"]["adaptation"] or "planned" for results in studies})
+    figure.suptitle(
+        f"Left atrium, {spacing}, {study['iterations']} iterations each, SAM's adaptation: {', '.join(adaptations)}",
+        fontsize=12,
+    )
     return figure
 
 

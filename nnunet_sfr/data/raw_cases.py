@@ -240,7 +240,10 @@ def _list_unlabelled(images: Path, dataset_json: dict[str, Any], problems: list[
     ending = dataset_json["file_ending"]
     files = [file for file in _files(images, ending, problems) if not file.name.startswith(".")]
     if not files and not problems:
+        folders = sorted(entry.name for entry in images.iterdir() if entry.is_dir()) if images.is_dir() else []
         state = "is empty" if images.is_dir() else "not found"
+        if folders:
+            state = f"has no images, but the folder {folders[0]}, which nnU-Net does not look into"
         raise UserError(
             f"{images}: {state}; put the unlabelled images there, named like <case>_0000{ending}, one file per channel"
         )

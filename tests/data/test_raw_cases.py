@@ -86,6 +86,11 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
         "imagesUl",
         "is empty; put the unlabelled images there, named like <case>_0000.nii.gz",
     ),
+    "images in a folder of imagesUl": (
+        lambda raw: into_a_folder(raw / "imagesUl"),
+        "imagesUl",
+        "has no images, but the folder batch_1, which nnU-Net does not look into; put the unlabelled images there",
+    ),
     "no imagesTr": (lambda raw: shutil.rmtree(raw / "imagesTr"), "imagesTr", "no labelled images"),
     "name without channel": (
         lambda raw: shutil.copy(raw / U0, raw / "imagesUl/new.nii.gz"),
@@ -168,6 +173,26 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
         lambda raw: write_image(raw / "labelsTr/train_00.nii.gz", np.full(SHAPE, 7, np.uint8)),
         "labelsTr/train_00.nii.gz",
         "case train_00 has the label 7, which dataset.json does not name",
+    ),
+    "a label that is no whole number": (
+        lambda raw: write_image(raw / "labelsTr/train_00.nii.gz", np.full(SHAPE, 0.999, np.float32)),
+        "labelsTr/train_00.nii.gz",
+        "case train_00 has the label 0.999, which dataset.json does not name",
+    ),
+    "a negative label": (
+        lambda raw: write_image(raw / "labelsTr/train_00.nii.gz", np.full(SHAPE, -1, np.int16)),
+        "labelsTr/train_00.nii.gz",
+        "case train_00 has the label -1, which dataset.json does not name",
+    ),
+    "names and values of labels exchanged": (
+        lambda raw: edit_json(raw, labels={"0": "background", "1": "a"}),
+        "dataset.json",
+        "labels must be an object of names and whole numbers",
+    ),
+    "a link that leads back to itself": (
+        lambda raw: link_to_itself(raw / U1),
+        U1,
+        "a link to unlabelled_00_0001.nii.gz, which is not there; repair or remove it",
     ),
     "no foreground": (empty_labels, "labelsTr", "no label has any foreground voxel"),
     "one value": (
@@ -332,6 +357,13 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
 }
 
 
+def into_a_folder(images: Path) -> None:
+    files = list(images.iterdir())
+    (images / "batch_1").mkdir()
+    for file in files:
+        file.rename(images / "batch_1" / file.name)
+
+
 def forget_channels(raw: Path) -> None:
     """A case whose name ends in a number, in one file without a channel."""
     (raw / "imagesUl/unlabelled_01_0001.nii.gz").unlink()
@@ -341,6 +373,11 @@ def forget_channels(raw: Path) -> None:
 def link_to_nothing(file: Path) -> None:
     file.unlink()
     file.symlink_to("moved.nii.gz")
+
+
+def link_to_itself(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.name)
 
 
 def move(file: Path) -> None:
