@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import locale
 import os
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -52,12 +53,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(str(long))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_plots() -> Iterator[Mapping[str, Any]]:
+    """Leave out the two pictures of each epoch, three quarters of a tiny training's time; yields what draws them."""
+    drawing = {name: pkgutil.resolve_name(name) for name in PLOTS if "nnunetv2" in sys.modules}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in drawing:
+            patch.setattr(name, lambda *_: None)
+        yield drawing
+
+
 @pytest.fixture(autouse=True)
-def without_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the two pictures of each epoch, three quarters of a tiny training's time, unless a test ``draws``."""
-    if "nnunetv2" in sys.modules and request.node.get_closest_marker("draws") is None:
-        for name in PLOTS:
-            monkeypatch.setattr(name, lambda *_: None)
+def plots_of_tests_that_draw(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, without_plots: Mapping[str, Any]
+) -> None:
+    """Draw them all the same in tests with the marker ``draws``."""
+    if request.node.get_closest_marker("draws") is not None:
+        for name, draw in without_plots.items():
+            monkeypatch.setattr(name, draw)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.trainers.export import export_model
 from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
-from tests.project_fixtures import TrainerFactory
+from tests.tiny_project import build_trainer, project_copy
 
 CHECKPOINT = "checkpoint_final.pth"
+TRAINER = "nnUNetTrainerSFR_MT"
 
 WITHOUT_US = """
 import sys
@@ -43,12 +45,26 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture(scope="module")
+def trained_root(planned_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny project with a trained model: student and teacher differ."""
+    root = tmp_path_factory.mktemp("trained")
+    with project_copy(planned_root, root) as dataset:
+        build_trainer(dataset, TRAINER).run_training()
+    return root
+
+
 @pytest.fixture
-def model_folder(make_trainer: TrainerFactory) -> Path:
-    """A trained model: student and teacher differ."""
-    trainer = make_trainer()
-    trainer.run_training()
-    return Path(trainer.output_folder_base)
+def project(trained_root: Path, tmp_path: Path) -> Iterator[SFRDataset]:
+    """A copy of that project, which a test may change."""
+    with project_copy(trained_root, tmp_path) as dataset:
+        yield dataset
+
+
+@pytest.fixture
+def model_folder(project: SFRDataset) -> Path:
+    """Of the trained model."""
+    return Path(build_trainer(project, TRAINER).output_folder_base)
 
 
 def predict(model: Path, checkpoint: str, image: Path, output: Path) -> Any:

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.paths import TEACHER_CHECKPOINT
-from nnunet_sfr.trainers import epoch_log, find_trainer, magicnet
+from nnunet_sfr.trainers import find_trainer, magicnet
 from nnunet_sfr.trainers.class_statistics import blend
 from nnunet_sfr.trainers.cubes import CubeGrid, partition, recover
 from nnunet_sfr.trainers.schedules import consistency_weight
@@ -28,13 +27,6 @@ from tests.tiny_project import change_settings, fill_store, make_project, nnunet
 
 CPU = torch.device("cpu")
 NAMES = ["nnUNetTrainer_MagicNet", "nnUNetTrainerSFR_MagicNet"]
-
-
-@pytest.fixture(autouse=True)
-def _without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing them takes longer than the training, and test_semi_supervised.py looks at them."""
-    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda *_: None)
-    monkeypatch.setattr(epoch_log, "plot_losses", lambda *_: None)
 
 
 def state_after_windows(counts: list[int]) -> dict[str, Any]:

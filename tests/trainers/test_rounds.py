@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.paths import TEACHER_CHECKPOINT
 from nnunet_sfr.selection import Selection
-from nnunet_sfr.trainers import ambiguity_consensus, epoch_log
+from nnunet_sfr.trainers import ambiguity_consensus
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.methods import METHODS
@@ -34,13 +33,6 @@ PLUS = "nnUNetTrainerSFRPlus"
 PREVIOUS = "nnUNetTrainerSFR_MT"
 CONSISTENCY_METHODS = [name for name in METHODS if name not in ("ST", "BCP")]
 """Those with a consistency loss."""
-
-
-@pytest.fixture(autouse=True)
-def _without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing them takes longer than the training."""
-    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda *_: None)
-    monkeypatch.setattr(epoch_log, "plot_losses", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
