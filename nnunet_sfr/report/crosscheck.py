@@ -100,7 +100,7 @@ def show_crosscheck(
     contents = CrossCheck(
         verdict=found["verdict"],
         tables=tables(found, names),
-        calibrations=calibrations(found, names),
+        calibrations=calibrations(found),
         sources=[LeftOutSource(key, names.get(key, key)) for key in shown],
         worst=worst,
         left_out=found["sources"][SAM]["dice"]["n"],
@@ -121,7 +121,8 @@ def tables(found: Found, names: Mapping[str, str]) -> list[Table]:
         for label, one in sources[SAM]["classes"].items()
     ]
     number = str(sources[SAM]["dice"]["n"])
-    rows.append(["mean of the cases", *(_text(source["dice"]) for source in sources.values()), number, "-"])
+    if len(rows) > 1:
+        rows.append(["mean of all", *(_text(source["dice"]) for source in sources.values()), number, "-"])
     if found["expected"] is not None:
         others = ["-"] * (len(sources) - 1)
         expected = [f"{found['expected']:.3f}", *others, str(found["num_unlabelled"]), "-"]
@@ -140,21 +141,22 @@ def _differences(found: Found) -> Table:
         [one["name"], *(_text(difference["classes"][label]) for difference in differences)]
         for label, one in classes.items()
     ]
-    rows.append(["mean of the cases", *(_text(difference["dice"]) for difference in differences)])
+    if len(rows) > 1:
+        rows.append(["mean of all", *(_text(difference["dice"]) for difference in differences)])
     pairs = [f"{SOURCES[difference['source']]} minus {SOURCES[difference['other']]}" for difference in differences]
     return Table("Differences between the sources, paired by case", ["Dice (95 % interval)", *pairs], rows)
 
 
 def _text(values: Mapping[str, Any]) -> str:
-    return str(Estimate(**values))
+    return str(Estimate(**values)).replace("-", "\N{MINUS SIGN}") if values["n"] else "-"
 
 
-def calibrations(found: Found, names: Mapping[str, str]) -> list[Calibration]:
+def calibrations(found: Found) -> list[Calibration]:
     """Every measure that a source has, the best measures first."""
     made = []
     for measure, known in MEASURES.items():
         series = [
-            _series(source, names[source], findings["measures"][measure])
+            _series(source, findings["measures"][measure])
             for source, findings in found["sources"].items()
             if measure in findings["measures"]
         ]
@@ -163,10 +165,10 @@ def calibrations(found: Found, names: Mapping[str, str]) -> list[Calibration]:
     return made
 
 
-def _series(key: str, name: str, finding: Mapping[str, Any]) -> CalibrationSeries:
+def _series(source: str, finding: Mapping[str, Any]) -> CalibrationSeries:
     points = finding["points"]
     cases, confidences, dices = ([point[key] for point in points] for key in ("case", "confidence", "dice"))
-    return CalibrationSeries(key, name, finding["rank_correlation"], cases, confidences, dices)
+    return CalibrationSeries(source, SOURCES[source], finding["rank_correlation"], cases, confidences, dices)
 
 
 def _example(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from unittest import mock
 
@@ -18,7 +19,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.report import crosscheck as section
-from nnunet_sfr.report.crosscheck import TRUTH, TrueLabels, read_found, show_crosscheck
+from nnunet_sfr.report.crosscheck import TRUTH, TrueLabels, read_found, show_crosscheck, tables
 from nnunet_sfr.report.windows import choose_windows
 
 COLOURS = {1: (255, 0, 0)}
@@ -63,7 +64,6 @@ def test_tables_and_curves(checked: SFRDataset, tmp_path: Path) -> None:
     ]
     assert [list(row) for row in dice.rows] == [
         ["atrium", "0.500 (0.000 to 1.000)", "0.500 (0.000 to 1.000)", "1.000 (1.000 to 1.000)", "3", "1"],
-        ["mean of the cases", "0.500 (0.000 to 1.000)", "0.500 (0.000 to 1.000)", "1.000 (1.000 to 1.000)", "3", "-"],
         ["expected in the unlabelled cases", "0.600", "-", "-", "1", "-"],
     ]
     assert list(differences.columns)[1:] == [
@@ -71,9 +71,9 @@ def test_tables_and_curves(checked: SFRDataset, tmp_path: Path) -> None:
         "mean of both minus SAM",
         "mean of both minus nnU-Net",
     ]
-    assert [row[1] for row in differences.rows] == ["0.000 (-1.000 to 1.000)"] * 2
+    assert [row[1] for row in differences.rows] == ["0.000 (\N{MINUS SIGN}1.000 to 1.000)"]
     [flip] = shown.calibrations
-    assert (flip.measure, [one.name for one in flip.series]) == ("flip_agreement", ["SAM", "nnU-Net, 400 iterations"])
+    assert (flip.measure, [one.name for one in flip.series]) == ("flip_agreement", ["SAM", "nnU-Net"])
     of_sam = flip.series[0]
     assert of_sam.rank_correlation == pytest.approx(np.sqrt(3) / 2)
     assert list(zip(of_sam.cases, of_sam.confidences, of_sam.dices, strict=True)) == [
@@ -135,3 +135,14 @@ def test_the_ignore_label_is_no_label(project: SFRDataset) -> None:
     truth = LabelledDataset(str(folder), ["train_00"]).load_case("train_00")[1][:]
     assert np.array_equal(TrueLabels(folder).read_labels("train_00"), truth)
     assert not (TrueLabels(folder, ignore_label=1).read_labels("train_00") > 0).any()
+
+
+def test_several_classes_have_a_mean() -> None:
+    cases = [LeftOutCase("a", 0, {"1": 0.9, "2": 0.5}, {"class_voxels": {"1": 5, "2": 5}})]
+    found = json.loads(json.dumps(summarise({SAM: cases}, {"1": "atrium", "2": "valve"}).to_json()))
+    [dice] = tables(found, {SAM: "SAM"})
+    assert [list(row) for row in dice.rows] == [
+        ["atrium", "0.900", "1", "0"],
+        ["valve", "0.500", "1", "0"],
+        ["mean of all", "0.700", "1", "-"],
+    ]
