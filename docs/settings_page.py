@@ -1,4 +1,4 @@
-"""Makes docs/settings.md from the settings and the tables of models and adaptations: the page says what the code says.
+"""Makes docs/settings.md from the settings and the tables of models, adaptations and measures: what the code says.
 
 python docs/settings_page.py
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr import settings
+from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
@@ -36,7 +37,7 @@ INTRODUCTION = """# Settings
 the sections below; edit the values there, they are checked whenever the file is read. Keys that are left out take the
 default. `derived_from` says which nnU-Net plan the entry belongs to: leave it alone.
 
-<!-- made by docs/settings_page.py from nnunet_sfr/settings.py, sam_models.py and sam_stage/adaptations/ -->
+<!-- made by docs/settings_page.py from settings.py, sam_models.py, sam_stage/adaptations/, confidence_measures.py -->
 """
 HEADER = ("Setting", "Default", "Meaning")
 
@@ -53,6 +54,8 @@ def render() -> str:
             page += f"\n### {heading}\n\n{_plain(inspect.getdoc(own))}\n\n{_table(HEADER, _settings(own))}"
         if name == "sam":
             page += _models() + _adaptations()
+        if name == "rounds":
+            page += _measures()
     return page
 
 
@@ -87,6 +90,16 @@ def _adaptations() -> str:
         f"\n### Adaptations\n\n{_table(header, rows)}"
         f"\nTheir own settings, in `sam.adaptation_settings`:\n\n{_table(('`sam.adaptation`', *HEADER), own)}"
     )
+
+
+def _measures() -> str:
+    rows = [(f"`{name}`", measure.meaning, _names(measure.entries)) for name, measure in MEASURES.items()]
+    header = ("`rounds.confidence`", "What it is", "Entries of the record")
+    return f"\n### Measures of confidence\n\n{_table(header, rows)}"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _settings(section: type) -> list[Row]:

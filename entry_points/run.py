@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from nnunet_sfr.atomic import require_writable
 from nnunet_sfr.command_lines import AUTO, DEFAULT_PLANS
+from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
-from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES, SAMSettings
+from nnunet_sfr.settings import CONFIDENCE_SOURCES, SAMSettings
 
 from .command_line import (
     add_configuration,
@@ -174,7 +175,7 @@ def _add_rounds(parser: argparse.ArgumentParser) -> None:
     rounds.add_argument("--rounds", type=positive_number, metavar="R", help="with --plus: number of rounds; default: 1")
     rounds.add_argument(
         "--confidence",
-        choices=(PAPER, *CONFIDENCE_MEASURES),
+        choices=(PAPER, *MEASURES),
         metavar="MEASURE",
         help="with --plus: what to tell the cases apart by; default: what the SFR plan says",
     )

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_sfr.settings import CONFIDENCE_MEASURES, CONFIDENCE_SOURCES
+from nnunet_sfr.confidence_measures import MEASURES
+from nnunet_sfr.settings import CONFIDENCE_SOURCES
 
 from .command_line import add_configuration, add_fold, argument_parser, open_named, round_number, run
 
@@ -74,9 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--round", type=round_number, default=1, metavar="R", help="the round that is to begin")
     parser.add_argument(
         "--confidence",
-        choices=(PAPER, *CONFIDENCE_MEASURES),
+        choices=(PAPER, *MEASURES),
         metavar="MEASURE",
-        help=f"what to tell the cases apart by: {', '.join(CONFIDENCE_MEASURES)}, or paper (mean_max_probability with "
+        help=f"what to tell the cases apart by: {', '.join(MEASURES)}, or paper (mean_max_probability with "
         "a threshold of 0.985); default: what the SFR plan says, agreement in a new one",
     )
     parser.add_argument(

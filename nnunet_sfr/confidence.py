@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,41 @@ def decision_probability(probabilities: torch.Tensor, *, regions: bool) -> torch
     for region in probabilities:  # one at a time: all of them in double precision can fill the memory
         decision *= torch.maximum(region, 1 - region)
     return decision
+
+
+@dataclass(frozen=True)
+class PredictedCase:
+    """What the entries of a record are computed from.
+
+    Args:
+        probabilities: (C, D, H, W), softmax over label values, or one sigmoid per region.
+        labels: (D, H, W), the label values decided on.
+        certainty: (D, H, W), :func:`decision_probability`.
+        num_classes: number of label values, background included.
+        regions: whether ``probabilities`` are those of regions.
+    """
+
+    probabilities: torch.Tensor
+    labels: torch.Tensor
+    certainty: torch.Tensor
+    num_classes: int
+    regions: bool
+
+
+def _of_each_class(case: PredictedCase) -> dict[str, float | None]:
+    return {str(label): _mean_over(case.certainty, case.labels == label) for label in range(case.num_classes)}
+
+
+ENTRIES: dict[str, Callable[[PredictedCase], Any]] = {
+    "mean_max_probability": lambda case: float(case.certainty.mean()),
+    "foreground_mean_max_probability": lambda case: _mean_over(case.certainty, case.labels > 0),
+    "class_mean_max_probability": _of_each_class,
+    "expected_dice": lambda case: expected_dice(case.probabilities, case.labels, regions=case.regions),
+    "boundary_entropy": lambda case: _mean_over(
+        normalised_entropy(case.probabilities, regions=case.regions), near_boundary(case.labels)
+    ),
+}
+"""The entries that need probabilities; in a record of a label map that came without them they are None."""
 
 
 def confidence_record(
@@ -81,15 +117,11 @@ def confidence_record(
         SAM learned anything from the model.
     """
     sure = decision_probability(probabilities, regions=regions) if certainty is None else certainty
-    masks = {str(label): labels == label for label in range(num_classes)}
+    case = PredictedCase(probabilities, labels, sure, num_classes, regions)
     return {
-        "mean_max_probability": float(sure.mean()),
-        "foreground_mean_max_probability": _mean_over(sure, labels > 0),
-        "class_mean_max_probability": {label: _mean_over(sure, mask) for label, mask in masks.items()},
-        "expected_dice": expected_dice(probabilities, labels, regions=regions),
-        "boundary_entropy": _mean_over(normalised_entropy(probabilities, regions=regions), near_boundary(labels)),
+        **{entry: value(case) for entry, value in ENTRIES.items()},
         **agreements(labels, num_classes=num_classes, mirrored=mirrored, planes=planes, others=others),
-        "class_voxels": {label: int(mask.sum()) for label, mask in masks.items()},
+        "class_voxels": _voxels(labels, num_classes),
     }
 
 
@@ -103,16 +135,17 @@ def no_confidence(labels: torch.Tensor, *, num_classes: int) -> dict[str, Any]:
     Returns:
         the record, with ``voxels`` of each label value.
     """
-    voxels = {str(label): int((labels == label).sum()) for label in range(num_classes)}
+    voxels = _voxels(labels, num_classes)
     return {
-        "mean_max_probability": None,
-        "foreground_mean_max_probability": None,
+        **dict.fromkeys(ENTRIES),
         "class_mean_max_probability": dict.fromkeys(voxels),
-        "expected_dice": None,
-        "boundary_entropy": None,
         **agreements(labels, num_classes=num_classes),
         "class_voxels": voxels,
     }
+
+
+def _voxels(labels: torch.Tensor, num_classes: int) -> dict[str, int]:
+    return {str(label): int((labels == label).sum()) for label in range(num_classes)}
 
 
 def agreements(

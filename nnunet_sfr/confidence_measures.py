@@ -18,56 +18,48 @@ class Measure:
     """A number of the record, turned so that a higher value means more confidence.
 
     Args:
-        value: from a record to the number, None where the record has none.
+        entries: of the record, which it is computed from.
         meaning: in a few words.
+        combine: from the values of the entries to the number, None where it does not exist; the product unless stated,
+            for entries that all fall when the model is wrong, for reasons of their own.
     """
 
-    value: Callable[[Mapping[str, Any]], float | None]
+    entries: tuple[str, ...]
     meaning: str
+    combine: Callable[..., float | None] = lambda *values: math.prod(values)
+
+    def value(self, record: Mapping[str, Any]) -> float | None:
+        """The measure of a case by its confidence record; None where the record lacks one of the entries."""
+        values = [record.get(entry) for entry in self.entries]
+        return None if None in values else self.combine(*values)
 
 
-def _entry(key: str) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda record: record.get(key)
-
-
-def _certainty_at_boundary(record: Mapping[str, Any]) -> float | None:
-    entropy = record.get("boundary_entropy")
-    return None if entropy is None else 1.0 - entropy
-
-
-def _least_sure_class(record: Mapping[str, Any]) -> float | None:
-    by_class = record.get("class_mean_max_probability") or {}
-    values = [value for label, value in by_class.items() if label != "0" and value is not None]
-    return min(values, default=None)
-
-
-def _product(*keys: str) -> Callable[[Mapping[str, Any]], float | None]:
-    """Of entries that all fall when the model is wrong, for reasons of their own; None if one is missing."""
-
-    def value(record: Mapping[str, Any]) -> float | None:
-        factors = [record.get(key) for key in keys]
-        return None if None in factors else math.prod(factor for factor in factors if factor is not None)
-
-    return value
+def _least_certain_class(by_class: Mapping[str, float | None]) -> float | None:
+    return min((value for label, value in by_class.items() if label != "0" and value is not None), default=None)
 
 
 MEASURES: dict[str, Measure] = {
     "agreement": Measure(
-        _product("flip_agreement", "sam_agreement"), "agreement under flips times that with SAM's first labels"
+        ("flip_agreement", "sam_agreement"), "agreement under flips times that with SAM's first labels"
     ),
-    "estimated_dice": Measure(_product("flip_agreement", "expected_dice"), "agreement under flips times expected Dice"),
-    "flip_agreement": Measure(_entry("flip_agreement"), "Dice with its labels of the mirrored image"),
+    "estimated_dice": Measure(("flip_agreement", "expected_dice"), "agreement under flips times expected Dice"),
+    "flip_agreement": Measure(("flip_agreement",), "Dice with its labels of the mirrored image"),
     "plane_agreement": Measure(
-        _entry("plane_agreement"), "Dice between mosaics of slices across different axes, mean over pairs"
+        ("plane_agreement",), "Dice between mosaics of slices across different axes, mean over pairs"
     ),
-    "sam_agreement": Measure(_entry("sam_agreement"), "Dice with SAM's first labels"),
-    "expected_dice": Measure(_entry("expected_dice"), "Dice that its probabilities promise"),
+    "sam_agreement": Measure(("sam_agreement",), "Dice with SAM's first labels"),
+    "expected_dice": Measure(("expected_dice",), "Dice that its probabilities promise"),
     "foreground_mean_max_probability": Measure(
-        _entry("foreground_mean_max_probability"), "mean probability of its decision, over predicted foreground"
+        ("foreground_mean_max_probability",), "mean probability of its decision, over predicted foreground"
     ),
-    "class_mean_max_probability": Measure(_least_sure_class, "the same, of the class it is least sure of"),
-    "boundary_entropy": Measure(_certainty_at_boundary, "1 - mean normalised entropy near predicted boundaries"),
-    "previous_round_agreement": Measure(_entry("previous_round_agreement"), "Dice with the previous round's label map"),
-    PAPER_MEASURE: Measure(_entry(PAPER_MEASURE), "eq. 8 of the paper: mean probability of its decision, all voxels"),
+    "class_mean_max_probability": Measure(
+        ("class_mean_max_probability",), "the same, of the class it is least sure of", _least_certain_class
+    ),
+    "boundary_entropy": Measure(
+        ("boundary_entropy",), "1 - mean normalised entropy near predicted boundaries", lambda entropy: 1.0 - entropy
+    ),
+    "previous_round_agreement": Measure(("previous_round_agreement",), "Dice with the previous round's label map"),
+    PAPER_MEASURE: Measure((PAPER_MEASURE,), "eq. 8 of the paper: mean probability of its decision, all voxels"),
 }
-"""What cases can be told apart by. docs/results.md has their rank correlation with the true Dice."""
+"""What cases can be told apart by. docs/results.md has their rank correlation with the true Dice,
+docs/add-a-confidence-measure.md goes through a new one."""

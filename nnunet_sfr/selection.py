@@ -181,9 +181,10 @@ def _require_values(values: Mapping[str, float | None], rule: Rule, judge: Pseud
     if any(value is not None for value in values.values()):
         return
     remedy = "choose another --confidence"
-    if rule.confidence_of == "sam" and rule.confidence in ("agreement", "sam_agreement"):
+    needed = MEASURES[rule.confidence].entries
+    if rule.confidence_of == "sam" and "sam_agreement" in needed:
         remedy += " (SAM is not compared with itself), flip_agreement for example"
-    elif rule.confidence in ("agreement", "flip_agreement", "estimated_dice"):
+    elif "flip_agreement" in needed:
         remedy += ", or set pseudo_labels.measure_flip_agreement in the SFR plan and run sfr_pseudolabel --overwrite"
     raise UserError(f"{judge.folder}: no case has a {rule.confidence}; {remedy}")
 

@@ -15,26 +15,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nnunet_sfr.canvas import check_canvas
+from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.label_decision import DECISION_RULES, LARGEST_PROBABILITY
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, find_model
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS, find_adaptation
 from nnunet_sfr.setting_checks import require, require_at_least, require_fraction, require_positive, require_seed
 from nnunet_sfr.trainers.methods import MethodSections
 
-CONFIDENCE_MEASURES = (
-    "agreement",
-    "estimated_dice",
-    "flip_agreement",
-    "plane_agreement",
-    "sam_agreement",
-    "expected_dice",
-    "foreground_mean_max_probability",
-    "class_mean_max_probability",
-    "boundary_entropy",
-    "previous_round_agreement",
-    "mean_max_probability",
-)
-"""The numbers of :mod:`nnunet_sfr.confidence` that cases can be told apart by."""
 CONFIDENCE_SOURCES = ("model", "sam")
 
 Section = TypeVar("Section")
@@ -243,8 +230,8 @@ class PseudoWeightingSettings:
     def __post_init__(self) -> None:
         if self.case_measure is not None:
             require(
-                self.case_measure in CONFIDENCE_MEASURES,
-                f"case_measure must be null or one of {', '.join(CONFIDENCE_MEASURES)}, got {self.case_measure!r}",
+                self.case_measure in MEASURES,
+                f"case_measure must be null or one of {', '.join(MEASURES)}, got {self.case_measure!r}",
             )
         require_positive("case_power", self.case_power)
         require_at_least("voxel_power", self.voxel_power, 0)
@@ -312,10 +299,8 @@ class RoundSettings:
     """SFR+: the rounds in which SAM and the re-training take turns (paper, section III-C)."""
 
     confidence: str = "agreement"
-    """What tells sure cases from unsure ones: agreement (flip_agreement * sam_agreement), estimated_dice
-    (flip_agreement * expected_dice), flip_agreement, plane_agreement, sam_agreement, expected_dice,
-    foreground_mean_max_probability, class_mean_max_probability, boundary_entropy, previous_round_agreement or
-    mean_max_probability (eq. 8). docs/results.md compares them."""
+    """What cases of high confidence are told from others by, a measure in the table below. docs/results.md compares
+    them."""
     confidence_of: str = "model"
     """Whose confidence counts: model (the re-trained one) or sam (which has no sam_agreement, and so no agreement)."""
     threshold: float | None = None
@@ -337,8 +322,8 @@ class RoundSettings:
 
     def __post_init__(self) -> None:
         require(
-            self.confidence in CONFIDENCE_MEASURES,
-            f"confidence must be one of {', '.join(CONFIDENCE_MEASURES)}, got {self.confidence!r}",
+            self.confidence in MEASURES,
+            f"confidence must be one of {', '.join(MEASURES)}, got {self.confidence!r}",
         )
         require(
             self.confidence_of in CONFIDENCE_SOURCES,

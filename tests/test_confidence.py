@@ -13,8 +13,7 @@ from nnunet_sfr.confidence import (
     no_confidence,
     normalised_entropy,
 )
-from nnunet_sfr.confidence_measures import MEASURES, PAPER_MEASURE
-from nnunet_sfr.settings import CONFIDENCE_MEASURES
+from nnunet_sfr.confidence_measures import MEASURES
 
 
 def test_means_by_hand() -> None:
@@ -170,11 +169,6 @@ def test_every_measure_rises_with_confidence() -> None:
     assert values[0]["sam_agreement"] == pytest.approx(0.5 * 0.75)
     assert values[0]["agreement"] == pytest.approx(0.75 * 0.5 * 0.75)
     assert values[0]["boundary_entropy"] == pytest.approx(1 - 0.971, abs=1e-3), "0.6 and 0.4: 0.971 bits"
-
-
-def test_the_settings_name_exactly_the_measures() -> None:
-    assert set(CONFIDENCE_MEASURES) == set(MEASURES)
-    assert PAPER_MEASURE in MEASURES
 
 
 def test_the_least_sure_class_speaks_for_all() -> None:
