@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import SimpleITK
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.errors import UserError
@@ -53,6 +55,8 @@ def image_file(
 
 def _read(file: Path, case: RawCase, reader: type[BaseReaderWriter]) -> Sequence[np.ndarray]:
     try:
+        if reader is SimpleITKIO:
+            return _read_as_stored(file)
         channels: Sequence[np.ndarray] = reader().read_images([str(file)])[0]
     except (OSError, RuntimeError, ValueError) as error:
         if not file.is_file():
@@ -64,14 +68,21 @@ def _read(file: Path, case: RawCase, reader: type[BaseReaderWriter]) -> Sequence
     return channels
 
 
+def _read_as_stored(file: Path) -> np.ndarray:
+    """What nnU-Net's SimpleITKIO reads, in the file's own type, not in float32: a CT in half the time and memory."""
+    image = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
+    with_channels: np.ndarray = image[(np.newaxis,) * max(0, 4 - image.ndim)]
+    return with_channels
+
+
 def _compact(image: np.ndarray) -> np.ndarray:
     """The same values in two bytes each, where they are whole numbers that fit; CT ones are. NaN becomes 0."""
-    limits = np.iinfo(np.int16)
-    if np.isnan(image.sum()):
+    limits, is_float = np.iinfo(np.int16), image.dtype.kind == "f"
+    if is_float and np.isnan(image.sum()):
         image = np.nan_to_num(image)
     if limits.min <= image.min() and image.max() <= limits.max:
-        whole = image.astype(np.int16)
-        if np.array_equal(whole, image):
+        whole = image.astype(np.int16, copy=False)
+        if not is_float or np.array_equal(whole, image):
             return whole
     return image.astype(np.float32, copy=False)
 
