@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +52,11 @@ def image_file(
     return nifti_file(grid.to_viewer(_compact(image)), grid.spacing, window or first_window(image))
 
 
-def _read(file: Path, case: RawCase, reader: type[BaseReaderWriter]) -> Sequence[np.ndarray]:
+def _read(file: Path, case: RawCase, reader: type[BaseReaderWriter]) -> np.ndarray:
     try:
         if reader is SimpleITKIO:
             return _read_as_stored(file)
-        channels: Sequence[np.ndarray] = reader().read_images([str(file)])[0]
+        channels: np.ndarray = reader().read_images([str(file)])[0]
     except (OSError, RuntimeError, ValueError) as error:
         if not file.is_file():
             raise UserError(
