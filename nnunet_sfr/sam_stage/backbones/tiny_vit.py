@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from segment_anything.modeling.common import LayerNorm2d
-from timm.models.tiny_vit import Attention, ConvNorm, TinyVit, TinyVitBlock
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -22,6 +22,11 @@ from nnunet_sfr.sam_models import SAMModel, TinyViTSizes
 from nnunet_sfr.sam_stage.backbones.backbone import Backbone, check_stride
 from nnunet_sfr.sam_stage.layers.frozen_encoder import FrozenEncoder
 from nnunet_sfr.sam_stage.layers.split_qkv import fuse_projections
+
+with warnings.catch_warnings():
+    # timm imports all of its models, and newer versions of torch warn of what one of the others uses
+    warnings.filterwarnings("ignore", ".*torch.jit.interface", FutureWarning)
+    from timm.models.tiny_vit import Attention, ConvNorm, TinyVit, TinyVitBlock
 
 _FIRST_KERNEL = "patch_embed.conv1.conv.weight"
 
