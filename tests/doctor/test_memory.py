@@ -47,7 +47,7 @@ from nnunet_sfr.trainers.methods import METHODS
 from tests.doctor.levels import levels
 from tests.doctor.measured import autocast_on_cuda, counts_on_cuda, peak_of
 from tests.tiny_dataset import NAME
-from tests.tiny_project import PLANS, build_trainer, change_settings
+from tests.tiny_project import PLANS, build_trainer, change_settings, set_features
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -164,6 +164,9 @@ def test_activation_checkpointing_is_counted(project: SFRDataset) -> None:
 
 @pytest.mark.usefixtures("exact")
 def test_a_step_of_nnunet_against_a_real_one(project: SFRDataset) -> None:
+    set_features(project, first=16, most=128)  # as they are planned: of smaller ones the loss takes most of the memory
+    project = open_dataset(NAME, "3d_fullres", PLANS)
+
     def real() -> None:
         trainer = build_trainer(project, "nnUNetTrainer")
         trainer.initialize()

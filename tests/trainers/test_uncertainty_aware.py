@@ -139,10 +139,10 @@ def test_one_step_descends_the_stated_loss(make_trainer: TrainerFactory, project
     trainer = make_trainer("nnUNetTrainerSFR_UAMT")
     trainer.on_train_start()
     trainer.iteration = 2
-    with torch.no_grad():  # a head that is certain of some voxels
-        trainer.teacher.decoder.seg_layers[-1].weight.mul_(0.5)
     batch = next(trainer.dataloader_train)
     images, unlabelled = batch["labelled"]["data"], batch["unlabelled"]["data"]
+    with torch.no_grad():  # logits of this spread are certain of about half of the voxels
+        trainer.teacher.decoder.seg_layers[-1].weight.div_(trainer.teacher(unlabelled).std())
     outputs = trainer.network(unlabelled)
     with torch.no_grad():
         q = torch.softmax(trainer.teacher(unlabelled), dim=1)
