@@ -413,5 +413,6 @@ for command, options in {{
 def test_a_mistake_is_told_before_seconds_of_imports(project: SFRDataset) -> None:
     ended = subprocess.run([sys.executable, "-c", MISTAKE], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert ended.returncode == 0, ended.stderr
-    line = f"error: no data set 77 in nnUNet_raw ({nnunet_root('nnUNet_raw')}); check -d and the variable"
+    raw = f"nnUNet_raw ({nnunet_root('nnUNet_raw')})"
+    line = f"error: no data set 77 in {raw}; check -d and the variable (there: {project.paths.dataset_name})"
     assert ended.stderr.splitlines() == 11 * [line]

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from nnunet_sfr.doctor.findings import Section, note, ok, problem, section
+from nnunet_sfr.doctor.findings import Section, note, ok, problem, section, some_names
 from nnunet_sfr.doctor.printing import as_json, section_lines, summary
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.wording import first_names, gib
+from nnunet_sfr.wording import gib
 
 SECTIONS = [
     Section("Folders", (ok("nnUNet_preprocessed", "/data"), note("device", "word " * 40, "buy one"))),
@@ -62,6 +62,6 @@ def test_a_users_mistake_ends_one_check_and_not_the_others() -> None:
 
 
 def test_wording() -> None:
-    assert first_names(["a", "b"]) == "a, b"
-    assert first_names(["a", "b", "c", "d"]) == "a, b and 2 more (all in --json)"
+    assert some_names(["a", "b"]) == "a, b"
+    assert some_names(["a", "b", "c", "d"]) == "a, b and 2 more (all in --json)"
     assert (gib(2**29), gib(24 * 2**30)) == ("0.50 GiB", "24.0 GiB")
