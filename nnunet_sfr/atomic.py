@@ -118,7 +118,7 @@ def no_space(error: BaseException, folder: Path | None = None) -> str | None:
         if "No space left on device" in str(current):
             return NO_SPACE[errno.ENOSPC]
         current = current.__cause__ or current.__context__
-    if folder is not None and isinstance(error, (OSError, RuntimeError)) and _free_bytes(folder) < _NEXT_TO_NOTHING:
+    if folder is not None and isinstance(error, (OSError, RuntimeError)) and free_bytes(folder) < _NEXT_TO_NOTHING:
         return NO_SPACE[errno.ENOSPC]
     return None
 
@@ -144,10 +144,22 @@ def write_json(content: Any, file: Path) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _free_bytes(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+def nearest_existing(path: Path) -> Path:
+    """The path, or the first folder above it that exists.
+
+    Args:
+        path: of a file or folder that may have to be made.
+    """
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free on the disk where a folder is or will be.
+
+    Args:
+        folder: need not exist.
+    """
+    return shutil.disk_usage(nearest_existing(folder)).free
 
 
 def _remove(path: Path) -> None:

@@ -58,14 +58,13 @@ def labels_of_highest_expected_dice(probabilities: Tensor) -> Tensor:
     Returns:
         (D, H, W) label values.
     """
-    # a class needs a score of 1, and nothing is above background's
     labels = probabilities.new_zeros(probabilities.shape[1:]).long()
+    # a class at its threshold has a score of 1, and less is background
     best = probabilities.new_ones(probabilities.shape[1:])
-    for label, probability in enumerate(probabilities[1:], start=1):
-        score = probability / dice_threshold(probability)
-        # equal scores count from the first class on: exactly at its threshold a class is found
-        better = (score >= best) if label == 1 else (score > best) | ((score == best) & (labels == 0))
-        labels[better] = label
+    # from the last class on, so that of equal scores the first class's counts, as in an argmax
+    for label in range(len(probabilities) - 1, 0, -1):
+        score = probabilities[label] / dice_threshold(probabilities[label])
+        labels[score >= best] = label
         best = best.maximum(score)
     return labels
 

@@ -41,6 +41,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.wording import first_names
 
 LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES, TEST_IMAGES = "imagesTr", "labelsTr", "imagesUl", "imagesTs"
 TEST_LABELS = "labelsTs"
@@ -155,9 +156,8 @@ def _where(names: dict[str, list[str]]) -> str:
     below = next((folder for folder in (root / variable, *sorted(root.glob(f"*/{variable}"))) if folder.is_dir()), None)
     if below is not None:
         return f"{searched}; export {variable}={below}"
-    there = sorted(names)
-    more = f" and {len(there) - _MOST_NAMED} more" if len(there) > _MOST_NAMED else ""
-    return f"{searched}; check -d and the variable (there: {', '.join(there[:_MOST_NAMED]) or 'none'}{more})"
+    there = first_names(sorted(names), _MOST_NAMED) or "none"
+    return f"{searched}; check -d and the variable (there: {there})"
 
 
 def _number(text: str) -> int:

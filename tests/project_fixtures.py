@@ -5,6 +5,7 @@ nnU-Net is imported when a fixture is used: the process that only hands out test
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,13 @@ def project(planned_root: Path, tmp_path: Path) -> Iterator[SFRDataset]:
 
     with project_copy(planned_root, tmp_path) as dataset:
         yield dataset
+
+
+@pytest.fixture
+def planned(project: SFRDataset) -> SFRDataset:
+    """A planned project with nothing trained and nothing labelled."""
+    shutil.rmtree(project.paths.preprocessed / "pseudo_labels")
+    return project
 
 
 @pytest.fixture

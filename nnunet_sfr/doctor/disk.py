@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
+from nnunet_sfr.atomic import free_bytes
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, ok, problem
 from nnunet_sfr.doctor.plan import fingerprint_of, volumes
@@ -28,7 +26,7 @@ def check_views(dataset: SFRDataset) -> list[Finding]:
     count, size = expected_views(dataset)
     folder = dataset.paths.sam_views
     there = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-    free = shutil.disk_usage(_existing(folder)).free
+    free = free_bytes(folder)
     text = f"{count} embedded views, {gib(count * size)} (estimated)"
     if there:
         text += f", of which {gib(there)} are there"
@@ -56,8 +54,3 @@ def expected_views(dataset: SFRDataset) -> tuple[int, int]:
     side = stitching.canvas_size // model.stride
     size = bytes_of_view((model.decoder.dim, side, side), stitching.canvas_size)
     return views * len(stitching.slice_axes), size
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the first above it that exists."""
-    return next(place for place in (folder, *folder.parents) if place.exists())

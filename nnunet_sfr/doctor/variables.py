@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from nnunet_sfr.atomic import nearest_existing
 from nnunet_sfr.cores import ALL_ELSE, AUGMENTATION, require_numbers
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.errors import UserError
@@ -65,7 +66,7 @@ def _missing_folder(variable: str, folder: Path) -> Finding:
         return problem(variable, f"{folder}: is a file", f"export {variable}=<folder>")
     if variable == RAW:
         return problem(variable, f"{folder}: not found", f"make it, or export {variable}=<folder>")
-    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    parent = nearest_existing(folder.absolute().parent)
     if not os.access(parent, os.W_OK):
         return problem(
             variable, f"{folder}: not found, and {parent} may not be written to", f"export {variable}=<folder>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from nnunet_sfr.evaluation.case_metrics import EvaluationTask, evaluate_case
 from nnunet_sfr.evaluation.classes import Classes, file_ending, read_classes
 from nnunet_sfr.evaluation.metrics import Metrics
 from nnunet_sfr.evaluation.rules import NSD_TOLERANCE_MM
+from nnunet_sfr.wording import first_names
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -115,15 +118,11 @@ def _unmatched(truths: Mapping[str, Path], predictions: Mapping[str, Path], *, a
     alone = sorted(set(predictions) - set(truths))
     if alone:
         folder = next(iter(truths.values())).parent
-        raise UserError(f"{predictions[alone[0]]}: has no truth in {folder} ({_some(alone)}); add or remove them")
+        named = first_names(alone, _MOST_NAMED)
+        raise UserError(f"{predictions[alone[0]]}: has no truth in {folder} ({named}); add or remove them")
     missing = sorted(set(truths) - set(predictions))
     if missing and not allow_missing:
         folder = next(iter(predictions.values())).parent
-        raise UserError(f"{folder}: no prediction of {_some(missing)}; predict them, or leave them out with --chill")
+        named = first_names(missing, _MOST_NAMED)
+        raise UserError(f"{folder}: no prediction of {named}; predict them, or leave them out with --chill")
     return tuple(missing)
-
-
-def _some(identifiers: Sequence[str], most: int = 5) -> str:
-    """A few names, and how many more there are."""
-    more = len(identifiers) - most
-    return ", ".join(identifiers[:most]) + (f" and {more} more" if more > 0 else "")

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
-from nnunet_sfr.doctor import disk
 from nnunet_sfr.doctor.disk import check_views, expected_views
 from nnunet_sfr.sam_stage.views import ViewStore, bytes_of_view
 from tests.tiny_project import PLANS, change_settings
@@ -33,7 +32,7 @@ def reopened(project: SFRDataset) -> SFRDataset:
 
 
 def with_free_space(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(disk, "shutil", SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=free)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
 
 
 def test_every_case_has_its_views_across_every_axis(frozen: SFRDataset) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
+from nnunet_sfr.pipeline.run_steps import run_steps
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS
 
@@ -95,6 +96,12 @@ class FakeCommands:
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps({"made_by": f"{self.content} {file.name}", **self.record}))
+
+
+def go(fake: FakeCommands) -> list[str]:
+    """One call of sfr_run; what it ran."""
+    run_steps(fake.project.options, "sfr_run", fake)
+    return fake.taken()
 
 
 def set_time(file: Path, seconds: float) -> None:

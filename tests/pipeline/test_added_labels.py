@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,12 @@ import pytest
 from nnunet_sfr.corrections import add_labels as corrections
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.pipeline.run_steps import run_steps
 from nnunet_sfr.pipeline.status import status_text
-from tests.pipeline.fake_commands import FakeCommands, run_options
+from tests.pipeline.fake_commands import FakeCommands, go, run_options
 from tests.tiny_dataset import NAME, write_image
 
 TRAIN = "nnUNetv2_train"
 AGAIN = ["sfr_finetune --overwrite", "sfr_pseudolabel --overwrite", TRAIN]
-
-
-@pytest.fixture
-def planned(project: SFRDataset) -> SFRDataset:
-    """A planned project with nothing trained and nothing labelled."""
-    shutil.rmtree(project.paths.preprocessed / "pseudo_labels")
-    return project
-
-
-def go(fake: FakeCommands) -> list[str]:
-    """One call of sfr_run; what it ran."""
-    run_steps(fake.project.options, "sfr_run", fake)
-    return fake.taken()
 
 
 def label_one(root: Path) -> None:

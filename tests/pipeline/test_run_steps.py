@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,26 +20,13 @@ from nnunet_sfr.pipeline.parts import SAM_WEIGHTS
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.run_steps import run_steps
 from nnunet_sfr.pipeline.sfr_steps import FineTune
-from tests.pipeline.fake_commands import FakeCommands, run_options, set_time
+from tests.pipeline.fake_commands import FakeCommands, go, run_options, set_time
 from tests.tiny_dataset import write_image
 from tests.tiny_project import change_settings
 
 TRAIN = "nnUNetv2_train"
 SFR_STEPS = ["sfr_finetune", "sfr_pseudolabel", TRAIN]
 ROUND = ["sfr_pseudolabel --round", "sfr_select --round", "sfr_finetune --round", "sfr_pseudolabel --round", TRAIN]
-
-
-@pytest.fixture
-def planned(project: SFRDataset) -> SFRDataset:
-    """A planned project with nothing trained and nothing labelled."""
-    shutil.rmtree(project.paths.preprocessed / "pseudo_labels")
-    return project
-
-
-def go(fake: FakeCommands) -> list[str]:
-    """One call of sfr_run; what it ran."""
-    run_steps(fake.project.options, "sfr_run", fake)
-    return fake.taken()
 
 
 def state(fake: FakeCommands) -> dict[str, dict[str, object]]:
