@@ -37,6 +37,11 @@ PLOTS = (
 Golden = Mapping[str, np.ndarray]
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name bytes by their number: gzip writes the time into its header, and all workers must find the same names."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what tests/long_tests.py names, before pytest selects by marker."""
