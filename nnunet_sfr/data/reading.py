@@ -28,6 +28,9 @@ Kind = Literal["image", "label"]
 SMALLEST_SPACING, LARGEST_SPACING = 1e-9, 1e7
 """In mm; the largest is for pictures, whose readers make up a slice spacing of 999 times that of their pixels."""
 
+LARGEST_INTENSITY = 1e15
+"""The variance of 10⁸ voxels of this size is still a 32-bit float; above, normalised images would be all 0."""
+
 _HEADER_BYTES = 2**14
 _STATED_IN_TEXT = re.compile(rb"^(?:ElementSpacing\s*=|spacings:)\s*([^\n]*?)\s*$", re.MULTILINE)
 """Spacing in the headers of MetaImage and NRRD."""
@@ -93,7 +96,7 @@ def read_strictly(
             f"{file}: the label of case {case.identifier} has {len(array)} channels (a colour picture has 3); save it "
             "with one, whose values are the labels"
         )
-    _require_finite(array, file, case)
+    _require_numbers(array, file, case)
     _require_spacing(properties["spacing"], file, case)
     return array, properties
 
@@ -142,7 +145,7 @@ def _check_nifti(file: Path, case: RawCase) -> None:
     _require_spacing([float(length) for length in header["pixdim"][1 : 1 + min(3, len(image.shape))]], file, case)
     stored = np.asarray(image.dataobj.get_unscaled())
     if stored.dtype.kind == "f":
-        _require_finite(stored, file, case)
+        _require_numbers(stored, file, case)
 
 
 def _check_text_header(file: Path, case: RawCase) -> None:
@@ -153,9 +156,15 @@ def _check_text_header(file: Path, case: RawCase) -> None:
         _require_spacing([float(length) for length in stated[1].split()], file, case)
 
 
-def _require_finite(array: NDArray[Any], file: Path, case: RawCase) -> None:
+def _require_numbers(array: NDArray[Any], file: Path, case: RawCase) -> None:
     if not np.all(np.isfinite(array)):
         raise ContentError(f"{file}: case {case.identifier} has NaN or infinite voxels; replace them by numbers")
+    largest = max(abs(float(array.max(initial=0))), abs(float(array.min(initial=0))))
+    if largest > LARGEST_INTENSITY:
+        raise ContentError(
+            f"{file}: case {case.identifier} has a voxel of {largest:.3g}; nnU-Net's normalisation fails above "
+            f"{LARGEST_INTENSITY:g}: replace it"
+        )
 
 
 def _require_spacing(spacing: Sequence[float], file: Path, case: RawCase) -> None:

@@ -16,7 +16,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.planning.fingerprint import stamps
-from nnunet_sfr.planning.pipeline import nnunet_plan_summary
+from nnunet_sfr.planning.planners import nnunet_plan_summary
 from nnunet_sfr.settings import StitchingSettings
 from nnunet_sfr.wording import times
 

@@ -17,8 +17,10 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.wording import times
 
 PATCH_96 = (96, 96, 96)
 
@@ -245,3 +247,20 @@ def _without_zero_workers() -> Iterator[None]:
     finally:
         if value is not None:
             os.environ[variable] = value
+
+
+def nnunet_plan_summary(plans_manager: PlansManager, configuration: str) -> str:
+    """What nnU-Net planned, in one line.
+
+    Args:
+        plans_manager: nnU-Net's plan.
+        configuration: of that plan, such as ``3d_fullres``.
+    """
+    manager = plans_manager.get_configuration(configuration)
+    features = "-".join(map(str, manager.network_arch_init_kwargs["features_per_stage"]))
+    spacing = times(manager.spacing)
+    network = manager.network_arch_class_name.rsplit(".", 1)[-1]
+    return (
+        f"{plans_manager.plans_name} {configuration}: {network} {features}, patch {times(manager.patch_size)}, "
+        f"batch size {manager.batch_size}, spacing {spacing} mm"
+    )

@@ -16,8 +16,8 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.plan import fingerprint_of
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.planning.pipeline import make_sfr_plan
 from nnunet_sfr.planning.requested_sam import RequestedSAM
+from nnunet_sfr.planning.sfr_plan import make_sfr_plan
 from nnunet_sfr.report.contents import LabelClass, SourceResult, Table
 from nnunet_sfr.report.label_sources import MAIN, RETRAINED_MODEL, LabelSource, Pool
 from nnunet_sfr.sam_models import DEFAULT_MODEL, find_model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,26 +24,22 @@ from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, FINE_
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.replacement import finish_replacement, new_folder, replace_folder
 from nnunet_sfr.sam_stage.adaptation import adapter_state, encoder_is_frozen, load_adapter_state
-from nnunet_sfr.sam_stage.embedding import EmbeddedViews, ViewMaker
-from nnunet_sfr.sam_stage.examples import CanvasLogits, Examples, PatchExamples, ViewExamples
-from nnunet_sfr.sam_stage.intensities import CasesWithIntensities, intensities_of
+from nnunet_sfr.sam_stage.examples import CanvasLogits, Examples
+from nnunet_sfr.sam_stage.examples_of_round import draw_differently, examples_of_round
 from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
 from nnunet_sfr.sam_stage.layers.checkpointing import checkpoint_blocks
-from nnunet_sfr.sam_stage.layers.prototypes import PrototypePrompts
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import (
-    adapter_metadata,
     build_stitched_sam,
     for_inference,
     recipe_of,
     save_adapter,
-    weights_identity,
 )
-from nnunet_sfr.sam_stage.patches import labelled_patches
-from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.processes import make_accelerator, sum_over_processes
+from nnunet_sfr.sam_stage.recipe import changed_names, fine_tuning_recipe
 from nnunet_sfr.sam_stage.rounds import Round, continue_from, open_round
 from nnunet_sfr.sam_stage.sam import StitchedSAM
+from nnunet_sfr.sam_stage.validation import mean_foreground_dice
 from nnunet_sfr.settings import FineTuningSettings
 
 
@@ -113,12 +107,13 @@ def _fine_tune_plane(
     folder = dataset.paths.sam_stage(fold, round_index)
     finish_replacement(folder)
     this_round = open_round(dataset, fold, round_index)
-    recipe = _recipe(dataset, fold, this_round)
+    recipe = fine_tuning_recipe(dataset, fold, this_round)
     finished = folder / FINAL_ADAPTER
     if finished.is_file() and not overwrite:
         if recipe_of(finished) != recipe:
             raise UserError(
-                f"{finished}: made with another {_changed(recipe_of(finished), recipe)}; add --overwrite to start again"
+                f"{finished}: made with another {changed_names(recipe_of(finished), recipe)}; add --overwrite to start "
+                "again"
             )
         print(f"{finished} is complete; --overwrite starts again")
         return None
@@ -169,7 +164,7 @@ class _Run:
         if this_round.previous is not None:
             continue_from(this_round.previous, model, optimizer, dataset)
         model.to(accelerator.device)
-        examples = _examples(dataset, this_round, model, accelerator)
+        examples = examples_of_round(dataset, this_round, model, accelerator)
         return cls(
             dataset=dataset,
             settings=settings,
@@ -288,7 +283,9 @@ class _Run:
         if not self.accelerator.is_main_process:
             self.accelerator.wait_for_everyone()
             return
-        mean_dice = self.validate()
+        mean_dice = mean_foreground_dice(
+            for_inference(self.model), self.validation_cases, self.dataset, self.accelerator.device
+        )
         self.log.append({"iteration": self.iteration, "loss": float(np.mean(losses)), "validation_dice": mean_dice})
         held_out = not set(self.training_ids) & set(self.validation_cases.identifiers)
         cases = "held-out cases" if held_out else "the training cases"
@@ -300,31 +297,6 @@ class _Run:
         with replacing(self.folder / FINE_TUNING_STATE) as temporary:
             torch.save(self.state(), temporary)
         self.accelerator.wait_for_everyone()
-
-    @torch.no_grad()
-    def validate(self) -> float:
-        """Mean over the foreground classes of the Dice, pooled over the validation cases; 0 without any foreground."""
-        predictor = VolumePredictor(
-            for_inference(self.model),
-            self.model.geometry.patch_size,
-            self.dataset.settings.pseudo_labels,
-            self.accelerator.device,
-            intensities=intensities_of(self.dataset),
-        )
-        ignore_label = self.dataset.label_manager.ignore_label
-        overlap = np.zeros(self.dataset.num_classes)
-        total = np.zeros(self.dataset.num_classes)
-        for identifier in self.validation_cases.identifiers:
-            image, labels, _, _ = self.validation_cases.load_case(identifier)
-            truth = torch.from_numpy(labels[0].astype(np.int64))
-            counted = truth != ignore_label if ignore_label is not None else torch.ones_like(truth, dtype=torch.bool)
-            predicted = predictor.probabilities(torch.from_numpy(image[:])).argmax(dim=0)
-            for label in range(self.dataset.num_classes):
-                ours, theirs = (predicted == label) & counted, (truth == label) & counted
-                overlap[label] += int((ours & theirs).sum())
-                total[label] += int(ours.sum()) + int(theirs.sum())
-        present = total[1:] > 0
-        return float((2 * overlap[1:][present] / total[1:][present]).mean()) if present.any() else 0.0
 
     def state(self) -> dict[str, Any]:
         scaler = self.accelerator.scaler
@@ -350,7 +322,7 @@ class _Run:
         state = _read_state(file)
         if state.get("recipe") != self.recipe:
             raise UserError(
-                f"{file}: was written with another {_changed(state.get('recipe', '{}'), self.recipe)}; restore it, or "
+                f"{file}: was written with another {changed_names(state.get('recipe'), self.recipe)}; restore it, or "
                 "run sfr_finetune --overwrite"
             )
         load_adapter_state(self.model.sam, state["adapter"])
@@ -360,7 +332,7 @@ class _Run:
         self.iteration, self.best_dice, self.log = state["iteration"], state["best_dice"], state["log"]
         restore_random_state(state["random_state"])
         if not self.examples.embedded:
-            _draw_differently(self.settings.seed + self.iteration, self.accelerator)
+            draw_differently(self.settings.seed + self.iteration, self.accelerator)
 
 
 def _read_state(file: Path) -> dict[str, Any]:
@@ -389,92 +361,3 @@ def _optimizer(model: StitchedSAM, settings: FineTuningSettings) -> torch.optim.
 
 def _trainable(model: StitchedSAM) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def _examples(dataset: SFRDataset, this_round: Round, model: StitchedSAM, accelerator: Accelerator) -> Examples:
-    """Embedded views where the encoder stays as it is, else augmented patches."""
-    cases = CasesWithIntensities(this_round.cases, intensities_of(dataset))
-    settings = this_round.settings
-    if encoder_is_frozen(model.sam):
-        return _view_examples(dataset, this_round, cases, model, accelerator)
-    _draw_differently(settings.seed, accelerator)
-    batches = labelled_patches(
-        dataset,
-        cases,
-        batch_size=settings.batch_size // accelerator.num_processes,
-        sampling_probabilities=this_round.sampling_probabilities,
-        processes=get_allowed_n_proc_DA(),
-        pin_memory=accelerator.device.type == "cuda",
-    )
-    return PatchExamples(dataset, batches, model)
-
-
-def _draw_differently(seed: int, accelerator: Accelerator) -> None:
-    """Let each of several processes augment other patches."""
-    if accelerator.num_processes > 1:
-        seed_everything(seed + accelerator.process_index * 2**16)
-
-
-def _view_examples(
-    dataset: SFRDataset, this_round: Round, cases: CasesWithIntensities, model: StitchedSAM, accelerator: Accelerator
-) -> Examples:
-    maker = ViewMaker(
-        dataset,
-        cases,
-        dataset.settings.fine_tuning,
-        for_inference(model).sam.encoder_of_images(),
-        model.geometry,
-        accelerator.device,
-        weights=weights_identity(dataset),
-        folder_of={
-            case: this_round.view_folder(case, model.geometry.slice_axis) for case in this_round.cases.identifiers
-        },
-        sampling_probabilities=this_round.sampling_probabilities,
-        draws=this_round.settings.iterations * this_round.settings.batch_size,
-    )
-    with accelerator.main_process_first():
-        maker.prepare()
-    part, parts = accelerator.process_index, accelerator.num_processes
-    counts = maker.make(part=part, parts=parts)
-    accelerator.wait_for_everyone()
-    prompts = model.sam.prompts
-    if isinstance(prompts, PrototypePrompts) and not prompts.has_prototypes:
-        prompts.collect(maker.unaugmented(), dataset.num_classes, ignore_index=IGNORE_INDEX)
-    views = EmbeddedViews(
-        maker.store,
-        counts,
-        this_round.sampling_probabilities,
-        batch_size=this_round.settings.batch_size,
-        part=part,
-        parts=parts,
-    )
-    return ViewExamples(views)
-
-
-def _recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> str:
-    """Everything that a resumed or finished run must share with the present call, as text."""
-    settings = dataset.settings.to_dict()
-    relevant = {key: settings[key] for key in ("stitching", "sam", "fine_tuning")}
-    # as version 0.1 wrote it, whose runs can be continued
-    relevant["fine_tuning"]["warmup_iterations"] = dataset.settings.fine_tuning.warmup_iterations
-    del relevant["fine_tuning"]["warmup_fraction"]
-    cases = {"cases": dataset.split(fold)}
-    return json.dumps({**relevant, **adapter_metadata(dataset), **cases, **this_round.recipe}, sort_keys=True)
-
-
-def _changed(before: str, now: str) -> str:
-    """The names in which two recipes differ, as ``section.setting`` where there are sections.
-
-    What follows from a setting stands in the recipe too, without a section; it counts if no section has changed.
-    """
-    there, here = json.loads(before or "{}"), json.loads(now)
-    return ", ".join(_differences(_sections(there), _sections(here)) or _differences(there, here))
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    return sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
-
-
-def _sections(recipe: dict[str, Any]) -> dict[str, Any]:
-    sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}
-    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}

@@ -149,6 +149,7 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
         "case unlabelled_00 has NaN or infinite voxels",
     ),
     "infinite": (lambda raw: write_image(raw / U0, with_voxel(np.inf)), U0, "has NaN or infinite voxels"),
+    "too large to square": (lambda raw: write_image(raw / U0, with_voxel(-3e38)), U0, "has a voxel of 3e+38"),
     "only zeros": (
         lambda raw: write_both(raw, image(0.0)),
         U0,

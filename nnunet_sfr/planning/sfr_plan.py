@@ -1,0 +1,188 @@
+"""The SFR plan of a configuration: made from nnU-Net's plan, kept with its edits where it still fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_sfr.ct_windows import choose_window
+from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import SFRPaths
+from nnunet_sfr.planning.fingerprint import OWN_KEY
+from nnunet_sfr.planning.labels import PLANNED_PSEUDO_LABELS
+from nnunet_sfr.planning.mosaic import choose_slice_axes, choose_stitching, data_extent
+from nnunet_sfr.planning.requested_sam import NO_REQUEST, RequestedSAM
+from nnunet_sfr.planning.schedule import choose_fine_tuning
+from nnunet_sfr.plans import SFRConfiguration, derived_from, load_configuration, read_sfr_plan, save_configuration
+from nnunet_sfr.sam_models import DEFAULT_MODEL, find_model
+from nnunet_sfr.sam_stage.adaptations import find_adaptation
+from nnunet_sfr.sam_stage.weights import require_weights
+from nnunet_sfr.settings import SAMSettings
+from nnunet_sfr.wording import times
+
+
+def check_sam(file: Path, configuration: str, wanted: RequestedSAM, *, overwrite: bool) -> None:
+    """Refuse a SAM that cannot be planned or whose weights cannot be had, before anything is computed.
+
+    Args:
+        file: the SFR plan, which need not exist.
+        configuration: nnU-Net's name of it.
+        wanted: which SAM.
+        overwrite: whether the plan will be made again in any case.
+
+    Raises:
+        UserError: model, adaptation and checkpoint do not go together, or the weights are missing.
+    """
+    present = _present_entry(file, configuration)
+    settled = wanted.settled(present)
+    planned = present is not None and not overwrite and not wanted.differing_from(present)
+    try:
+        settings = _sam_settings(settled)
+    except ValueError as error:
+        in_plan = planned or not wanted.options()
+        where = f"{file}: configuration {configuration}: sam" if in_plan else wanted.options()
+        raise UserError(f"{where}: {error}") from None
+    given = None if settings.checkpoint is None else Path(settings.checkpoint)
+    require_weights(find_model(settings.model), given, file if planned else None)
+
+
+def update_sfr_plan(
+    paths: SFRPaths,
+    plans_manager: PlansManager,
+    fingerprint: dict[str, Any],
+    *,
+    wanted: RequestedSAM = NO_REQUEST,
+    overwrite: bool = False,
+) -> SFRConfiguration:
+    """Write the SFR plan of one configuration, or keep the one that is there and still fits (it may be edited).
+
+    Args:
+        paths: of the configuration.
+        plans_manager: nnU-Net's plan.
+        fingerprint: of all images.
+        wanted: which SAM.
+        overwrite: make it again in any case.
+
+    Raises:
+        UserError: the present plan fits but one of its settings is not valid.
+    """
+    file, name = paths.sfr_plans_file, paths.configuration
+    present = _present_entry(file, name)
+    reason = _reason_to_plan_again(present, plans_manager, name, wanted, overwrite)
+    fresh = make_sfr_plan(plans_manager, name, fingerprint, wanted.settled(present))
+    if reason is None:
+        kept = load_configuration(
+            file,
+            name,
+            nnunet_plans=plans_manager.plans,
+            nnunet_configuration=plans_manager.get_configuration(name).configuration,
+        )
+        hint = ""
+        if kept.stitching != fresh.stitching:
+            hint = f", where planning again would give {_mosaic(fresh)}: --overwrite_sfr_plan takes that"
+        print(f"SFR plan of {name}: {_mosaic(kept)}; kept from {file}{hint}")
+        return kept
+    if present is not None and not overwrite and not wanted.differing_from(present):
+        fresh = _with_edits(fresh, present, file, name)
+    save_configuration(
+        file, dataset_name=paths.dataset_name, plans_name=paths.plans_name, configuration=name, settings=fresh
+    )
+    print(f"SFR plan of {name}: {_mosaic(fresh)}; {reason} {file}")
+    return fresh
+
+
+def _with_edits(fresh: SFRConfiguration, present: dict[str, Any], file: Path, name: str) -> SFRConfiguration:
+    """A new plan with the settings of the present one that do not depend on the grid."""
+    try:
+        old = SFRConfiguration.from_dict(present)
+    except ValueError as error:
+        raise UserError(f"{file}: configuration {name}: {error}; correct it, or add --overwrite_sfr_plan") from None
+    return replace(
+        fresh,
+        sam=old.sam,
+        fine_tuning=old.fine_tuning,
+        pseudo_labels=old.pseudo_labels,
+        retraining=old.retraining,
+        rounds=old.rounds,
+    )
+
+
+def make_sfr_plan(
+    plans_manager: PlansManager, configuration: str, fingerprint: dict[str, Any], wanted: RequestedSAM
+) -> SFRConfiguration:
+    """Derive the SFR plan of one configuration: :mod:`nnunet_sfr.planning.mosaic`, and the records of the tables.
+
+    Args:
+        plans_manager: nnU-Net's plan.
+        configuration: nnU-Net's name of it.
+        fingerprint: of all images.
+        wanted: which SAM; what it leaves open takes the defaults.
+
+    Raises:
+        ValueError: model, adaptation and checkpoint do not go together.
+    """
+    manager = plans_manager.get_configuration(configuration)
+    extent = data_extent(
+        fingerprint["shapes_after_crop"],
+        fingerprint["spacings"],
+        transpose_forward=plans_manager.transpose_forward,
+        target_spacing=manager.spacing,
+    )
+    window = choose_window(plans_manager.foreground_intensity_properties_per_channel, manager.normalization_schemes)
+    sam = replace(_sam_settings(wanted), window=window)
+    model, adaptation = find_model(sam.model), find_adaptation(sam.adaptation)
+    slice_axes = choose_slice_axes(manager.spacing, plans_manager.transpose_forward)
+    stitching = choose_stitching(model, extent, manager.patch_size, slice_axes=slice_axes)
+    return SFRConfiguration(
+        stitching=stitching,
+        sam=sam,
+        fine_tuning=choose_fine_tuning(model, adaptation, stitching.canvas_size, fingerprint[OWN_KEY]["num_labelled"]),
+        pseudo_labels=PLANNED_PSEUDO_LABELS,
+        derived_from=derived_from(plans_manager.plans, manager.configuration),
+    )
+
+
+def _sam_settings(wanted: RequestedSAM) -> SAMSettings:
+    """The section ``sam``; what is not wanted takes the defaults of the tables."""
+    model = find_model(wanted.model or DEFAULT_MODEL)
+    return SAMSettings(model=model.name, checkpoint=wanted.checkpoint, adaptation=wanted.adaptation or model.adaptation)
+
+
+def _present_entry(file: Path, configuration: str) -> dict[str, Any] | None:
+    if not file.is_file():
+        return None
+    entry: dict[str, Any] | None = read_sfr_plan(file)["configurations"].get(configuration)
+    return entry
+
+
+def _reason_to_plan_again(
+    present: dict[str, Any] | None,
+    plans_manager: PlansManager,
+    configuration: str,
+    wanted: RequestedSAM,
+    overwrite: bool,
+) -> str | None:
+    """Why the SFR plan is made again, as the words before the file name; None to keep it."""
+    if present is None:
+        return "written to"
+    if overwrite:
+        return "made again (--overwrite_sfr_plan) in"
+    changed = wanted.differing_from(present)
+    if changed:
+        return f"made again for {changed} in"
+    now = derived_from(plans_manager.plans, plans_manager.get_configuration(configuration).configuration)
+    for key, value in (present.get("derived_from") or {}).items():
+        if now.get(key) != value:
+            return f"stitching made again because the nnU-Net plan changed ({key} {value} is now {now.get(key)}) in"
+    return None
+
+
+def _mosaic(settings: SFRConfiguration) -> str:
+    stitching = settings.stitching
+    return (
+        f"{settings.sam.model} ({settings.sam.adaptation}), patches of {times(stitching.patch_size)} on a canvas of "
+        f"{stitching.canvas_size}"
+    )

@@ -1,0 +1,50 @@
+"""The recipe of a fine-tuning run: all that a run which continues or stands for another must share with it, as text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.paths import Fold
+from nnunet_sfr.sam_stage.model import adapter_metadata
+from nnunet_sfr.sam_stage.rounds import Round
+
+
+def fine_tuning_recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> str:
+    """Settings, labelled cases, the base model and what the round starts from, as JSON with sorted keys.
+
+    Args:
+        dataset: planned and preprocessed.
+        fold: whose training cases SAM learns from.
+        this_round: of SFR+; round 0 for SFR.
+    """
+    settings = dataset.settings.to_dict()
+    relevant = {key: settings[key] for key in ("stitching", "sam", "fine_tuning")}
+    # as version 0.1 wrote it, whose runs can be continued
+    relevant["fine_tuning"]["warmup_iterations"] = dataset.settings.fine_tuning.warmup_iterations
+    del relevant["fine_tuning"]["warmup_fraction"]
+    cases = {"cases": dataset.split(fold)}
+    return json.dumps({**relevant, **adapter_metadata(dataset), **cases, **this_round.recipe}, sort_keys=True)
+
+
+def changed_names(before: str | None, now: str) -> str:
+    """The names in which two recipes differ, as ``section.setting`` where there are sections.
+
+    What follows from a setting stands in the recipe too, without a section; it counts if no section has changed.
+
+    Args:
+        before: an earlier recipe; None where there is none, from which everything differs.
+        now: the present one.
+    """
+    there, here = json.loads(before or "{}"), json.loads(now)
+    return ", ".join(_differences(_sections(there), _sections(here)) or _differences(there, here))
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    return sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
+
+
+def _sections(recipe: dict[str, Any]) -> dict[str, Any]:
+    sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}
+    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}

@@ -1,0 +1,47 @@
+"""How well a SAM that is being fine-tuned labels cases whose labels are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.sam_stage.intensities import intensities_of
+from nnunet_sfr.sam_stage.prediction import VolumePredictor
+from nnunet_sfr.sam_stage.sam import StitchedSAM
+
+
+@torch.no_grad()
+def mean_foreground_dice(model: StitchedSAM, cases: Any, dataset: SFRDataset, device: torch.device) -> float:
+    """Mean over the foreground classes of the Dice, its voxels counted over all cases together.
+
+    Voxels of the ignore label do not count, nor do classes that are neither in the labels nor in what SAM says.
+
+    Args:
+        model: in evaluation mode.
+        cases: labelled and preprocessed; nnU-Net's data set class.
+        dataset: which they are of.
+        device: to compute on.
+
+    Returns:
+        0 to 1; 0 without any foreground.
+    """
+    predictor = VolumePredictor(
+        model, model.geometry.patch_size, dataset.settings.pseudo_labels, device, intensities=intensities_of(dataset)
+    )
+    ignore_label = dataset.label_manager.ignore_label
+    overlap = np.zeros(dataset.num_classes)
+    total = np.zeros(dataset.num_classes)
+    for identifier in cases.identifiers:
+        image, labels, _, _ = cases.load_case(identifier)
+        truth = torch.from_numpy(labels[0].astype(np.int64))
+        counted = truth != ignore_label if ignore_label is not None else torch.ones_like(truth, dtype=torch.bool)
+        predicted = predictor.probabilities(torch.from_numpy(image[:])).argmax(dim=0)
+        for label in range(dataset.num_classes):
+            ours, theirs = (predicted == label) & counted, (truth == label) & counted
+            overlap[label] += int((ours & theirs).sum())
+            total[label] += int(ours.sum()) + int(theirs.sum())
+    present = total[1:] > 0
+    return float((2 * overlap[1:][present] / total[1:][present]).mean()) if present.any() else 0.0
