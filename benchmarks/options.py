@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_sfr.entry_points.command_line import positive_number
@@ -10,7 +11,14 @@ from nnunet_sfr.entry_points.command_line import positive_number
 if TYPE_CHECKING:
     from benchmarks.project import Workload
 
-__all__ = ["add_measuring_options", "add_workload_options", "positive_number", "whole_number", "workload_of"]
+__all__ = [
+    "add_measuring_options",
+    "add_report_options",
+    "add_workload_options",
+    "positive_number",
+    "whole_number",
+    "workload_of",
+]
 
 
 def add_workload_options(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +45,29 @@ def workload_of(options: argparse.Namespace) -> Workload:
     from benchmarks.project import Workload
 
     return Workload(tuple(options.patch), tuple(options.features), options.batch_size, options.classes)
+
+
+def add_report_options(parser: argparse.ArgumentParser, *, enforced: str) -> argparse._ArgumentGroup:
+    """Where the report goes, and whether limits count; returns the group for options of the benchmark's own.
+
+    Args:
+        parser: of the benchmark.
+        enforced: what has a limit.
+    """
+    report = parser.add_argument_group("what becomes of it")
+    report.add_argument(
+        "--output", type=_report_file, metavar="FILE", help="write the report: .md, or .json with raw data"
+    )
+    report.add_argument("--update-readme", action="store_true", help="write the table into benchmarks/README.md")
+    report.add_argument("--enforce", action="store_true", help=f"exit with code 1 if {enforced} exceeds its limit")
+    return report
+
+
+def _report_file(text: str) -> Path:
+    file = Path(text)
+    if file.suffix not in (".md", ".json"):
+        raise argparse.ArgumentTypeError(f"must end with .md or .json, got {text!r}")
+    return file
 
 
 def add_measuring_options(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from typing import Any, cast
 # Python puts the folder of a script on its path, and this script needs the one above it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.options import add_report_options
 from nnunet_sfr.entry_points.command_line import NOTHING_WRITTEN, positive_number, run
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import MODELS
@@ -413,20 +414,8 @@ def _parser() -> argparse.ArgumentParser:
         help="left atria, as benchmarks/study.py takes them: measure sfr_finetune and sfr_pseudolabel from end to end "
         "too; their limits are meant for --threads 2 on two quiet cores",
     )
-    report = parser.add_argument_group("what becomes of it")
-    report.add_argument(
-        "--output", type=_report_file, metavar="FILE", help="write the report: .md, or .json with raw data"
-    )
-    report.add_argument("--update-readme", action="store_true", help="write the table into benchmarks/README.md")
-    report.add_argument("--enforce", action="store_true", help="exit with code 1 if a limit is exceeded")
+    add_report_options(parser, enforced="a measured value")
     return parser
-
-
-def _report_file(text: str) -> Path:
-    file = Path(text)
-    if file.suffix not in (".md", ".json"):
-        raise argparse.ArgumentTypeError(f"must end with .md or .json, got {text!r}")
-    return file
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from benchmarks.measuring import (
     in_fresh_process,
     measure,
 )
-from benchmarks.options import add_measuring_options, add_workload_options, workload_of
+from benchmarks.options import add_measuring_options, add_report_options, add_workload_options, workload_of
 from benchmarks.project import Workload
 from benchmarks.report import Row, circumstances, conditions, markdown_table, replace_section, with_facts
 from nnunet_sfr.atomic import replacing
@@ -143,22 +143,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_workload_options(parser)
     add_measuring_options(parser)
-    report = parser.add_argument_group("what becomes of it")
-    report.add_argument(
-        "--output", type=_report_file, metavar="FILE", help="write the report: .md, or .json with raw data"
-    )
-    report.add_argument("--update-readme", action="store_true", help="write the table into benchmarks/README.md")
-    report.add_argument("--enforce", action="store_true", help="exit with code 1 if a ratio exceeds its limit")
+    report = add_report_options(parser, enforced="a ratio")
     report.add_argument("--max-time-ratio", type=float, default=2.6, metavar="R", help="limit of the time (2.6)")
     report.add_argument("--max-memory-ratio", type=float, default=1.3, metavar="R", help="limit of the memory (1.3)")
     return parser
-
-
-def _report_file(text: str) -> Path:
-    file = Path(text)
-    if file.suffix not in (".md", ".json"):
-        raise argparse.ArgumentTypeError(f"must end with .md or .json, got {text!r}")
-    return file
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ class Findings:
         return asdict(self)
 
 
-def summarise(
+def findings_of(
     found: Mapping[str, Sequence[LeftOutCase]],
     names: Mapping[str, str],
     unlabelled: Sequence[Mapping[str, Any]] = (),
@@ -187,7 +187,7 @@ def summarise(
     differences = [
         _difference(one, other, found, list(names)) for one, other in COMPARED if one in found and other in found
     ]
-    expected = expected_dice(found[SAM], unlabelled)
+    expected = expected_dice_of_unlabelled(found[SAM], unlabelled)
     sam = sources[SAM].dice
     if nnunet_iterations is not None:
         verdict = verdict_of_comparison(
@@ -208,7 +208,7 @@ def summarise(
     )
 
 
-def expected_dice(cases: Sequence[LeftOutCase], unlabelled: Sequence[Mapping[str, Any]]) -> float | None:
+def expected_dice_of_unlabelled(cases: Sequence[LeftOutCase], unlabelled: Sequence[Mapping[str, Any]]) -> float | None:
     """The Dice to expect in unlabelled cases: mean Dice of the cases that were left out, plus the difference between
     the two groups in :data:`ESTIMATOR`.
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 import torch
 
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.crosscheck.findings import Findings, summarise
+from nnunet_sfr.crosscheck.findings import Findings, findings_of
 from nnunet_sfr.crosscheck.folds import with_crosscheck_folds
 from nnunet_sfr.crosscheck.left_out import label_left_out
 from nnunet_sfr.crosscheck.network import schedule
@@ -48,7 +48,7 @@ def crosscheck(
             found[source] += cases[source]
     epochs, steps = schedule(dataset.settings.crosscheck.nnunet_iterations)
     try:
-        findings = summarise(
+        findings = findings_of(
             found,
             dataset.class_names,
             _records_of_unlabelled(dataset),

@@ -20,10 +20,9 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.label_decision import LARGEST_PROBABILITY
 from nnunet_sfr.labelling.case_labels import Prediction, predict_mirrored
 from nnunet_sfr.labelling.filling import ALL_CASES, CasePartition, fill_store
-from nnunet_sfr.labelling.from_network import mirrored_axes, without_mirroring
+from nnunet_sfr.labelling.nnunet_predictor import PredictorLabeller, mirrored_axes, without_mirroring
 from nnunet_sfr.labelling.raw_files import raw_files
 from nnunet_sfr.labelling.trained_model import TrainedModel, open_model
 from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
@@ -71,7 +70,7 @@ def label_from_model(
     )
 
 
-class ModelLabeller:
+class ModelLabeller(PredictorLabeller):
     """Predicts raw images with a trained model, onto our preprocessed grid.
 
     Args:
@@ -81,24 +80,9 @@ class ModelLabeller:
     """
 
     def __init__(self, model: TrainedModel, dataset: SFRDataset, raw: Mapping[str, RawCase]) -> None:
-        self._predictor = model.predictor
+        super().__init__(model.predictor)
         self._dataset = dataset
         self._raw = raw
-
-    @property
-    def regions(self) -> bool:
-        has_regions: bool = self._predictor.label_manager.has_regions
-        return has_regions
-
-    @property
-    def average(self) -> bool:
-        """Never: nnU-Net averages over mirrored images itself if its setting says so."""
-        return False
-
-    @property
-    def decision(self) -> str:
-        """nnU-Net's own rule."""
-        return LARGEST_PROBABILITY
 
     def case_probabilities(
         self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool

@@ -17,7 +17,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.labelling.foreign_code import require_no_code
-from nnunet_sfr.labelling.from_network import make_predictor
+from nnunet_sfr.labelling.nnunet_predictor import make_predictor
 from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, Fold
 
 

@@ -20,9 +20,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.review.adding import Adding
+from nnunet_sfr.review.add_labels_run import AddLabelsRun
 from nnunet_sfr.review.guard import Guard
-from nnunet_sfr.review.waiting import Waiting
+from nnunet_sfr.review.session_promise import SessionPromise
 
 ASSETS = Path(__file__).with_name("assets")
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
@@ -30,23 +30,23 @@ _PIECE = 2**22
 """Bytes of a volume that are sent at a time."""
 
 
-def make_application(waiting: Waiting, token: str) -> ASGIApp:
+def make_application(promise: SessionPromise, token: str) -> ASGIApp:
     """The server's application.
 
     Args:
-        waiting: gives the session once it is there.
+        promise: gives the session once it is there.
         token: first part of every address.
     """
-    return Guard(_Answers(waiting).application(), token)
+    return Guard(_Answers(promise).application(), token)
 
 
 class _Answers:
     """One method an address."""
 
-    def __init__(self, waiting: Waiting) -> None:
-        self._waiting = waiting
-        self._adding: Adding | None = None
-        self._adding_lock = threading.Lock()
+    def __init__(self, promise: SessionPromise) -> None:
+        self._promise = promise
+        self._add_labels_run: AddLabelsRun | None = None
+        self._run_lock = threading.Lock()
         self._assets = {
             file.relative_to(ASSETS).as_posix(): file for file in ASSETS.rglob("*") if file.suffix in MEDIA_TYPES
         }
@@ -88,71 +88,71 @@ class _Answers:
         return Response(file.read_bytes(), media_type=MEDIA_TYPES[file.suffix])
 
     def session(self, request: Request) -> Response:
-        return JSONResponse(self._waiting.session().describe())
+        return JSONResponse(self._promise.session().to_json())
 
     def case(self, request: Request) -> Response:
-        return JSONResponse(self._waiting.session().describe_case(self._name(request)))
+        return JSONResponse(self._promise.session().case_to_json(self._name(request)))
 
     def image(self, request: Request) -> Response:
-        session, channel = self._waiting.session(), request.path_params["channel"]
+        session, channel = self._promise.session(), request.path_params["channel"]
         if channel >= session.num_channels:
             raise HTTPException(404, "there is no such channel")
         return _volume(session.image(self._name(request), channel), "application/octet-stream")
 
     def labels(self, request: Request) -> Response:
-        labels = self._waiting.session().labels(self._name(request), request.path_params["source"])
+        labels = self._promise.session().labels(self._name(request), request.path_params["source"])
         return _volume(labels, "application/gzip")
 
     async def save_draft(self, request: Request) -> Response:
-        return await self._upload(request, lambda name, body: self._waiting.session().save_draft(name, body))
+        return await self._upload(request, lambda name, body: self._promise.session().save_draft(name, body))
 
     async def save(self, request: Request) -> Response:
-        return await self._upload(request, lambda name, body: self._waiting.session().save(name, body))
+        return await self._upload(request, lambda name, body: self._promise.session().save(name, body))
 
     async def _upload(self, request: Request, take: Callable[[str, bytes], None]) -> Response:
         name = await run_in_threadpool(self._name, request)
-        limit = await run_in_threadpool(self._waiting.session().largest_upload, name)
+        limit = await run_in_threadpool(self._promise.session().largest_upload, name)
         body = await _read_body(request, limit)
         await run_in_threadpool(take, name, body)
-        return self._standing(name)
+        return self._case_state(name)
 
     def accept(self, request: Request) -> Response:
         name = self._name(request)
-        self._waiting.session().accept(name, request.path_params["source"])
-        return self._standing(name)
+        self._promise.session().accept(name, request.path_params["source"])
+        return self._case_state(name)
 
     def skip(self, request: Request) -> Response:
         name = self._name(request)
-        self._waiting.session().skip(name)
-        return self._standing(name)
+        self._promise.session().skip(name)
+        return self._case_state(name)
 
     def prepare(self, request: Request) -> Response:
-        self._waiting.session().prepare(self._name(request))
+        self._promise.session().prepare(self._name(request))
         return Response(status_code=204)
 
     def added(self, request: Request) -> Response:
         """The command that takes the label maps, and how it got on, if it was started here."""
-        session = self._waiting.session()
-        with self._adding_lock:
-            adding = self._adding or Adding.of(session)
-            if adding.has_ended_well and adding is self._adding:
-                self._adding = None
+        session = self._promise.session()
+        with self._run_lock:
+            run = self._add_labels_run or AddLabelsRun.of(session)
+            if run.has_ended_well and run is self._add_labels_run:
+                self._add_labels_run = None
                 session.reload()
-            return JSONResponse({**adding.describe(), "decided": len(session.decided)})
+            return JSONResponse({**run.to_json(), "decided": len(session.decided)})
 
     def add(self, request: Request) -> Response:
-        with self._adding_lock:
-            if self._adding is None or self._adding.has_ended:
-                self._adding = Adding.of(self._waiting.session())
-                self._adding.start()
-            return JSONResponse(self._adding.describe())
+        with self._run_lock:
+            if self._add_labels_run is None or self._add_labels_run.has_ended:
+                self._add_labels_run = AddLabelsRun.of(self._promise.session())
+                self._add_labels_run.start()
+            return JSONResponse(self._add_labels_run.to_json())
 
-    def _standing(self, name: str) -> Response:
-        return JSONResponse(self._waiting.session().standing(name))
+    def _case_state(self, name: str) -> Response:
+        return JSONResponse(self._promise.session().case_state(name))
 
     def _name(self, request: Request) -> str:
         name: str = request.path_params["case"]
-        if not self._waiting.session().has(name):
+        if not self._promise.session().has(name):
             raise HTTPException(404, "there is no such case among those to review; load the page again")
         return name
 

@@ -48,7 +48,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CaseState:
     """How a case stands.
 
     Args:
@@ -87,16 +87,16 @@ class Progress:
         """Where the label map of a case goes."""
         return self.corrected / f"{case}{self._ending}"
 
-    def standing(self, case: str) -> Standing:
+    def case_state(self, case: str) -> CaseState:
         decision = self._decisions.get(case)
         is_there = self.label_file(case).is_file()
         has_draft = self._draft(case).is_file()
         if decision is None or (decision.state == SKIPPED and is_there):
             # with a label map: the process was killed between its renaming and the note
-            return Standing(CORRECTED if is_there else OPEN, has_draft=has_draft)
+            return CaseState(CORRECTED if is_there else OPEN, has_draft=has_draft)
         if decision.state in _SAVED and not is_there:
-            return Standing(OPEN, has_draft=has_draft, is_deleted=True)
-        return Standing(decision.state, decision.changed_voxels, has_draft)
+            return CaseState(OPEN, has_draft=has_draft, is_deleted=True)
+        return CaseState(decision.state, decision.changed_voxels, has_draft)
 
     def decide(self, case: str, state: str, source: str = "", changed_voxels: int = 0) -> None:
         """Note a decision; the label map of a saved case is there already."""

@@ -13,7 +13,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.review.application import make_application
 from nnunet_sfr.review.serving import LOOPBACK, bind, serving
-from nnunet_sfr.review.waiting import Waiting
+from nnunet_sfr.review.session_promise import SessionPromise
 
 if TYPE_CHECKING:
     from nnunet_sfr.review.session import Session
@@ -50,11 +50,11 @@ def review(
         UserError: the port is taken, there is nothing to review, or somebody reviews it already.
     """
     stop = stop or threading.Event()
-    token, waiting = secrets.token_urlsafe(_TOKEN_BYTES), Waiting()
+    token, promise = secrets.token_urlsafe(_TOKEN_BYTES), SessionPromise()
     listening = bind(port)
     port = listening.getsockname()[1]
     address = f"http://{LOOPBACK}:{port}/{token}/"
-    with serving(make_application(waiting, token), listening), ThreadPoolExecutor(_READERS) as executor:
+    with serving(make_application(promise, token), listening), ThreadPoolExecutor(_READERS) as executor:
         print(f"the page is {address}", flush=True)
         print(f"from another machine: ssh -C -N -L {port}:{LOOPBACK}:{port} <this machine>, and the same address")
         try:
@@ -66,17 +66,17 @@ def review(
             dataset = open_dataset(dataset_name_or_id, configuration, plans)
             with only_review(dataset.paths.review, typed):
                 session = Session(dataset, fold, executor)
-                waiting.came(session)
+                promise.fulfil(session)
                 executor.submit(_read_first, session)  # which imports nnU-Net
                 for problem in session.problems:
                     print(f"not shown: {problem}")
-                print(f"{len(session.describe()['cases'])} cases; end with Ctrl-C, nothing is lost", flush=True)
+                print(f"{len(session.to_json()['cases'])} cases; end with Ctrl-C, nothing is lost", flush=True)
                 if open_browser and not webbrowser.open(address):
                     print("no browser was found: open the address yourself", flush=True)
                 _wait(stop)
                 decided = len(session.decided)
         except BaseException as error:
-            waiting.failed(str(error) if isinstance(error, UserError) else "sfr_review has ended; see its terminal")
+            promise.fail(str(error) if isinstance(error, UserError) else "sfr_review has ended; see its terminal")
             raise
     print(f"{decided} {'case is' if decided == 1 else 'cases are'} decided; the same command continues")
 

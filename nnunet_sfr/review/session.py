@@ -102,18 +102,18 @@ class Session:
     @property
     def decided(self) -> list[str]:
         """Cases whose label maps are ready for sfr_add_labels."""
-        return [name for name in self._by_name if self.progress.standing(name).state in (CORRECTED, ACCEPTED)]
+        return [name for name in self._by_name if self.progress.case_state(name).state in (CORRECTED, ACCEPTED)]
 
     def next_open(self) -> str | None:
         """The first case without a decision."""
-        return next((name for name in self._by_name if self.progress.standing(name).state == OPEN), None)
+        return next((name for name in self._by_name if self.progress.case_state(name).state == OPEN), None)
 
     @property
     def problems(self) -> Sequence[str]:
         """What of the stores cannot be shown."""
         return self._listing.problems
 
-    def describe(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Everything but the volumes, JSON types."""
         return {
             "dataset": self.dataset_name,
@@ -123,34 +123,34 @@ class Session:
             "sources": [
                 {"key": source.key, "name": source.name, "short": _short(source)} for source in self._listing.sources
             ],
-            "cases": [{**asdict(case), **asdict(self.progress.standing(case.name))} for case in self._listing.cases],
+            "cases": [{**asdict(case), **asdict(self.progress.case_state(case.name))} for case in self._listing.cases],
             "folder": str(self.progress.corrected),
         }
 
-    def standing(self, name: str) -> dict[str, Any]:
+    def case_state(self, name: str) -> dict[str, Any]:
         """How a case stands now, JSON types."""
-        return asdict(self.progress.standing(name))
+        return asdict(self.progress.case_state(name))
 
     def has(self, name: str) -> bool:
         return name in self._by_name
 
-    def describe_case(self, name: str) -> dict[str, Any]:
+    def case_to_json(self, name: str) -> dict[str, Any]:
         """Size of a case, and which label map it opens with; JSON types.
 
         Raises:
             UserError: its image was changed since it was preprocessed, or a saved label map was deleted.
         """
         grid = self._open(name).grid
-        standing = self.progress.standing(name)
+        state = self.progress.case_state(name)
         note = ""
-        if standing.is_deleted:
+        if state.is_deleted:
             note = (
                 f"{self.progress.label_file(name)}: the label map that was saved of case {name} has been deleted; the "
                 "case is open again"
             )
         depth, height, width = grid.shape
         return {
-            **asdict(standing),
+            **asdict(state),
             "shape": [width, height, depth],
             "spacing": list(reversed(grid.spacing)),
             "start": CURRENT if self._has_current(name) else self._first_source(name),
@@ -248,7 +248,7 @@ class Session:
         volumes = self._open(name)
         with self._label_files, _told_which_folder(self.progress):
             if self.progress.label_file(name).is_file():
-                if not self.progress.standing(name).has_draft:
+                if not self.progress.case_state(name).has_draft:
                     self.progress.write_draft(name, volumes.current(self.progress))
                 self.progress.remove_label(name)
             self.progress.decide(name, SKIPPED)
@@ -272,7 +272,7 @@ class Session:
         return next(iter(self._by_name[name].sources), "")
 
     def _has_current(self, name: str) -> bool:
-        return self.progress.standing(name).has_draft or self.progress.label_file(name).is_file()
+        return self.progress.case_state(name).has_draft or self.progress.label_file(name).is_file()
 
     @property
     def _channels(self) -> list[str]:

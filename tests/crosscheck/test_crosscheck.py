@@ -16,7 +16,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_sfr.crosscheck import left_out
-from nnunet_sfr.crosscheck.findings import SHAPE, CalibrationPoint, expected_dice, summarise
+from nnunet_sfr.crosscheck.findings import SHAPE, CalibrationPoint, expected_dice_of_unlabelled, findings_of
 from nnunet_sfr.crosscheck.folds import with_crosscheck_folds
 from nnunet_sfr.crosscheck.left_out import mean_labels
 from nnunet_sfr.crosscheck.printing import lines
@@ -236,7 +236,7 @@ def test_the_mean_is_that_of_the_probabilities(project: SFRDataset, tmp_path: Pa
 def test_numbers_of_the_summary() -> None:
     cases = [found("a", 0.9, 0.95), found("b", 0.5, 0.7, fold=1), found("c", 0.0, 0.6, fold=2), found("d", None, None)]
     records: list[dict[str, Any]] = [{"flip_agreement": 0.8}, {"flip_agreement": 0.9}, {"flip_agreement": None}]
-    findings = summarise({SAM: cases}, {"1": "atrium"}, records)
+    findings = findings_of({SAM: cases}, {"1": "atrium"}, records)
     assert findings.folds == 3
     assert [(case.case, case.dice, case.fold) for case in findings.sam.cases] == [
         ("c", 0.0, 2),
@@ -269,7 +269,7 @@ def test_numbers_of_the_summary() -> None:
 def test_differences_are_those_of_the_same_case() -> None:
     sam = [found("a", 0.9, 0.9), found("b", 0.5, 0.8), found("c", 0.4, 0.7)]
     network = [found("c", 0.3, 0.7), found("b", 0.6, 0.6), found("a", None, None)]
-    findings = summarise({SAM: sam, NNUNET: network, MEAN: network}, {"1": "atrium"}, nnunet_iterations=400)
+    findings = findings_of({SAM: sam, NNUNET: network, MEAN: network}, {"1": "atrium"}, nnunet_iterations=400)
     assert findings.sources[NNUNET].dice.mean == pytest.approx(0.45)
     assert findings.differences[0].dice.n == 2
     assert findings.differences[0].dice.mean == pytest.approx(0.0)
@@ -281,11 +281,11 @@ def test_differences_are_those_of_the_same_case() -> None:
 
 
 def test_what_cannot_be_estimated_is_not() -> None:
-    assert expected_dice([found("a", 0.9, None)], [{"flip_agreement": 0.8}]) is None
-    assert expected_dice([found("a", 0.9, 0.9)], []) is None
-    assert expected_dice([found("a", 0.9, 0.5)], [{"flip_agreement": 0.9}]) == 1.0
+    assert expected_dice_of_unlabelled([found("a", 0.9, None)], [{"flip_agreement": 0.8}]) is None
+    assert expected_dice_of_unlabelled([found("a", 0.9, 0.9)], []) is None
+    assert expected_dice_of_unlabelled([found("a", 0.9, 0.5)], [{"flip_agreement": 0.9}]) == 1.0
     with pytest.raises(ValueError, match="has any foreground"):
-        summarise({SAM: [found("a", None, None)]}, {"1": "atrium"})
+        findings_of({SAM: [found("a", None, None)]}, {"1": "atrium"})
 
 
 def test_settings_of_one_plane_keep_the_folds(project: SFRDataset) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.crosscheck.findings import summarise
+from nnunet_sfr.crosscheck.findings import findings_of
 from nnunet_sfr.crosscheck.sources import MEAN, NNUNET, SAM, LeftOutCase
 from nnunet_sfr.data.datasets import LabelledDataset
 from nnunet_sfr.data.provenance import Provenance
@@ -46,7 +46,7 @@ def checked(project: SFRDataset) -> SFRDataset:
             store_of(project, case, fold, source, truth if dice else np.zeros_like(truth))
             found[source].append(left_out(case, fold, dice, 0.9 if dice else 0.3))
         found[MEAN].append(left_out(case, fold, 1.0, None))
-    findings = summarise(found, {"1": "atrium"}, [{"flip_agreement": 0.8}], nnunet_iterations=400)
+    findings = findings_of(found, {"1": "atrium"}, [{"flip_agreement": 0.8}], nnunet_iterations=400)
     project.paths.crosschecks.mkdir(parents=True, exist_ok=True)
     write_json(findings.to_json(), project.paths.crosscheck_result)
     return project
@@ -139,7 +139,7 @@ def test_the_ignore_label_is_no_label(project: SFRDataset) -> None:
 
 def test_several_classes_have_a_mean() -> None:
     cases = [LeftOutCase("a", 0, {"1": 0.9, "2": 0.5}, {"class_voxels": {"1": 5, "2": 5}})]
-    found = json.loads(json.dumps(summarise({SAM: cases}, {"1": "atrium", "2": "valve"}).to_json()))
+    found = json.loads(json.dumps(findings_of({SAM: cases}, {"1": "atrium", "2": "valve"}).to_json()))
     [dice] = tables(found, {SAM: "SAM"})
     assert [list(row) for row in dice.rows] == [
         ["atrium", "0.900", "1", "0"],

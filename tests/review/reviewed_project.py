@@ -15,7 +15,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.review.application import make_application
 from nnunet_sfr.review.serving import bind, serving
 from nnunet_sfr.review.session import Session
-from nnunet_sfr.review.waiting import Waiting
+from nnunet_sfr.review.session_promise import SessionPromise
 
 TOKEN = "a-token"
 FIRST, SECOND = "unlabelled_00", "unlabelled_01"
@@ -46,9 +46,9 @@ def opened(dataset: SFRDataset) -> Iterator[Session]:
 
 @contextmanager
 def served(dataset: SFRDataset) -> Iterator[Served]:
-    waiting, listening = Waiting(), bind(None)
-    with serving(make_application(waiting, TOKEN), listening), opened(dataset) as session:
-        waiting.came(session)
+    promise, listening = SessionPromise(), bind(None)
+    with serving(make_application(promise, TOKEN), listening), opened(dataset) as session:
+        promise.fulfil(session)
         yield Served(f"127.0.0.1:{listening.getsockname()[1]}", session)
 
 

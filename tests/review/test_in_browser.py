@@ -166,7 +166,7 @@ def test_the_keyboard_suffices(page: Page, server: Served, tmp_path: Path) -> No
         page.keyboard.press("z")
     page.keyboard.press("a")
     page.wait_for_selector(f"body[data-ready={SECOND}]")
-    assert server.session.standing(FIRST)["state"] == "accepted"
+    assert server.session.case_state(FIRST)["state"] == "accepted"
     np.testing.assert_array_equal(saved(server), before)
     page.keyboard.press("k")
     expect(page.locator("#done")).to_be_visible()

@@ -137,7 +137,7 @@ from nnunet_sfr.review.session import Session
 
 with ThreadPoolExecutor(1) as executor:
     session = Session(open_dataset(42), "all", executor)
-    print([case["name"] for case in session.describe()["cases"]])
+    print([case["name"] for case in session.to_json()["cases"]])
 print(sorted({"torch", "nnunetv2", "SimpleITK", "nibabel", "blosc2", "scipy"} & set(sys.modules)))
 """
 

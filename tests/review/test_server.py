@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nnunet_sfr.review import adding
+from nnunet_sfr.review import add_labels_run
 from nnunet_sfr.review.guard import HEADERS
 from tests.patience import PATIENCE, wait_until
 from tests.review.reviewed_project import FIRST, TOKEN, Served, served
@@ -122,7 +122,7 @@ def test_uploads_are_bounded_and_checked(body: bytes, status: int, problem: str,
     for headers in ({}, {"Content_Length": ""}):
         found, content = ask(server, f"cases/{FIRST}/{where}", "PUT", body=body, **headers)
         assert (found, problem in content["problem"]) == (status, True)
-    assert server.session.standing(FIRST) == {
+    assert server.session.case_state(FIRST) == {
         "state": "open",
         "changed_voxels": 0,
         "has_draft": False,
@@ -159,7 +159,7 @@ def test_an_error_of_ours_is_told_and_keeps_the_server_running(
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_sfr_add_labels_is_shown_and_run(code: int, server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adding, "_MODULE", "tests.review.pretended_add_labels")
+    monkeypatch.setattr(add_labels_run, "_MODULE", "tests.review.pretended_add_labels")
     monkeypatch.setenv("PRETENDED_EXIT_CODE", str(code))
     reloads: list[None] = []
     monkeypatch.setattr(server.session, "reload", lambda: reloads.append(None))

@@ -42,13 +42,13 @@ def test_save_accept_and_skip(project: SFRDataset, tmp_path: Path) -> None:
         labels, body = drawn(session)
         session.save(FIRST, body)
         session.accept(SECOND, "round_0")
-        assert session.standing(FIRST) == {
+        assert session.case_state(FIRST) == {
             "state": "corrected",
             "changed_voxels": 1,
             "has_draft": False,
             "is_deleted": False,
         }
-        assert session.standing(SECOND)["state"] == "accepted"
+        assert session.case_state(SECOND)["state"] == "accepted"
     folder = project.paths.review / "corrected"
     # the viewer has the patient's right and front where the file of these images has left and back
     np.testing.assert_array_equal(read(folder / f"{FIRST}.nii.gz"), labels[:, ::-1, ::-1])
@@ -67,7 +67,7 @@ def test_save_accept_and_skip(project: SFRDataset, tmp_path: Path) -> None:
     with opened(project) as session:
         assert session.decided == [FIRST, SECOND]
         session.skip(FIRST)
-        assert session.standing(FIRST)["state"] == "skipped"
+        assert session.case_state(FIRST)["state"] == "skipped"
         assert not (folder / f"{FIRST}.nii.gz").exists()
         assert gzip.decompress(session.labels(FIRST, "current")) == labels.tobytes()  # nothing is lost
 
@@ -84,11 +84,11 @@ def test_a_draft_outlives_the_process(project: SFRDataset) -> None:
         labels, body = drawn(session)
         session.save_draft(FIRST, body)
     with opened(project) as session:
-        assert session.describe_case(FIRST)["start"] == "current"
-        assert session.standing(FIRST)["has_draft"]
+        assert session.case_to_json(FIRST)["start"] == "current"
+        assert session.case_state(FIRST)["has_draft"]
         assert gzip.decompress(session.labels(FIRST, "current")) == labels.tobytes()
         session.save(FIRST, gzip.compress(bytes(len(labels.tobytes()))))
-        assert not session.standing(FIRST)["has_draft"]
+        assert not session.case_state(FIRST)["has_draft"]
 
 
 def test_a_refused_upload_leaves_what_was_saved(project: SFRDataset) -> None:
@@ -101,14 +101,14 @@ def test_a_refused_upload_leaves_what_was_saved(project: SFRDataset) -> None:
                 with pytest.raises(UserError, match="nothing was changed"):
                     take(FIRST, bad)
         assert (project.paths.review / "corrected" / f"{FIRST}.nii.gz").read_bytes() == before
-        assert not session.standing(FIRST)["has_draft"]
+        assert not session.case_state(FIRST)["has_draft"]
 
 
 def test_sources_and_order(project: SFRDataset) -> None:
     fill_sam(project, {FIRST: CUBOID, SECOND: CUBOID}, round_index=1)
     fill_model(project, {FIRST: SHIFTED, SECOND: CUBOID})
     with opened(project) as session:
-        description = session.describe()
+        description = session.to_json()
         assert [(source["key"], source["short"]) for source in description["sources"]] == [
             ("round_1_model", "Network"),
             ("round_1", "SAM"),
@@ -131,11 +131,11 @@ def test_the_list_of_the_report_comes_first_while_it_is_newer(project: SFRDatase
     report.parent.mkdir(parents=True)
     report.write_text(f"rank,case,images,reasons\n1,{SECOND},,because; of this\n2,gone,,no longer there\n")
     with opened(project) as session:
-        assert [case["name"] for case in session.describe()["cases"]] == [SECOND, FIRST]
-        assert list(session.describe()["cases"][0]["reasons"]) == ["because", "of this"]
+        assert [case["name"] for case in session.to_json()["cases"]] == [SECOND, FIRST]
+        assert list(session.to_json()["cases"][0]["reasons"]) == ["because", "of this"]
     os.utime(report, (1, 1))
     with opened(project) as session:
-        assert [case["name"] for case in session.describe()["cases"]] == [FIRST, SECOND]
+        assert [case["name"] for case in session.to_json()["cases"]] == [FIRST, SECOND]
 
 
 def test_no_volume_is_read_before_a_case_is_opened(project: SFRDataset) -> None:
@@ -143,7 +143,7 @@ def test_no_volume_is_read_before_a_case_is_opened(project: SFRDataset) -> None:
     for file in [*store.glob("*.b2nd"), *project.paths.unlabelled.glob("*.b2nd")]:
         file.write_bytes(b"not a volume")
     with opened(project) as session:
-        assert len(session.describe()["cases"]) == 2
+        assert len(session.to_json()["cases"]) == 2
         with pytest.raises(UserError, match="damaged"):
             session.labels(FIRST, "round_0")
 
@@ -154,17 +154,17 @@ def test_what_went_wrong_meanwhile_is_one_line(project: SFRDataset) -> None:
         _, body = drawn(session)
         session.save(FIRST, body)
         (project.paths.review / "corrected" / f"{FIRST}.nii.gz").unlink()
-        assert session.describe_case(FIRST)["state"] == "open"
-        assert "has been deleted; the case is open again" in session.describe_case(FIRST)["note"]
+        assert session.case_to_json(FIRST)["state"] == "open"
+        assert "has been deleted; the case is open again" in session.case_to_json(FIRST)["note"]
         assert session.decided == []
 
-        assert session.describe_case(SECOND)["start"] == ""
+        assert session.case_to_json(SECOND)["start"] == ""
         with pytest.raises(UserError, match="has no pseudo-label to accept"):
             session.accept(SECOND, "round_0")
         with pytest.raises(UserError, match="no labels of round_0"):
             session.labels(SECOND, "round_0")
         session.save(SECOND, gzip.compress(bytes(19 * 23 * 21)))  # drawn from nothing
-        assert session.standing(SECOND)["state"] == "corrected"
+        assert session.case_state(SECOND)["state"] == "corrected"
 
         image = project.paths.raw_unlabelled / f"{FIRST}_0000.nii.gz"
         content = image.read_bytes()

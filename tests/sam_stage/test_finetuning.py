@@ -30,6 +30,7 @@ from nnunet_sfr.sam_stage.model import (
 )
 from nnunet_sfr.settings import FineTuningSettings
 from tests.conftest import Golden
+from tests.sam_stage.interrupted_steps import interrupted_at_step
 from tests.tiny_project import change_settings
 
 CPU = torch.device("cpu")
@@ -89,22 +90,13 @@ def test_a_resumed_run_ends_with_the_same_weights(
     folder = fine_tune(project, "all", CPU)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     undisturbed = load_file(folder / FINAL_ADAPTER)
-    steps = 0
-    step = finetuning._Run.step
-
-    def die_at_the_fourth(self: Any, *batch: Any) -> float:
-        nonlocal steps
-        steps += 1
-        if steps == 4:
-            raise KeyboardInterrupt
-        return step(self, *batch)
-
-    with mock.patch.object(finetuning._Run, "step", die_at_the_fourth), pytest.raises(KeyboardInterrupt):
+    with interrupted_at_step(4):
         fine_tune(project, "all", CPU, overwrite=True)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before, "a good result outlives a bad attempt"
     assert (new_folder(folder) / FINE_TUNING_STATE).is_file()
 
     seed_everything(99)  # whatever the generators were doing in the new process
+    step = finetuning._Run.step
     with mock.patch.object(finetuning._Run, "step", autospec=True, side_effect=step) as remaining:
         resumed = load_file(fine_tune(project, "all", CPU, overwrite=True) / FINAL_ADAPTER)
     assert remaining.call_count == 2, "from the state of iteration 2"

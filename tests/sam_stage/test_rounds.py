@@ -28,6 +28,7 @@ from nnunet_sfr.sam_stage.rounds import open_round, round_settings, sampling_pro
 from nnunet_sfr.selection import select
 from nnunet_sfr.settings import FineTuningSettings
 from tests.later_round import BY_FLIPS, HIGH, LOW, scripted_round
+from tests.sam_stage.interrupted_steps import interrupted_at_step
 from tests.tiny_project import change_settings
 
 CPU = torch.device("cpu")
@@ -128,16 +129,7 @@ def test_a_resumed_round_ends_with_the_same_weights(second_round: SFRDataset) ->
     undisturbed = load_file(folder / FINAL_ADAPTER)
     first = load_file(project.paths.sam_stage("all") / FINAL_ADAPTER)
     assert any(not torch.equal(undisturbed[name], value) for name, value in first.items())
-    step, steps = finetuning._Run.step, 0
-
-    def die_at_the_fourth(self: Any, *batch: Any) -> float:
-        nonlocal steps
-        steps += 1
-        if steps == 4:
-            raise KeyboardInterrupt
-        return step(self, *batch)
-
-    with mock.patch.object(finetuning._Run, "step", die_at_the_fourth), pytest.raises(KeyboardInterrupt):
+    with interrupted_at_step(4):
         fine_tune(project, "all", CPU, round_index=1, overwrite=True)
     before = (folder / FINAL_ADAPTER).stat().st_mtime_ns
     seed_everything(99)

@@ -16,7 +16,7 @@ _MOST_OUTPUT = 20_000
 """Letters of the output that the page shows, the last ones."""
 
 
-class Adding:
+class AddLabelsRun:
     """One call of the command.
 
     Args:
@@ -30,7 +30,7 @@ class Adding:
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def of(cls, session: Session) -> Adding:
+    def of(cls, session: Session) -> AddLabelsRun:
         corrected = session.progress.corrected
         return cls(["-d", session.dataset_name, "-i", str(corrected)], corrected.with_name("add_labels.log"))
 
@@ -59,7 +59,7 @@ class Adding:
                 start_new_session=True,
             )
 
-    def describe(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """JSON types."""
         code = None if self._process is None else self._process.poll()
         running = self._process is not None and code is None

@@ -1,4 +1,4 @@
-"""The session, for those who ask before it is there: the page is served while the cases are still being listed."""
+"""The session of a review, for callers who ask before it is there: the page is served while cases are being listed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nnunet_sfr.review.session import Session
 
 
-class Waiting:
+class SessionPromise:
     """Holds a session that comes later, or the reason why it does not."""
 
     def __init__(self) -> None:
@@ -30,10 +30,10 @@ class Waiting:
             raise UserError(self._problem)
         return self._session
 
-    def came(self, session: Session) -> None:
+    def fulfil(self, session: Session) -> None:
         self._session = session
         self._event.set()
 
-    def failed(self, problem: str) -> None:
+    def fail(self, problem: str) -> None:
         self._problem = problem
         self._event.set()
