@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunet_sfr.conversion.lists import CaseLists, split_by_lists
-from nnunet_sfr.conversion.nifti import CaseFiles, NiftiDataset, index_files
+from nnunet_sfr.conversion.nifti import index_files
+from nnunet_sfr.conversion.nifti_dataset import CaseFiles, NiftiDataset
 from nnunet_sfr.conversion.source_dataset import ConversionRequest, DatasetDescription, SourceDataset
 from nnunet_sfr.errors import UserError
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunet_sfr.conversion.lists import read_lists, split_by_lists
-from nnunet_sfr.conversion.nifti import CaseFiles, NiftiDataset, find_nifti
+from nnunet_sfr.conversion.nifti import find_nifti
+from nnunet_sfr.conversion.nifti_dataset import CaseFiles, NiftiDataset
 from nnunet_sfr.conversion.source_dataset import ConversionRequest, DatasetDescription, SourceDataset
 from nnunet_sfr.errors import UserError
 

@@ -23,7 +23,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nnunet_sfr.conversion.lists import read_lists, split_by_lists
-from nnunet_sfr.conversion.nifti import problem_of, require_values
+from nnunet_sfr.conversion.nifti import require_values
+from nnunet_sfr.conversion.nifti_dataset import problem_of
 from nnunet_sfr.conversion.source_dataset import (
     ENDING,
     CaseCheck,

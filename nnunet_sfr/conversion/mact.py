@@ -31,18 +31,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nnunet_sfr.conversion.lists import LISTS, CaseLists, split_by_lists
-from nnunet_sfr.conversion.nifti import (
-    LPS_TO_RAS,
-    Volume,
-    index_files,
-    mapped,
-    problem_of,
-    read_volume,
-    require_values,
-    right_angled,
-    write_label_like,
-    write_volume,
-)
+from nnunet_sfr.conversion.nifti import index_files, read_volume, require_values, write_label_like, write_volume
+from nnunet_sfr.conversion.nifti_dataset import problem_of
 from nnunet_sfr.conversion.source_dataset import (
     ENDING,
     CaseCheck,
@@ -51,6 +41,7 @@ from nnunet_sfr.conversion.source_dataset import (
     SourceDataset,
     Split,
 )
+from nnunet_sfr.conversion.volume import LPS_TO_RAS, Volume, mapped, right_angled
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.wording import times

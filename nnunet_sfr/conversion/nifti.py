@@ -5,9 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,58 +14,14 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_sfr.conversion.source_dataset import ENDING, CaseCheck, Split
+from nnunet_sfr.conversion.source_dataset import ENDING
+from nnunet_sfr.conversion.volume import LPS_TO_RAS, Volume, right_angled, spacing_of
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.wording import times
 
 NIFTI = (".nii.gz", ".nii")
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""NIfTI's coordinates grow to the right, to the front and up; DICOM's and ITK's to the left, to the back and up."""
 _GRID_TOLERANCE = 0.05
 """Of a voxel: how far a corner of a label may lie from its image's. Headers are rounded; a shift is a voxel or more."""
-_SHEAR_TOLERANCE = 0.02
-"""How far the axes of an oblique header may be from right angles (about a degree) to count as rounding."""
-_ITK_SHEAR = 1e-5
-"""Below this an ITK reader, which wants right angles, takes a header as it is."""
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A volume in memory.
-
-    Args:
-        voxels: (x, y, z), as the file stores them.
-        affine: (4, 4), from voxel indices to mm; x to the right, y to the front, z upwards.
-    """
-
-    voxels: NDArray[Any]
-    affine: NDArray[np.float64]
-
-    @property
-    def spacing(self) -> NDArray[np.float64]:
-        """(3,) in mm."""
-        return spacing_of(self.affine)
-
-    def oriented(self) -> Volume:
-        """Axes turned so that the indices grow to the patient's left, back and head, as in DICOM."""
-        orientation = nibabel.orientations.ornt_transform(
-            nibabel.io_orientation(self.affine), nibabel.orientations.axcodes2ornt(("L", "P", "S"))
-        )
-        turned = nibabel.orientations.apply_orientation(self.voxels, orientation)
-        affine = self.affine @ nibabel.orientations.inv_ornt_aff(orientation, self.voxels.shape)
-        return Volume(turned, affine)
-
-    def crop(self, box: Sequence[tuple[int, int]]) -> Volume:
-        """The part from the first to before the last index on every axis."""
-        affine = self.affine.copy()
-        affine[:3, 3] += self.affine[:3, :3] @ [start for start, _ in box]
-        return Volume(self.voxels[tuple(slice(*ends) for ends in box)], affine)
-
-
-def spacing_of(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3,) lengths of a voxel in mm."""
-    lengths: NDArray[np.float64] = np.linalg.norm(affine[:3, :3], axis=0)
-    return lengths
 
 
 def find_nifti(folder: Path, stem: str) -> Path | None:
@@ -252,159 +206,6 @@ def sitk_header(file: Path) -> sitk.Image:
     header.SetOrigin(reader.GetOrigin())
     header.SetDirection(reader.GetDirection())
     return header
-
-
-def mapped(voxels: NDArray[Any], mapping: Mapping[int, int]) -> NDArray[np.uint8]:
-    """Every label value replaced; all values are keys of the mapping.
-
-    Args:
-        voxels: label values of any shape.
-        mapping: new value by old value.
-    """
-    table = np.zeros(max(mapping) + 1, np.uint8)
-    for value, new in mapping.items():
-        table[value] = new
-    result: NDArray[np.uint8] = table[voxels.astype(np.int64)]
-    return result
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """The files of one case.
-
-    Args:
-        images: one for each channel.
-        label: None where there is none.
-    """
-
-    images: tuple[Path, ...]
-    label: Path | None
-
-
-@dataclass(frozen=True)
-class NiftiCheck:
-    """A case of NIfTI files: a :class:`nnunet_sfr.conversion.source_dataset.CaseCheck`.
-
-    Args:
-        case: its name.
-        content: its files.
-        known: label values of the source, and their names.
-    """
-
-    case: str
-    content: CaseFiles
-    known: Mapping[int, str]
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        label = () if self.content.label is None else (self.content.label,)
-        return (*self.content.images, *label)
-
-    def problem(self) -> str | None:
-        first, *others = self.content.images
-        return problem_of(self._checks(first, others))
-
-    def _checks(self, first: Path, others: Sequence[Path]) -> Iterable[Callable[[], object]]:
-        yield lambda: _require_image(first, self.case)
-        for file in others:
-            yield partial(require_grid, file, first, self.case)
-            yield partial(_require_image, file, self.case)
-        label = self.content.label
-        if label is not None:
-            yield lambda: require_grid(label, first, self.case)
-            yield lambda: require_values(label, read_volume(label).voxels, self.case, self.known)
-
-
-def problem_of(checks: Iterable[Callable[[], object]]) -> str | None:
-    """The message of the first check that raises a UserError; None if none does."""
-    try:
-        for check in checks:
-            check()
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def _require_image(file: Path, case: str) -> None:
-    shape, affine = read_affine(file)
-    right_angled(affine, shape, file)
-    if not read_volume(file).voxels.any():
-        raise UserError(f"{file}: case {case} has no voxel but zeros; replace or remove it")
-
-
-@dataclass(frozen=True)
-class NiftiDataset:
-    """NIfTI files that are copied, with their label values mapped, a
-    :class:`nnunet_sfr.conversion.source_dataset.SourceDataset`.
-
-    Args:
-        cases: files by case.
-        split: who is what.
-        dataset_json: of nnU-Net.
-        known: label values of the source, and their names.
-        origin: for ``dataset.json``.
-        record: for ``sfr_convert.json``.
-        mapping: new value by value of the source; None to keep them.
-    """
-
-    cases: Mapping[str, CaseFiles]
-    split: Split
-    dataset_json: Mapping[str, Any]
-    known: Mapping[int, str]
-    origin: Mapping[str, Any]
-    record: Mapping[str, Any]
-    mapping: Mapping[int, int] | None = None
-
-    def has_label(self, case: str) -> bool:
-        return self.cases[case].label is not None
-
-    def check(self, case: str) -> CaseCheck:
-        return NiftiCheck(case, self.cases[case], self.known)
-
-    def write_images(self, case: str, folder: Path) -> None:
-        for channel, file in enumerate(self.cases[case].images):
-            write_image(file, folder / f"{case}_{channel:04d}{ENDING}")
-
-    def write_label(self, case: str, folder: Path) -> None:
-        label = self.cases[case].label
-        assert label is not None, f"{case} has no label"
-        mapping = {value: value for value in self.known} if self.mapping is None else self.mapping
-        voxels = mapped(read_volume(label).voxels, mapping)
-        write_label_like(voxels, self._written_image(case, folder), folder / f"{case}{ENDING}")
-
-    def _written_image(self, case: str, folder: Path) -> Path:
-        """The first channel lies in the data set already, whose other folders begin with images."""
-        name = f"{case}_0000{ENDING}"
-        return next(file for file in folder.parent.glob(f"images*/{name}"))
-
-
-def right_angled(affine: NDArray[np.float64], shape: Sequence[int], file: Path) -> NDArray[np.float64]:
-    """An affine with the nearest axes at right angles, about the volume's centre; the same where they are so already.
-
-    Args:
-        affine: (4, 4), from voxels to mm.
-        shape: (x, y, z) of the volume.
-        file: named in errors.
-
-    Raises:
-        UserError: they are too far from it.
-    """
-    spacing = spacing_of(affine)
-    axes = affine[:3, :3] / spacing
-    shear = np.abs(axes.T @ axes - np.eye(3)).max()
-    if shear < _ITK_SHEAR:
-        return affine
-    if shear > _SHEAR_TOLERANCE:
-        raise UserError(
-            f"{file}: the axes of its header are not at right angles (the cosine between two is {shear:.2g}); "
-            "resample the volume to a grid that is"
-        )
-    left, _, right = np.linalg.svd(axes)
-    rotated = affine.copy()
-    rotated[:3, :3] = (left @ right) * spacing
-    centre = (np.asarray(shape) - 1) / 2
-    rotated[:3, 3] = affine[:3, 3] + (affine[:3, :3] - rotated[:3, :3]) @ centre
-    return rotated
 
 
 def _open(file: Path) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_sfr.conversion.lists import choose_labelled
-from nnunet_sfr.conversion.nifti import CaseFiles, NiftiCheck
+from nnunet_sfr.conversion.nifti_dataset import CaseFiles, NiftiCheck
 from nnunet_sfr.conversion.source_dataset import ENDING, CaseCheck, DatasetDescription, Split
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json

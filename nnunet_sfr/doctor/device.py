@@ -19,7 +19,8 @@ def check_cores() -> list[Finding]:
     share = f" ({allowed} of them for this process)" if allowed < cores else ""
     memory = main_memory()
     ram = "" if memory is None else f", {gib(memory)} of main memory"
-    return [ok("cores", f"{cores}{share}, torch uses {torch.get_num_threads()} threads{ram}")]
+    threads = torch.get_num_threads()
+    return [ok("cores", f"{cores}{share}, torch uses {threads} thread{'' if threads == 1 else 's'}{ram}")]
 
 
 def check_device() -> list[Finding]:

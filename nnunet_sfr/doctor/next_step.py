@@ -11,8 +11,8 @@ from nnunet_sfr.doctor.subject import NamedDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import CHECKPOINTS, FINAL_ADAPTER, FINAL_CHECKPOINT, UNLABELLED_IMAGES, nnunet_root
 from nnunet_sfr.pipeline.options import RunOptions
+from nnunet_sfr.pipeline.plan_step import Plan
 from nnunet_sfr.pipeline.project import Project
-from nnunet_sfr.pipeline.sfr_steps import Plan
 
 DEFAULT_TRAINER = "nnUNetTrainerSFR_MT"
 

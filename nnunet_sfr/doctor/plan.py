@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_sfr import nnunet_json
 from nnunet_sfr.canvas import UNSCALED, filled_share, scaled_size, shown_size, tiles
-from nnunet_sfr.data.preprocessing import preprocessed_shape
+from nnunet_sfr.data.preprocessed_grid import preprocessed_shape
 from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem

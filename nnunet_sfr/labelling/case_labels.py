@@ -14,7 +14,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_sfr.confidence import confidence_record, decision_probability
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.preprocessed_files import image_hash
-from nnunet_sfr.data.preprocessing import check_grid
+from nnunet_sfr.data.preprocessed_grid import check_grid
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.label_decision import DECISION_RULES

@@ -5,8 +5,9 @@ from __future__ import annotations
 from nnunet_sfr.command_lines import AUTO, shell_text
 from nnunet_sfr.pipeline.nnunet_steps import Predict, Train, Validate
 from nnunet_sfr.pipeline.options import RunOptions
+from nnunet_sfr.pipeline.plan_step import Plan
 from nnunet_sfr.pipeline.project import Project
-from nnunet_sfr.pipeline.sfr_steps import CrossCheck, FineTune, ModelLabels, Plan, PseudoLabel, Select
+from nnunet_sfr.pipeline.sfr_steps import CrossCheck, FineTune, ModelLabels, PseudoLabel, Select
 from nnunet_sfr.pipeline.step import Step
 
 

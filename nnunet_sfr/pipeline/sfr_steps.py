@@ -1,9 +1,7 @@
-"""The steps of our own commands: plan, fine-tune, label, select."""
+"""The steps of our own commands after planning: fine-tune, cross-check, label, select."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +10,10 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from nnunet_sfr.command_lines import Command
-from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.paths import FINAL_CHECKPOINT, MANIFEST, PLANS_JSON
 from nnunet_sfr.pipeline.digests import FileSet, Parts
-from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS
 from nnunet_sfr.pipeline.parts import (
     SAM_WEIGHTS,
     fold_part,
@@ -30,16 +25,15 @@ from nnunet_sfr.pipeline.parts import (
     unlabelled_part,
     weights_part,
 )
-from nnunet_sfr.pipeline.project import Project, visible_files
+from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.step import Step
 from nnunet_sfr.replacement import set_aside
 
 if TYPE_CHECKING:  # it comes with nnU-Net, which takes ten seconds to import
-    from nnunet_sfr.data.raw_cases import RawDataset
+    pass
 
 
 _NETWORK_PLAN = "nnU-Net's plan"
-_RAW_PARTS = ("raw dataset.json", "images of labelled cases", "labels", "images of unlabelled cases")
 
 
 def ensure_split(project: Project) -> None:
@@ -55,138 +49,6 @@ def ensure_split(project: Project) -> None:
 
         options = project.options
         open_dataset(options.dataset_name, options.configuration, options.plans).write_split(options.fold)
-
-
-class Plan(Step):
-    """Plan and preprocess."""
-
-    title = "plan and preprocess"
-    kind = "plan"
-    # part of the cases may be there
-    complete_if_present = False
-
-    @property
-    def command(self) -> Command:
-        options = self.options
-        planner = self._planner
-        command: list[str] = []
-        if planner != DEFAULT_PLANNER:
-            command += ["-pl", planner]
-        if options.plans != PLANS_OF_PLANNERS.get(planner):
-            command += ["-p", options.plans]
-        if options.target_spacing is not None:
-            command += ["-overwrite_target_spacing", *(f"{length:g}" for length in options.target_spacing)]
-        if options.sam is not None:
-            command += ["-sam", options.sam]
-        if options.adaptation is not None:
-            command += ["-adaptation", options.adaptation]
-        if options.checkpoint is not None:
-            command += ["-checkpoint", options.checkpoint]
-        return self.command_lines.plan(*command)
-
-    @property
-    def _planner(self) -> str:
-        """The one that was asked for, or that made the plan which is there, or whose plans have this name."""
-        if self.options.planner is not None:
-            return self.options.planner
-        by_name = {plans: planner for planner, plans in PLANS_OF_PLANNERS.items()}
-        return self._planner_used or by_name.get(self.options.plans, DEFAULT_PLANNER)
-
-    @property
-    def _planner_used(self) -> str | None:
-        try:
-            plans = read_json(self.project.paths.plans_file, "", {"experiment_planner_used": str})
-        except UserError:
-            return None
-        return str(plans["experiment_planner_used"])
-
-    @property
-    def result(self) -> Path:
-        return self.project.paths.plans_file
-
-    def inputs(self) -> Parts:
-        options = self.options
-        return {
-            "-pl": options.planner,
-            "-overwrite_target_spacing": options.target_spacing,
-            "-sam": options.sam,
-            "-adaptation": options.adaptation,
-            "-checkpoint": options.checkpoint and str(Path(options.checkpoint).expanduser().resolve()),
-            **self._raw_parts(),
-        }
-
-    def _raw_parts(self) -> Parts:
-        project = self.project
-        if project.is_planned() and not project.raw_is_here():
-            return dict.fromkeys(_RAW_PARTS)
-        return {
-            _RAW_PARTS[0]: project.raw_dataset_json(),
-            _RAW_PARTS[1]: FileSet(tuple(project.raw_images())),
-            _RAW_PARTS[2]: FileSet(tuple(project.raw_labels())),
-            _RAW_PARTS[3]: FileSet(tuple(project.raw_unlabelled())),
-        }
-
-    def outputs(self) -> dict[str, FileSet]:
-        """The cases, but no plan: that may be edited."""
-        project = self.project
-        if not project.is_planned():
-            return {}
-        return {**labelled_part(project), **unlabelled_part(project)}
-
-    def after_kill(self) -> None:
-        """Remove a plan that nnU-Net was killed over: its planner reads the one that is there."""
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                json.loads(self.result.read_text(encoding="utf-8"))
-            except ValueError:
-                self.result.unlink()
-
-    def found_complete(self) -> bool:
-        """Whether sfr_plan_and_preprocess has been here and no file has changed since.
-
-        Running it again would lose edits of nnU-Net's plan.
-        """
-        options = self.options
-        asked = (options.target_spacing, options.sam, options.adaptation, options.checkpoint)
-        if any(value is not None for value in asked):
-            return False
-        if not self.project.is_planned() or options.planner not in (None, self._planner_used):
-            return False
-        if not self.project.raw_is_here():
-            return all(self.project.properties(unlabelled=unlabelled) for unlabelled in (False, True))
-        from nnunet_sfr.data.raw_cases import list_cases
-        from nnunet_sfr.planning.fingerprint import stamps
-
-        raw = list_cases(self.project.paths.raw)
-        fingerprint = read_fingerprint(self.project.paths.fingerprint_file, "delete it")
-        same = raw.is_that_of(stamps(fingerprint))
-        raw.hashes.save()  # so that copied files are read once
-        return same and self._has_cases(raw)
-
-    def has_taken_in(self, changed: Sequence[str]) -> bool:
-        """Whether sfr_add_labels has changed the raw data, and no planning came since.
-
-        It keeps the plan, which would be another one with more labelled cases, and preprocesses the new ones by it.
-        """
-        if not self.project.is_planned() or not set(changed) <= set(_RAW_PARTS):
-            return False
-        from nnunet_sfr.data.raw_cases import list_cases
-        from nnunet_sfr.planning.fingerprint import knows_added_labels
-
-        raw = list_cases(self.project.paths.raw)
-        taken_in = knows_added_labels(self.project.paths.fingerprint_file, raw)
-        raw.hashes.save()
-        return taken_in and self._has_cases(raw)
-
-    def _has_cases(self, raw: RawDataset) -> bool:
-        """Whether the raw cases, and no others, are preprocessed."""
-        for cases, unlabelled in ((raw.labelled, False), (raw.unlabelled, True)):
-            there = {file.name for file in visible_files(self.project.cases_folder(unlabelled=unlabelled))}
-            # of each case the first and the last file to be put in place
-            wanted = {f"{case.identifier}{ending}" for case in cases for ending in (".pkl", ".b2nd")}
-            if not wanted <= there or len(there) != 3 * len(cases):
-                return False
-        return True
 
 
 class OverwritableStep(Step):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_sfr.data.preprocessing import preprocessed_shape
+from nnunet_sfr.data.preprocessed_grid import preprocessed_shape
 from nnunet_sfr.data.raw_cases import RawDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.planning.planners import MOST_VOXELS

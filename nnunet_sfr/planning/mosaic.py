@@ -29,7 +29,7 @@ from fractions import Fraction
 import numpy as np
 
 from nnunet_sfr.canvas import UNSCALED, Scale, Size, fits, shown_size
-from nnunet_sfr.data.preprocessing import preprocessed_shape
+from nnunet_sfr.data.preprocessed_grid import preprocessed_shape
 from nnunet_sfr.sam_models import SAMModel
 from nnunet_sfr.settings import StitchingSettings
 

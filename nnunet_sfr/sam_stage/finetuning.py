@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.datasets import LabelledDataset
-from nnunet_sfr.data.preprocessing import check_grids
+from nnunet_sfr.data.preprocessed_grid import check_grids
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, FINE_TUNING_LOG, FINE_TUNING_STATE, Fold

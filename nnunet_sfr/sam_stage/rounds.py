@@ -20,7 +20,7 @@ from nnunet_sfr.data.datasets import (
     PseudoLabelledDataset,
     UnlabelledDataset,
 )
-from nnunet_sfr.data.preprocessing import check_grids
+from nnunet_sfr.data.preprocessed_grid import check_grids
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError

@@ -25,7 +25,7 @@ from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
 from nnunet_sfr.data.loaders import TwoStreams
-from nnunet_sfr.data.preprocessing import check_grids
+from nnunet_sfr.data.preprocessed_grid import check_grids
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError, exit_on_user_error
 from nnunet_sfr.paths import TEACHER_CHECKPOINT, TRAINING_SETTINGS

@@ -491,14 +491,14 @@ def test_a_stopped_conversion_does_not_read_again_what_it_had(
         read.append(self.case)
         return check(self)
 
-    monkeypatch.setattr("nnunet_sfr.conversion.nifti.NiftiCheck.problem", counted)
+    monkeypatch.setattr("nnunet_sfr.conversion.nifti_dataset.NiftiCheck.problem", counted)
     with pytest.raises(StoppedError):
         convert("BraTS", brats, tmp_path / "raw" / "BraTS", allow_missing=True)
     assert not (tmp_path / "raw").exists()
     first, read[:] = list(read), []
     case = first[1]
     _move(0)(next(brats.rglob(f"{case}_seg.nii.gz")))  # this file has changed since
-    monkeypatch.setattr("nnunet_sfr.conversion.nifti.NiftiCheck.problem", lambda self: read.append(self.case))
+    monkeypatch.setattr("nnunet_sfr.conversion.nifti_dataset.NiftiCheck.problem", lambda self: read.append(self.case))
     convert("BraTS", brats, tmp_path / "raw" / "BraTS", allow_missing=True)
     assert case in read
     assert len(read) == 5 - 2
@@ -506,7 +506,7 @@ def test_a_stopped_conversion_does_not_read_again_what_it_had(
 
 
 def trees_check() -> Callable[[Any], str | None]:
-    from nnunet_sfr.conversion.nifti import NiftiCheck
+    from nnunet_sfr.conversion.nifti_dataset import NiftiCheck
 
     return NiftiCheck.problem
 

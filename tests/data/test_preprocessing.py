@@ -15,7 +15,8 @@ import pytest
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_sfr.data.preprocessing import PreprocessingResult, check_grid, copy_ground_truth, preprocess
+from nnunet_sfr.data.preprocessed_grid import check_grid
+from nnunet_sfr.data.preprocessing import PreprocessingResult, copy_ground_truth, preprocess
 from nnunet_sfr.data.raw_cases import RawDataset, list_cases
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
