@@ -51,8 +51,10 @@ def test_the_precision_of_a_cpu(native: bool, precision: str, monkeypatch: pytes
     assert finding.text.startswith(f"CPU alone, {precision}")
 
 
-def test_cores() -> None:
+@pytest.mark.parametrize(("threads", "words"), [(1, "torch uses 1 thread,"), (3, "torch uses 3 threads,")])
+def test_cores(monkeypatch: pytest.MonkeyPatch, threads: int, words: str) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     (finding,) = check_cores()
-    assert f"torch uses {torch.get_num_threads()} threads" in finding.text
+    assert words in finding.text
     memory = main_memory()
     assert memory is None or memory > GIB // 4
