@@ -18,9 +18,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.options import positive_number, whole_number
+from benchmarks.studies.paper import paper_datasets, paper_table
 from benchmarks.studies.study import ALL_LABELS, KNOWN_TRAINERS, STOCK, Study, StudyFolders, open_workspace
 from nnunet_sfr.conversion import PUBLIC_DATASETS
 from nnunet_sfr.entry_points.command_line import run
+from nnunet_sfr.entry_points.dataset_options import add_dataset_options, given_dataset_options
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
@@ -84,8 +86,6 @@ def _write_table(study: Study, workspace: StudyFolders, options: argparse.Namesp
 
 
 def _print_paper(options: argparse.Namespace) -> None:
-    from benchmarks.studies.paper import paper_table
-
     print(paper_table(options.paper, _output(options, options.paper)))
 
 
@@ -97,10 +97,10 @@ def _output(options: argparse.Namespace, dataset: str) -> Path:
 def _study(options: argparse.Namespace) -> Study:
     source = options.source.expanduser()
     spacing: float | str = options.spacing or COARSE.get(options.dataset, PLANNED)
-    chosen = {name: value for name in _CONVERSION if (value := getattr(options, name)) is not None}
-    for name in chosen:
-        if name not in PUBLIC_DATASETS[options.dataset].options:
-            raise UserError(f"--{name} is no option of {options.dataset}")
+    try:
+        chosen = given_dataset_options(options, options.dataset)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     return Study(
         dataset=options.dataset,
         # nnunet takes a name too
@@ -122,7 +122,6 @@ def _study(options: argparse.Namespace) -> Study:
     )
 
 
-_CONVERSION = ("channels", "regions", "fold", "list", "test")
 """Options of ``sfr_convert`` that only some data sets have."""
 
 
@@ -150,16 +149,13 @@ def _parser() -> argparse.ArgumentParser:
         help="defaults: quick for minutes on a CPU; paper for 6000 iterations on a GPU at the planned spacing with "
         "ViT-B and LoRA (quick)",
     )
-    data = parser.add_argument_group("data").add_argument
+    data_options = parser.add_argument_group("data")
+    data = data_options.add_argument
     data("--labelled", type=positive_number, default=4, metavar="N", help="labelled cases (4)")
     data("--cases-seed", type=whole_number, metavar="N", help="draws the labelled cases (the first of the list)")
     data("--allow-missing", action="store_true", help="go without cases of the list that are not there")
-    data("--channels", nargs="+", choices=("flair", "t1", "t1ce", "t2"), help="BraTS: sequences (flair)")
-    data("--regions", action="store_true", default=None, help="BraTS: whole tumour, core and enhancing tumour")
-    data("--fold", type=int, choices=range(4), help="MACT: of MagicNet (0)")
-    data("--list", choices=("paper", "magicnet"), help="MACT: 70 and 20 cases, or 66 and 22 (paper)")
-    data("--test", type=positive_number, metavar="N", help="nnunet: labelled cases to hold out for testing (a fifth)")
     data("--spacing", type=_spacing, metavar="MM", help="target spacing, or planned (LA: 2.5, else planned)")
+    add_dataset_options(data_options)
     runs = parser.add_argument_group("what is trained").add_argument
     runs(
         "--trainers",
@@ -189,9 +185,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--update-readme", action="store_true", help="write the table into benchmarks/README.md")
     add(
         "--paper",
-        choices=("LA", "BraTS", "BTCV", "MACT", "AbdomenCT-1K"),
+        choices=paper_datasets(),
         metavar="DATASET",
-        help="print the paper's tables of a data set (LA, BraTS, BTCV, MACT, AbdomenCT-1K) with our numbers, and stop",
+        help=f"print the paper's tables of a data set ({', '.join(paper_datasets())}) with our numbers, and stop",
     )
     return parser
 

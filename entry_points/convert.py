@@ -6,15 +6,13 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from nnunet_sfr.conversion import PUBLIC_DATASETS, PublicDataset
+from nnunet_sfr.conversion import PUBLIC_DATASETS
 
 from .command_line import NOTHING_WRITTEN, HelpFormatter, positive_number, run, shown_examples
+from .dataset_options import add_dataset_options, given_dataset_options
 
 _WIDTH = 110
-_OPTIONS = ("channels", "regions", "fold", "list", "test")
-"""Those that only some data sets have."""
 _EXAMPLES = {
     "nnunet Dataset005_X --labelled 4 --seed 1": "4 labelled cases of a labelled data set of yours",
     "LA left_atrium -d 42 --labelled 16": "the left atria in the folder left_atrium",
@@ -26,7 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     known = PUBLIC_DATASETS[arguments.name]
-    options = _options(parser, arguments, known)
+    try:
+        options = given_dataset_options(arguments, arguments.name)
+    except ValueError as error:
+        parser.error(str(error))
 
     def command() -> None:
         from nnunet_sfr.conversion.raw_dataset import convert_source, dataset_folder
@@ -47,15 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"continue with: sfr_plan_and_preprocess -d {int(folder.name[len('Dataset') :][:3])}")
 
     return run(command, interrupted=NOTHING_WRITTEN)
-
-
-def _options(parser: argparse.ArgumentParser, arguments: argparse.Namespace, known: PublicDataset) -> dict[str, Any]:
-    """What was given of the options that only some data sets have."""
-    given = {name: value for name in _OPTIONS if (value := getattr(arguments, name)) is not None}
-    for name in given:
-        if name not in known.options:
-            parser.error(f"--{name} is no option of {arguments.name}")
-    return given
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,23 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--overwrite", action="store_true", help="replace the data set of this number, if this command made it")
     add("-np", dest="processes", type=positive_number, default=1, metavar="N", help="cases to check at a time")
-    some = parser.add_argument_group("options of some data sets")
-    add = some.add_argument
-    add("--channels", nargs="+", choices=("flair", "t1", "t1ce", "t2"), help="BraTS: sequences; default: flair")
-    add(
-        "--regions",
-        action="store_true",
-        default=None,
-        help="BraTS: whole tumour, core and enhancing tumour as regions",
-    )
-    add("--fold", type=int, choices=range(4), help="MACT: of MagicNet; default: 0")
-    add("--list", choices=("paper", "magicnet"), help="MACT: 70 and 20 cases, or 66 and 22; default: paper")
-    add(
-        "--test",
-        type=positive_number,
-        metavar="N",
-        help="nnunet: labelled cases to hold out for testing; default: none where imagesTs have a truth, else a fifth",
-    )
+    add_dataset_options(parser.add_argument_group("options of some data sets"))
     return parser
 
 

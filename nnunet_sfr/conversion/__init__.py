@@ -11,10 +11,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from nnunet_sfr.conversion.source_dataset import ConversionRequest, SourceDataset
+
+
+@dataclass(frozen=True)
+class DatasetOption:
+    """An option of ``sfr_convert`` that only one data set has; given, it is in the request's ``options``.
+
+    Args:
+        name: after ``--``, and the key of the request.
+        help: what it does, and its default.
+        kind: ``flag`` without a value, ``count`` with a number from 1, ``one`` or ``several`` of the choices.
+        choices: what may be given.
+    """
+
+    name: str
+    help: str
+    kind: Literal["flag", "count", "one", "several"]
+    choices: tuple[str, ...] | tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,7 +46,7 @@ class PublicDataset:
         obtained: where it is had, and under which licence.
         disk: what the conversion writes.
         labelled: number of labelled cases unless another is asked for.
-        options: of ``sfr_convert`` that only some data sets have, and this one has.
+        options: of ``sfr_convert`` that this data set alone has.
     """
 
     module: str
@@ -39,7 +56,7 @@ class PublicDataset:
     obtained: str
     disk: str
     labelled: int
-    options: tuple[str, ...] = ()
+    options: tuple[DatasetOption, ...] = ()
 
     def open(self, request: ConversionRequest) -> SourceDataset:
         """Open what the request names.
@@ -74,7 +91,10 @@ PUBLIC_DATASETS = {
         obtained="www.med.upenn.edu/cbica/brats2019.html, on registration, for research under the challenge's terms",
         disk="0.8 GB a sequence",
         labelled=50,
-        options=("channels", "regions"),
+        options=(
+            DatasetOption("channels", "sequences; default: flair", "several", ("flair", "t1", "t1ce", "t2")),
+            DatasetOption("regions", "whole tumour, core and enhancing tumour as regions", "flag"),
+        ),
     ),
     "BTCV": PublicDataset(
         module="btcv",
@@ -97,7 +117,10 @@ PUBLIC_DATASETS = {
         "as above, Training and Testing",
         disk="4 GB",
         labelled=14,
-        options=("fold", "list"),
+        options=(
+            DatasetOption("fold", "of MagicNet; default: 0", "one", (0, 1, 2, 3)),
+            DatasetOption("list", "70 and 20 cases, or 66 and 22; default: paper", "one", ("paper", "magicnet")),
+        ),
     ),
     "AbdomenCT-1K": PublicDataset(
         module="abdomenct_1k",
@@ -130,7 +153,13 @@ PUBLIC_DATASETS = {
         obtained="yours",
         disk="as much as the source",
         labelled=4,
-        options=("test",),
+        options=(
+            DatasetOption(
+                "test",
+                "labelled cases to hold out for testing; default: none where imagesTs have a truth, else a fifth",
+                "count",
+            ),
+        ),
     ),
 }
 """By the name that ``sfr_convert`` takes; the data set is called so too, but for ``nnunet``."""
