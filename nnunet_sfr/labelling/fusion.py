@@ -50,7 +50,7 @@ class Fusion:
 
 
 def stored_probabilities(store: PseudoLabelStore, identifier: str, num_classes: int) -> Iterator[torch.Tensor]:
-    """What a store says of a case, class by class, for the memory of a CT with many.
+    """What a store holds of a case, class by class, for the memory of a CT with many.
 
     Args:
         store: that has the probabilities of the case.

@@ -232,9 +232,9 @@ class ModelLabels(PseudoLabel):
 
 
 class Select(Step):
-    """Tell sure cases from unsure ones."""
+    """Select the cases of high confidence."""
 
-    title = "tell sure cases from unsure ones"
+    title = "select cases of high confidence"
     kind = "select"
 
     @property

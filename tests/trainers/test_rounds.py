@@ -107,7 +107,7 @@ def foreground(target: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("method", CONSISTENCY_METHODS)
-def test_sam_teaches_the_cases_of_low_confidence_alone(
+def test_sam_labels_the_cases_of_low_confidence_alone(
     method: str, project: SFRDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asserted from what arrives: the calls of the losses, and the patches that student and teacher are shown."""
