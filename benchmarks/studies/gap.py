@@ -58,15 +58,17 @@ def share_of_gap(method: Scores, few: Scores, full: Scores, *, resamples: int = 
         means = [one[np.ix_(next(left) if len(one) > 1 else np.zeros(1, np.int64), cases)].mean() for one in scores]
         return _share(*means)
 
-    interval = stats.bootstrap(
-        drawn,
-        statistic,
-        n_resamples=resamples,
-        vectorized=False,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
+    # scipy gives a standard error too, which draws without a gap do not have
+    with np.errstate(invalid="ignore"):
+        interval = stats.bootstrap(
+            drawn,
+            statistic,
+            n_resamples=resamples,
+            vectorized=False,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            random_state=np.random.default_rng(seed),
+        ).confidence_interval
     return Share(value, float(interval.low), float(interval.high))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.report import aligned_table
 from benchmarks.studies.study import ALL_LABELS
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.json_files import Shape, read_json
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
 TABLES = BENCHMARKS / "paper_tables.json"
@@ -22,6 +22,13 @@ NOTE = (
     "possible here and as the best possible in the authors' code (docs/evaluation.md). Where the numbers of cases "
     "differ, ours are of other lists: the paper tests on 20 (LA), 60 (BraTS), 12 (BTCV) and 20 (MACT) cases."
 )
+
+RESULTS_SHAPE: Shape = {
+    "study": {"labelled": int, "spacing": float | None, "iterations": int, "planner": str},
+    "cases": {"labelled": int, "unlabelled": int, "test": int},
+    "trainers": {...: {...: {...: float}}},
+}
+"""What the tables need of a study's results: for each trainer, metric and seed the mean over the test cases."""
 
 
 def paper_datasets() -> list[str]:
@@ -62,7 +69,7 @@ def _studies(dataset: str, output: Path) -> Iterator[dict[str, Any]]:
     """Numbers of every study of a data set, a study that lies in both places once."""
     seen: set[str] = set()
     for file in (*sorted(output.glob("*/results.json")), *sorted((BENCHMARKS / "results").glob("*.json"))):
-        content = read_json(file, "write it again with --table-only")
+        content = read_json(file, "write it again with --table-only", RESULTS_SHAPE)
         study = content["study"]
         if study.get("dataset", "LA") == dataset and str(study) not in seen:
             seen.add(str(study))

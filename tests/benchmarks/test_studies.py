@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -473,6 +474,21 @@ def test_the_tables_of_the_paper(dataset: str, tmp_path: Path, monkeypatch: pyte
     assert len([line for line in lines if line.startswith("| ")]) == 1 + 2 * len(tables["rows"])
     ours = [[cell.strip() for cell in line.split("|")[4:-1]] for line in lines if "| ours" in line]
     assert all(cells == ["ours", *[""] * len(tables["columns"])] for cells in ours), "empty where nothing was run"
+
+
+def test_the_results_that_come_along_stand_in_the_tables(tmp_path: Path) -> None:
+    lines = paper.paper_table("LA", tmp_path).splitlines()
+    ours = [line for line in lines if "ours: 16 tested, 2.5 mm, 400 iterations" in line and "SFR-MT" in line]
+    # the Dice of the README's first table
+    assert any("78.76" in line for line in ours)
+
+
+def test_results_of_another_shape_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper, "BENCHMARKS", tmp_path)
+    file = tmp_path / "x" / "results.json"
+    write_json({"study": {**STUDY.as_json()}, "trainers": {}}, file)
+    with pytest.raises(UserError, match=rf"{re.escape(str(file))}.*cases.*--table-only"):
+        paper.paper_table("LA", tmp_path)
 
 
 def test_our_numbers_stand_beside_those_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
