@@ -27,7 +27,8 @@ IMAGE = REPOSITORY / "docs" / "images" / "la_benchmark.png"
 PANELS = (("dice", "Dice (higher is better)", "{:.3f}"), ("hd95_mm", "95HD in mm (lower is better)", "{:.1f}"))
 COLOURS = {"SFRPlus": "#B2182B", "SFR": "#E08214", "": "#4393C3"}
 """By the part of a trainer's name that says where its labels come from; told apart by brightness too."""
-STOCK_COLOURS = {"nnUNetTrainer": "#878787", "nnUNetTrainer_all_labels": "#4D4D4D"}
+ALL_LABELS = "nnUNetTrainer_all_labels"
+STOCK_COLOURS = {"nnUNetTrainer": "#878787", ALL_LABELS: "#4D4D4D"}
 WIDTH, LINE_HEIGHT, MARGIN = 9.0, 0.42, 1.25
 """In inches."""
 DPI = 160
@@ -57,9 +58,7 @@ def draw(studies: Sequence[Mapping[str, Any]]) -> Figure:
         studies: each with ``study``, and for each trainer, metric and seed the mean over the test cases.
     """
     trainers = {
-        f"{trainer}, {results['study']['labelled']} labelled": values
-        for results in studies
-        for trainer, values in results["trainers"].items()
+        _bar_name(trainer, results): values for results in studies for trainer, values in results["trainers"].items()
     }
     figure = Figure(figsize=(WIDTH, MARGIN + LINE_HEIGHT * len(trainers)), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -69,7 +68,7 @@ def draw(studies: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_title(title, fontsize=11)
     study = studies[0]["study"]
     spacing = "planned spacing" if study["spacing"] is None else f"{study['spacing']:g} mm"
-    adaptations = sorted({results["study"]["adaptation"] or "planned" for results in studies})
+    adaptations = sorted({results["study"]["adaptation"] or "as planned" for results in studies})
     figure.suptitle(
         f"Left atrium, {spacing}, {study['iterations']} iterations each, SAM's adaptation: {', '.join(adaptations)}",
         fontsize=12,
@@ -91,6 +90,12 @@ def _draw_metric(axes: Axes, values: Mapping[str, Sequence[float]], number: str)
     axes.set_ylim(len(values) - 0.4, -0.6)  # the first trainer on top
     axes.set_xlim(0, ROOM_FOR_NUMBERS * longest)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _bar_name(trainer: str, results: Mapping[str, Any]) -> str:
+    if trainer == ALL_LABELS:
+        return f"{trainer}, {results['cases']['labelled'] + results['cases']['unlabelled']} labelled"
+    return f"{trainer}, {results['study']['labelled']} labelled"
 
 
 def colour_of(trainer: str) -> str:
