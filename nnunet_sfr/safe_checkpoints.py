@@ -6,7 +6,7 @@ checkpoints hold besides (numbers and arrays of numpy, in its log) is allowed he
 
 from __future__ import annotations
 
-import importlib
+import codecs
 import re
 import warnings
 import zipfile
@@ -49,12 +49,12 @@ def load_checkpoint(file: Path, allowed: Sequence[Any] = ()) -> Any:
 
 def nnunet_types() -> list[Any]:
     """What nnU-Net's trainer writes besides tensors and Python's own types: values and arrays of numpy."""
-    multiarray = importlib.import_module("numpy._core.multiarray")
-    functions = [getattr(multiarray, name) for name in ("scalar", "_reconstruct")]
-    # numpy 1 and 2 call the same functions by different names
+    # those that rebuild a scalar and an array; numpy 1 and 2 have them in different modules
+    functions: list[Any] = [np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]]
     named = [_under(function, module) for function in functions for module in ("numpy.core", "numpy._core")]
     dtypes = {type(np.dtype(code)) for code in (*np.typecodes["AllInteger"], *np.typecodes["Float"], "?")}
-    return [*named, np.dtype, np.ndarray, *dtypes]
+    # a scalar's bytes, which the format of old pickles holds as encoded text; torch allows it by itself from 2.5 on
+    return [*named, codecs.encode, np.dtype, np.ndarray, *dtypes]
 
 
 def _under(function: Callable[..., Any], package: str) -> Callable[..., Any]:

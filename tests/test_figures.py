@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from itertools import combinations
 from pathlib import Path
 
@@ -71,6 +71,9 @@ def test_the_file_appears_whole_small_and_opaque(written: Path) -> None:
     assert written.stat().st_size < README_LIMIT
 
 
+@pytest.mark.skipif(
+    int(version("matplotlib").split(".")[1]) < 10, reason="matplotlib before 3.10 places text elsewhere"
+)
 def test_the_picture_of_the_documentation_is_up_to_date(written: Path) -> None:
     shown, drawn = pixels(data_flow.PICTURE), pixels(written)
     assert shown.shape == drawn.shape

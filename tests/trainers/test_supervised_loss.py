@@ -159,5 +159,6 @@ def test_dice_within_a_rank_gathers_nothing(
 
     torch.testing.assert_close(ours(*arguments), alone(*arguments))
     assert not asked
-    theirs(*arguments)
+    # not compiled: torch before 2.5 traces the true function in the place of the one above, and finds no other ranks
+    nnunet_loss(labels, is_ddp=True, **{**options, "compiled": False})(*arguments)
     assert asked, "nnU-Net's own must continue to ask"
