@@ -122,9 +122,6 @@ def _study(options: argparse.Namespace) -> Study:
     )
 
 
-"""Options of ``sfr_convert`` that only some data sets have."""
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(arguments)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from nnunet_sfr.evaluation.bootstrap import CONFIDENCE, SEED
+from nnunet_sfr.evaluation.bootstrap import SEED, percentile_interval
 
 RESAMPLES = 2_000
 Scores = NDArray[np.float64]
@@ -60,16 +59,8 @@ def share_of_gap(method: Scores, few: Scores, full: Scores, *, resamples: int = 
 
     # scipy gives a standard error too, which draws without a gap do not have
     with np.errstate(invalid="ignore"):
-        interval = stats.bootstrap(
-            drawn,
-            statistic,
-            n_resamples=resamples,
-            vectorized=False,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            random_state=np.random.default_rng(seed),
-        ).confidence_interval
-    return Share(value, float(interval.low), float(interval.high))
+        interval = percentile_interval(drawn, statistic, resamples=resamples, seed=seed, vectorized=False)
+    return Share(value, *interval)
 
 
 def _share(method: float, few: float, full: float) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_sfr import __version__
-from nnunet_sfr.atomic import nearest_existing, replacing, write_json
+from nnunet_sfr.atomic import free_bytes, nearest_existing, replacing, write_json
 from nnunet_sfr.conversion.checking import check_all, progress_file
 from nnunet_sfr.conversion.source_dataset import SourceDataset, Split
 from nnunet_sfr.errors import UserError
@@ -123,7 +123,7 @@ def require_space(dataset: Path, files: Sequence[Path]) -> None:
     """
     needed = int(sum(file.stat().st_size for file in files) * _RESERVE)
     folder = nearest_existing(dataset.parent)
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if needed > free:
         raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free; make room first")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
-from nnunet_sfr.atomic import nearest_existing
+from nnunet_sfr.atomic import free_bytes, nearest_existing
 from nnunet_sfr.cores import ALL_ELSE, AUGMENTATION, require_numbers
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.errors import UserError
@@ -56,7 +55,7 @@ def _folder(variable: str) -> Finding:
         return ok(variable, str(folder))
     if not os.access(folder, os.W_OK):
         return problem(variable, f"{folder}: may not be written to", f"export {variable}=<folder that may be>")
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     text = f"{folder}, {gib(free)} free"
     return ok(variable, text) if free >= LOW_DISK else note(variable, text, "free some space before a long run")
 

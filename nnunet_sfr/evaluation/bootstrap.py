@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 RESAMPLES = 10_000
@@ -41,13 +43,36 @@ def paired_bootstrap(
     mean = float(differences.mean())
     if len(differences) == 1:
         return mean, math.nan, math.nan
+    return mean, *percentile_interval((differences,), np.mean, resamples=resamples, seed=seed, batch=PER_BLOCK)
+
+
+def percentile_interval(
+    data: Sequence[NDArray[Any]],
+    statistic: Callable[..., Any],
+    *,
+    resamples: int,
+    seed: int,
+    batch: int | None = None,
+    vectorized: bool | None = None,
+) -> tuple[float, float]:
+    """The two ends of a 95 % bootstrap interval: percentiles of a statistic of resampled data.
+
+    Args:
+        data: samples, each drawn by itself with replacement.
+        statistic: of as many samples.
+        resamples: draws.
+        seed: of the draws; the same seed gives the same interval.
+        batch: draws that are held at once; None for all.
+        vectorized: whether the statistic takes ``axis``; None to look at it.
+    """
     interval = stats.bootstrap(
-        (differences,),
-        np.mean,
+        data,
+        statistic,
         n_resamples=resamples,
-        batch=PER_BLOCK,
+        batch=batch,
+        vectorized=vectorized,
         confidence_level=CONFIDENCE,
         method="percentile",
         random_state=np.random.default_rng(seed),
     ).confidence_interval
-    return mean, float(interval.low), float(interval.high)
+    return float(interval.low), float(interval.high)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
@@ -28,10 +27,6 @@ from nnunet_sfr.pipeline.parts import (
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.step import Step
 from nnunet_sfr.replacement import set_aside
-
-if TYPE_CHECKING:  # it comes with nnU-Net, which takes ten seconds to import
-    pass
-
 
 _NETWORK_PLAN = "nnU-Net's plan"
 

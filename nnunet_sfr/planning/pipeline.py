@@ -29,9 +29,7 @@ from nnunet_sfr.planning.planners import (
 )
 from nnunet_sfr.planning.requested_sam import RequestedSAM
 from nnunet_sfr.planning.sfr_plan import check_sam, update_sfr_plan
-from nnunet_sfr.plans import (
-    choose_configuration,
-)
+from nnunet_sfr.plans import choose_configuration
 
 
 def plan_and_preprocess(
