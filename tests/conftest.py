@@ -7,6 +7,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,15 @@ def without_plots() -> Iterator[Mapping[str, Any]]:
         for name in drawing:
             patch.setattr(name, lambda *_: None)
         yield drawing
+
+
+@pytest.fixture(scope="session", autouse=True)
+def file_names_without_processes() -> Iterator[None]:
+    """Let threads match the names of images: nnU-Net forks twelve processes for it, a quarter of a second each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "nnunetv2" in sys.modules:
+            patch.setattr("nnunetv2.utilities.utils.Pool", ThreadPool)
+        yield
 
 
 @pytest.fixture(autouse=True)
