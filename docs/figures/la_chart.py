@@ -17,6 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+# Python puts the folder of a script on its path, and this script needs that of the benchmarks.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from benchmarks.studies.study import ALL_LABELS, STOCK
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.entry_points.command_line import NOTHING_WRITTEN, run
 from nnunet_sfr.json_files import read_json
@@ -27,8 +31,7 @@ IMAGE = REPOSITORY / "docs" / "images" / "la_benchmark.png"
 PANELS = (("dice", "Dice (higher is better)", "{:.3f}"), ("hd95_mm", "95HD in mm (lower is better)", "{:.1f}"))
 COLOURS = {"SFRPlus": "#B2182B", "SFR": "#E08214", "": "#4393C3"}
 """By the part of a trainer's name that says where its labels come from; told apart by brightness too."""
-ALL_LABELS = "nnUNetTrainer_all_labels"
-STOCK_COLOURS = {"nnUNetTrainer": "#878787", ALL_LABELS: "#4D4D4D"}
+STOCK_COLOURS = {STOCK: "#878787", ALL_LABELS: "#4D4D4D"}
 WIDTH, LINE_HEIGHT, MARGIN = 9.0, 0.42, 1.25
 """In inches."""
 DPI = 160

@@ -192,7 +192,7 @@ def _train(dataset: SFRDataset, fold: int, device: torch.device, results: Path) 
 
 
 def _build(dataset: SFRDataset, fold: int, device: torch.device, results: Path) -> LeftOutTrainer:
-    plans = {**deepcopy(dataset.plans_manager.plans), "continue_training": False}
+    plans = {**deepcopy(dataset.plans), "continue_training": False}
     with _results_in(results), contextlib.redirect_stdout(None):
         trainer = LeftOutTrainer(plans, dataset.paths.configuration, fold, deepcopy(dataset.dataset_json), device)
     trainer.split = dataset.split(fold)
