@@ -8,8 +8,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.random_state import seed_everything
-from nnunet_sfr.sam_stage.patches import labelled_patches
-from tests.tiny_project import change_settings
+from nnunet_sfr.sam_stage.patches import OVERSAMPLE_FOREGROUND, labelled_patches
+from tests.tiny_project import build_trainer, change_settings
 
 
 @pytest.mark.parametrize("slices", [1, 3, 4])
@@ -25,3 +25,7 @@ def test_thin_patches_are_augmented(slices: int, project: SFRDataset) -> None:
         assert batch["data"].shape == (2, 1, slices, 24, 22)
         assert batch["target"].shape == (2, 1, slices, 24, 22)
         assert torch.isfinite(batch["data"]).all()
+
+
+def test_foreground_is_drawn_as_often_as_nnunet_draws_it(project: SFRDataset) -> None:
+    assert build_trainer(project, "nnUNetTrainer").oversample_foreground_percent == OVERSAMPLE_FOREGROUND

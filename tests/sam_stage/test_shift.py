@@ -28,6 +28,6 @@ def test_image_and_label_move_together_and_stay_in_bounds() -> None:
         assert out["segmentation"].dtype == torch.int16
         shifts.add(tuple(here - there for here, there in zip(place, (10, 15, 5), strict=True)))
     depth, height, width = zip(*shifts, strict=True)
-    assert max(map(abs, depth)) == 4
-    assert max(map(abs, height)) == 6
-    assert max(map(abs, width)) == 2
+    assert (min(depth), max(depth)) == (-4, 4)
+    assert (min(height), max(height)) == (-6, 6)
+    assert (min(width), max(width)) == (-2, 2)
