@@ -110,6 +110,11 @@ def wait_for(page: Page, condition: str) -> None:
     wait_until(lambda: page.evaluate(condition), condition)
 
 
+def wait_for_focus(page: Page, label: str) -> None:
+    """Until an element has the focus: a dialog that closes tells the page so a moment later."""
+    wait_until(lambda: page.evaluate("document.activeElement.ariaLabel") == label, f"focus on {label}")
+
+
 def load_pictures(page: Page) -> int:
     """How many pictures there are, all of them loaded."""
     wait_for(page, "[...document.images].every((image) => image.complete)")
@@ -258,7 +263,7 @@ def test_picture_opens_large(visit: Open, file: Path) -> None:
     assert title.inner_text() == "case_10"
     page.keyboard.press("Escape")
     assert not viewer.is_visible()
-    assert page.evaluate("document.activeElement.ariaLabel") == "Show case_10 large"
+    wait_for_focus(page, "Show case_10 large")
 
 
 def test_labels_lie_exactly_over_their_image(visit: Open, file: Path) -> None:
@@ -368,7 +373,7 @@ def test_the_cross_check_shows_the_worst_cases(visit: Open, checked: Path) -> No
     assert page.locator("#viewer-title").inner_text() == HOSTILE
     assert large() == ["pictures/left_out_lung_1.png", "pictures/left_out_truth_1.png"]
     page.keyboard.press("Escape")
-    assert page.evaluate("document.activeElement.ariaLabel") == f"Show truth of {HOSTILE} large"
+    wait_for_focus(page, f"Show truth of {HOSTILE} large")
     assert section.locator("img").first.get_attribute("src") == "pictures/left_out_lung_1.png"
 
 
