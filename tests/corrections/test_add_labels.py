@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pathlib
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
@@ -396,8 +397,11 @@ class Killing:
 
     def __init__(self, patch: pytest.MonkeyPatch, changes: int) -> None:
         self.left = changes
-        for name in self.CHANGES:
-            patch.setattr(os, name, self._counted(getattr(os, name)))
+        # up to Python 3.10, pathlib keeps what it found in os when it was imported
+        for keeper in filter(None, (os, getattr(pathlib, "_normal_accessor", None))):
+            for name in self.CHANGES:
+                if hasattr(keeper, name):
+                    patch.setattr(keeper, name, self._counted(getattr(keeper, name)))
 
     def _counted(self, change: Callable[..., None]) -> Callable[..., None]:
         def counted(path: Any, *arguments: Any, **options: Any) -> None:

@@ -73,7 +73,7 @@ def plus_trainer(dataset: SFRDataset, method: str) -> Any:
 
 
 def prepare_again(dataset: SFRDataset, trainer: Any, **options: Any) -> Selection:
-    for folder in dataset.paths.pseudo_labels("all").parent.glob("round_1*/"):
+    for folder in filter(Path.is_dir, dataset.paths.pseudo_labels("all").parent.glob("round_1*")):
         shutil.rmtree(folder)
     return prepare_round(dataset, trainer, **options)
 
