@@ -267,8 +267,8 @@ class RetrainingSettings(MethodSections):
     """Optimiser steps per epoch (nnU-Net's own)."""
     validation_iterations_per_epoch: int = 50
     """Batches that estimate the Dice after each epoch (nnU-Net's own); for a short try, lower both."""
-    pseudo_label_weight: float = 1.0
-    """w_p, the weight of the loss on pseudo-labels (SFR code)."""
+    pseudo_label_weight: float = 0.5
+    """w_p, the weight of the loss on pseudo-labels (SFR code: 1; docs/results.md compares)."""
     pseudo_weighting: PseudoWeightingSettings = dataclasses.field(default_factory=PseudoWeightingSettings)
     """How far each pseudo-label is trusted."""
     consistency_weight: float = 0.1
