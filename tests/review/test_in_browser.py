@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.review import images
 from tests.review.reviewed_project import FIRST, SECOND, Served, read, served
 
 pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -234,6 +237,31 @@ def test_what_goes_wrong_is_said_in_one_line(page: Page, server: Served, project
     expect(page.locator("#message.problem")).to_contain_text(f"the image of case {SECOND} is not there")
     page.keyboard.press("p")
     page.wait_for_selector(f"body[data-ready={FIRST}]")
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_grey_values_are_those_of_the_window(
+    dtype: str, monkeypatch: pytest.MonkeyPatch, browser: Browser, server: Served
+) -> None:
+    parts = np.array([[-300, 0], [250, 700]]) + (0.25 if dtype == "float32" else 0)
+    quarters = parts[np.ix_(np.arange(HEIGHT) * 2 // HEIGHT, np.arange(WIDTH) * 2 // WIDTH)].astype(dtype)
+    monkeypatch.setattr(images, "_read", lambda file, *_: as_stored(file, quarters))
+
+    page = patient_context(browser, viewport={"width": 900, "height": 600}).new_page()
+    show(page, server, FIRST)
+    page.keyboard.press("h")  # no labels over it
+    x, y = middle_of_axial_plane(page)
+    page.mouse.click(x, y)  # the cross is not where pixels are read
+    shown = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
+    page.context.close()
+    # rows of the file go to the patient's back, which is down, and columns to the left, which is at the right
+    for down, right, grey in [(-60, -60, 0), (-60, 60, 76), (60, -60, 140), (60, 60, 255)]:
+        np.testing.assert_allclose(shown[round(y) + down, round(x) + right], grey, atol=2)
+
+
+def as_stored(file: Path, slice_of_all: np.ndarray) -> np.ndarray:
+    """An image with the voxels of a file, (channel, slices, height, width), each slice the same."""
+    return np.broadcast_to(slice_of_all, (1, *read(file).shape))
 
 
 @pytest.mark.parametrize("size", [(1400, 900), (390, 844)])

@@ -19,13 +19,41 @@ export const LAYOUTS = [
   { key: "3d", name: "3D", slices: RENDER, render: 1, plane: null },
 ];
 
-// NiiVue computes gradients for the lighting of its 3D view, which is not used here, of every image: for a large CT twice its
-// memory, and most of the time. Textures of one column and shaders that draw nothing take their place.
+const FULL_QUAD = `#version 300 es
+in vec3 vPos;
+void main() {
+  gl_Position = vec4(2.0 * vPos.xy - 1.0, 0.0, 1.0);
+}`;
+
+// Grey values of one slice by the window. Alpha, for 3D, is that of NiiVue's grey colour map. kind: of the texture, "i" for
+// whole numbers. NiiVue finds a uniform only where it has a line of its own.
+const greyValues = (kind) => `#version 300 es
+precision highp float;
+uniform highp ${kind}sampler3D intensityVol;
+uniform float coordZ;
+uniform float scl_slope;
+uniform float scl_inter;
+uniform float cal_min;
+uniform float cal_max;
+out vec4 FragColor;
+void main() {
+  int slice = int(coordZ * float(textureSize(intensityVol, 0).z));
+  float value = scl_slope * float(texelFetch(intensityVol, ivec3(gl_FragCoord.xy, slice), 0).r) + scl_inter;
+  float grey = clamp((value - cal_min) / max(0.00001, cal_max - cal_min), 0.0, 1.0);
+  FragColor = vec4(grey, grey, grey, grey * 128.0 / 255.0);
+}`;
+
+// NiiVue computes more for every voxel of an image than is used here, and without a graphics card that is most of the time in
+// which a large CT opens. Gradients for the lighting of its 3D view: textures of one column and shaders that draw nothing take
+// their place. Orientation, colour maps, layers: images come along the patient's axes, one at a time, and are grey.
 class Renderer extends window.niivue.Niivue {
   async attachToCanvas(...parameters) {
     await super.attachToCanvas(...parameters);
     const drawNothing = { uniforms: {}, use: (gl) => gl.enable(gl.RASTERIZER_DISCARD) };
     this.blurShader = this.sobelFirstOrderShader = drawNothing;
+    const Shader = this.orientShaderI.constructor;
+    this.orientShaderI = new Shader(this.gl, FULL_QUAD, greyValues("i"));
+    this.orientShaderF = new Shader(this.gl, FULL_QUAD, greyValues(""));
     return this;
   }
 
