@@ -21,7 +21,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.sam_stage.intensities import intensities_of
 from nnunet_sfr.sam_stage.labelled_canvas import labelled_canvas
-from nnunet_sfr.sam_stage.patches import labelled_patches
+from nnunet_sfr.sam_stage.patches import OVERSAMPLE_FOREGROUND, labelled_patches
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 from nnunet_sfr.sam_stage.views import ViewStore
 from nnunet_sfr.settings import FineTuningSettings
@@ -43,7 +43,7 @@ class ViewMaker:
         weights: identifies the encoder.
         folder_of: where in the store the views of each case lie.
         sampling_probabilities: of each case, in the order of ``cases.identifiers``; None for equal ones.
-        draws: views that fine-tuning draws in all; a case gets no more of them than it is drawn.
+        draws: views that fine-tuning draws in all; a case gets no more augmented ones than it is drawn.
     """
 
     def __init__(
@@ -156,20 +156,21 @@ class ViewMaker:
             "sam.model": settings["sam"]["model"],
             "stitching": _as_json(dataclasses.asdict(self._geometry)),
             "sam.window": list(settings["sam"]["window"]),
+            "share of patches on foreground": OVERSAMPLE_FOREGROUND,
             "fine_tuning.seed": self._settings.seed,
             **{f"fine_tuning.{name}": value for name, value in augmentation.items()},
         }
 
 
 def number_of_views(patches: int, views: int, draws: float) -> int:
-    """Views of one case: ``views`` for each patch that it is large, or as many as will be drawn.
+    """Views of one case: ``views`` for each patch that it is large, or those patches and as many as will be drawn.
 
     Args:
         patches: that the case is large (:func:`spread_patches`).
         views: of each patch, of which the first is the patch itself.
         draws: how often the case is drawn on average.
     """
-    return patches * min(views, 1 + math.ceil(draws / patches))
+    return min(patches * views, patches + math.ceil(draws))
 
 
 def expected_draws(

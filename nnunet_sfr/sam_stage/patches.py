@@ -51,6 +51,8 @@ def labelled_patches(
         dataset.settings.stitching.patch_size,
         dataset.label_manager,
         oversample_foreground_percent=OVERSAMPLE_FOREGROUND,
+        # each patch by itself: nnU-Net's other rule takes the last patches of a batch, and of one of a single patch none
+        probabilistic_oversampling=True,
         sampling_probabilities=sampling_probabilities,
         transforms=transforms,
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -25,6 +28,27 @@ def test_thin_patches_are_augmented(slices: int, project: SFRDataset) -> None:
         assert batch["data"].shape == (2, 1, slices, 24, 22)
         assert batch["target"].shape == (2, 1, slices, 24, 22)
         assert torch.isfinite(batch["data"]).all()
+
+
+class OneBlob:
+    """A case of 40 x 40 x 40 voxels of which 27 are foreground."""
+
+    identifiers = ("case",)
+
+    def load_case(self, identifier: str) -> tuple[np.ndarray, np.ndarray, None, dict[str, Any]]:
+        labels = np.zeros((1, 40, 40, 40), np.int8)
+        labels[:, 29:32, 9:12, 19:22] = 1
+        return np.zeros(labels.shape, np.float32), labels, None, {"class_locations": {1: np.argwhere(labels == 1)}}
+
+
+def test_single_patches_are_centred_on_foreground_too(project: SFRDataset) -> None:
+    """A third of them; where nnU-Net counts within a batch, a batch of one would have none."""
+    change_settings(project, {"stitching": {"patch_size": [6, 8, 8]}, "fine_tuning": {"shift_fraction": 0.0}})
+    small = open_dataset(project.paths.dataset_name, "3d_fullres", project.paths.plans_name)
+    seed_everything(0)
+    batches = labelled_patches(small, OneBlob(), batch_size=1, processes=0, pin_memory=False)  # type: ignore[arg-type]
+    share = np.mean([bool((next(batches)["target"] == 1).any()) for _ in range(120)])
+    assert 0.2 < share < 0.5
 
 
 def test_foreground_is_drawn_as_often_as_nnunet_draws_it(project: SFRDataset) -> None:

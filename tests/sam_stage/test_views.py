@@ -17,6 +17,7 @@ from nnunet_sfr.sam_stage.embedding import (
     ViewMaker,
     covering_patches,
     expected_draws,
+    number_of_views,
     spread_patches,
     view_seed,
 )
@@ -191,6 +192,8 @@ def test_more_views_keep_those_that_are_there(pretrained_project: SFRDataset) ->
 
 def test_no_case_gets_more_views_than_it_is_drawn(pretrained_project: SFRDataset) -> None:
     assert set(make_maker(pretrained_project, draws=3).make().values()) == {2}
+    assert number_of_views(300, 32, 427.4) == 300 + 428
+    assert number_of_views(3, 32, 1000) == 3 * 32
     assert expected_draws(["a", "b"], [0.25, 0.75], 8) == {"a": 2, "b": 6}
     assert expected_draws(["a", "b"], None, 8) == {"a": 4, "b": 4}
 
