@@ -50,15 +50,11 @@ class Labeller(Protocol):
     def decision(self) -> str:
         """The rule by which a softmax becomes labels, a key of :data:`nnunet_sfr.label_decision.DECISION_RULES`."""
 
-    def case_probabilities(
-        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[Prediction]:
+    def case_probabilities(self, case: LoadedCase, *, mirrored: bool) -> Iterator[Prediction]:
         """Head probabilities of one case.
 
         Args:
-            identifier: of the case.
-            image: (channels, D, H, W), preprocessed; a blosc2 array, which is read by ``image[:]``.
-            properties: of the case, as nnU-Net's preprocessing recorded them.
+            case: to predict.
             mirrored: whether to continue with the mirrored images.
 
         Yields:
@@ -138,7 +134,7 @@ def label_case(
     Raises:
         UserError: a probability is not finite (an argmax over NaN would pass for a label).
     """
-    predictions = labeller.case_probabilities(case.identifier, case.image, case.properties, mirrored=mirrored)
+    predictions = labeller.case_probabilities(case, mirrored=mirrored)
     combined = _combine(case.identifier, predictions, dataset.label_manager, labeller)
     probabilities = combined.probabilities
     if fusion is not None:

@@ -20,7 +20,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.labelling.case_labels import Prediction, predict_mirrored
+from nnunet_sfr.labelling.case_labels import LoadedCase, Prediction, predict_mirrored
 from nnunet_sfr.labelling.filling import ALL_CASES, CasePartition, fill_store
 from nnunet_sfr.labelling.nnunet_predictor import PredictorLabeller, mirrored_axes, without_mirroring
 from nnunet_sfr.labelling.raw_files import raw_files
@@ -84,34 +84,31 @@ class ModelLabeller(PredictorLabeller):
         self._dataset = dataset
         self._raw = raw
 
-    def case_probabilities(
-        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[Prediction]:
+    def case_probabilities(self, case: LoadedCase, *, mirrored: bool) -> Iterator[Prediction]:
         """Head probabilities (C, D, H, W) on our grid, float32: softmax over label values, or a sigmoid per region.
 
         Args:
-            identifier: of the case.
-            image: preprocessed, (channels, D, H, W).
-            properties: of the preprocessed case.
+            case: preprocessed.
             mirrored: whether those of the mirrored images follow.
 
         Raises:
             UserError: the image cannot be read, or the model's reader or preprocessor sees another part of it.
         """
-        images, found = self._read(self._raw[identifier])
+        raw, shape, spacing = self._raw[case.identifier], case.image.shape[1:], case.properties["spacing"]
+        images, found = self._read(raw)
         plans, configuration = self._predictor.plans_manager, self._predictor.configuration_manager
         preprocessor = configuration.preprocessor_class(verbose=False)
         data, _, found = preprocessor.run_case_npy(
             images, None, found, plans, configuration, self._predictor.dataset_json
         )
-        self._check_crop(self._raw[identifier], found, properties)
+        self._check_crop(raw, found, case.properties)
         predict = self._predictor.predict_logits_from_preprocessed_data
         of_model = torch.from_numpy(np.ascontiguousarray(data))
-        yield Prediction(self._on_our_grid(predict(of_model), image.shape[1:], properties["spacing"]))
+        yield Prediction(self._on_our_grid(predict(of_model), shape, spacing))
         if mirrored:
             with without_mirroring(self._predictor):
                 for logits in predict_mirrored(predict, of_model, mirrored_axes(self._predictor)):
-                    probabilities = self._on_our_grid(logits.probabilities, image.shape[1:], properties["spacing"])
+                    probabilities = self._on_our_grid(logits.probabilities, shape, spacing)
                     yield Prediction(probabilities, mirrored=True)
 
     def _on_our_grid(self, logits: torch.Tensor, shape: Sequence[int], spacing: Sequence[float]) -> torch.Tensor:

@@ -6,16 +6,15 @@ cases that the store does not have yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.labelling.case_labels import Prediction, predict_mirrored
+from nnunet_sfr.labelling.case_labels import LoadedCase, Prediction, predict_mirrored
 from nnunet_sfr.labelling.nnunet_predictor import (
     PredictorLabeller,
     make_predictor,
@@ -83,18 +82,14 @@ class NetworkLabeller(PredictorLabeller):
         probabilities: torch.Tensor = self._predictor.label_manager.apply_inference_nonlin(logits.cpu())
         return probabilities
 
-    def case_probabilities(
-        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[Prediction]:
+    def case_probabilities(self, case: LoadedCase, *, mirrored: bool) -> Iterator[Prediction]:
         """:meth:`probabilities` of a case of the pool, and of its mirror images.
 
         Args:
-            identifier: of the case.
-            image: preprocessed, (channels, D, H, W).
-            properties: of the preprocessed case.
+            case: preprocessed.
             mirrored: whether those of the mirrored images follow.
         """
-        array = torch.from_numpy(image[:])
+        array = torch.from_numpy(case.image[:])
         yield Prediction(self.probabilities(array))
         if mirrored:
             with without_mirroring(self._predictor):

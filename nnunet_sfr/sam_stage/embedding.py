@@ -20,7 +20,7 @@ from nnunet_sfr.data.preprocessed_files import image_hash
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.sam_stage.intensities import intensities_of
-from nnunet_sfr.sam_stage.labelled_canvas import labelled_canvas
+from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX, labelled_canvas
 from nnunet_sfr.sam_stage.patches import OVERSAMPLE_FOREGROUND, labelled_patches
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 from nnunet_sfr.sam_stage.views import ViewStore
@@ -131,7 +131,9 @@ class ViewMaker:
         if index < len(corners):
             box = [[start, start + size] for start, size in zip(corners[index], self._geometry.patch_size, strict=True)]
             data = torch.from_numpy(crop_and_pad_nd(image, box, 0))[None]
-            target = torch.from_numpy(crop_and_pad_nd(labels, box, -1, cast_cropped_to=np.int16))[None]
+            # outside the non-zero mask is background, as after nnU-Net's augmentation; outside the image is nothing
+            known = np.maximum(labels[:], 0)
+            target = torch.from_numpy(crop_and_pad_nd(known, box, IGNORE_INDEX, cast_cropped_to=np.int16))[None]
         else:
             seed_everything(view_seed(self._settings.seed, identifier, self._geometry.slice_axis, index))
             only = _OneCase(self._cases, identifier)

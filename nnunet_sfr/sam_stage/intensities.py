@@ -3,7 +3,8 @@
 SAM's own models take the values as nnU-Net normalises them (paper). Models of the MedSAM family saw images in [0, 1]:
 CT by a window in Hounsfield units, everything else between the 0.5 and 99.5 percentiles of the image
 (https://github.com/bowang-lab/MedSAM, the preprocessing of its training data). Limits belong to a case and not to a
-patch, so that training and labelling see the same values.
+patch, so that training and labelling see the same values. Where nnU-Net normalises inside a mask (brain MRI, for one)
+it leaves 0 outside, which is the mean inside; those models saw black there, and percentiles of what lies inside.
 """
 
 from __future__ import annotations
@@ -26,11 +27,25 @@ AUGMENTATION_FACTOR = 4.0
 """nnU-Net's augmentation expects a standard deviation near 1; images in [0, 1] have about a quarter of it."""
 
 
+Mapped = Callable[[NDArray[np.float32], NDArray[Any] | None], NDArray[np.float32]]
+"""From any part (channels, ...) of a case's image, and the same part (1, ...) of its mask, to the model's values."""
+
+
 class Intensities(Protocol):
     """How the preprocessed values of a case become those that a model was trained with."""
 
-    def for_case(self, image: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        """The function that maps any part (channels, ...) of a case's image (channels, D, H, W)."""
+    def for_case(self, image: NDArray[np.float32], mask: NDArray[Any] | None) -> Mapped:
+        """The function that maps a case.
+
+        Args:
+            image: (channels, D, H, W), preprocessed.
+            mask: (1, D, H, W), negative outside the non-zero mask, as in nnU-Net's preprocessed segmentations; None
+                where :attr:`uses_mask` is false.
+        """
+
+    @property
+    def uses_mask(self) -> bool:
+        """Whether values depend on the mask."""
 
     @property
     def augmentation_factor(self) -> float:
@@ -45,10 +60,11 @@ class Intensities(Protocol):
 class AsPreprocessed:
     """nnU-Net's normalised values as they are."""
 
+    uses_mask: bool = False
     augmentation_factor: float = 1.0
     limits: tuple[float, float] | None = None
 
-    def for_case(self, image: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    def for_case(self, image: NDArray[np.float32], mask: NDArray[Any] | None) -> Mapped:
         return _unchanged
 
 
@@ -58,24 +74,45 @@ class ZeroToOne:
 
     Args:
         windows: (low, high) in preprocessed values for each CT channel, None for channels that are not CT.
+        masked: channels, from 0, that nnU-Net normalised inside the mask; they are 0 outside.
     """
 
     windows: tuple[tuple[float, float] | None, ...]
+    masked: tuple[int, ...] = ()
     augmentation_factor: float = AUGMENTATION_FACTOR
     limits: tuple[float, float] | None = (0.0, 1.0)
 
-    def for_case(self, image: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    @property
+    def uses_mask(self) -> bool:
+        return bool(self.masked)
+
+    def for_case(self, image: NDArray[np.float32], mask: NDArray[Any] | None) -> Mapped:
+        inside = None if mask is None else mask[0] >= 0
         pairs = [
-            window if window is not None else tuple(np.percentile(channel, PERCENTILES))
-            for window, channel in zip(self.windows, image, strict=True)
+            window if window is not None else self._percentiles(index, channel, inside)
+            for index, (window, channel) in enumerate(zip(self.windows, image, strict=True))
         ]
         lows, highs = (np.array(ends, dtype=np.float32) for ends in zip(*pairs, strict=True))
-        return lambda part: _to_unit(part, lows, highs)
+        return lambda part, part_of_mask: self._black_outside(_to_unit(part, lows, highs), part_of_mask)
+
+    def _percentiles(
+        self, index: int, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None
+    ) -> tuple[float, float]:
+        if index in self.masked and inside is not None and inside.any():
+            channel = channel[inside]
+        low, high = np.percentile(channel, PERCENTILES)
+        return float(low), float(high)
+
+    def _black_outside(self, part: NDArray[np.float32], mask: NDArray[Any] | None) -> NDArray[np.float32]:
+        if mask is not None:
+            for index in self.masked:
+                part[index][mask[0] < 0] = 0
+        return part
 
 
 INTENSITIES: Mapping[str, Callable[[SFRDataset], Intensities]] = {
     "as_preprocessed": lambda dataset: AsPreprocessed(),
-    "zero_to_one": lambda dataset: ZeroToOne(ct_windows(dataset)),
+    "zero_to_one": lambda dataset: ZeroToOne(ct_windows(dataset), masked_channels(dataset)),
 }
 """What ``SAMModel.intensities`` can name."""
 
@@ -99,6 +136,23 @@ def ct_windows(dataset: SFRDataset) -> tuple[tuple[float, float] | None, ...]:
     )
 
 
+def masked_channels(dataset: SFRDataset) -> tuple[int, ...]:
+    """Channels, from 0, that nnU-Net normalises inside the non-zero mask alone."""
+    return tuple(index for index, masked in enumerate(dataset.configuration_manager.use_mask_for_norm) if masked)
+
+
+def intensities_of_case(intensities: Intensities, image: NDArray[np.float32], mask: Any) -> NDArray[np.float32]:
+    """A whole case as a model wants it.
+
+    Args:
+        intensities: of the model.
+        image: (channels, D, H, W), preprocessed.
+        mask: (1, D, H, W), negative outside the non-zero mask; read by ``mask[:]`` where it is needed.
+    """
+    read = mask[:] if intensities.uses_mask else None
+    return intensities.for_case(image, read)(image, read)
+
+
 class CasesWithIntensities:
     """Cases whose images carry a model's intensities, times the factor for augmentation; read part by part.
 
@@ -110,16 +164,17 @@ class CasesWithIntensities:
     def __init__(self, cases: LoadableCases, intensities: Intensities) -> None:
         self._cases = cases
         self._intensities = intensities
-        self._maps: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {}
+        self._maps: dict[str, Mapped] = {}
         self.identifiers: Sequence[str] = cases.identifiers
 
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Image (C, D, H, W), label map (1, D, H, W), None, properties."""
         image, labels, previous, properties = self._cases.load_case(identifier)
+        mask = labels if self._intensities.uses_mask else None
         if identifier not in self._maps:
-            self._maps[identifier] = self._intensities.for_case(image[:])
-        factor, mapped = self._intensities.augmentation_factor, self._maps[identifier]
-        return _MappedImage(image, lambda part: factor * mapped(part)), labels, previous, properties
+            self._maps[identifier] = self._intensities.for_case(image[:], None if mask is None else mask[:])
+        mapped = _MappedImage(image, mask, self._maps[identifier], self._intensities.augmentation_factor)
+        return mapped, labels, previous, properties
 
 
 def after_augmentation(patch: torch.Tensor, intensities: Intensities) -> torch.Tensor:
@@ -137,15 +192,16 @@ def after_augmentation(patch: torch.Tensor, intensities: Intensities) -> torch.T
 class _MappedImage:
     """An image on disk whose parts are mapped when they are read."""
 
-    def __init__(self, image: Any, mapped: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
-        self._image, self._mapped = image, mapped
+    def __init__(self, image: Any, mask: Any, mapped: Mapped, factor: float) -> None:
+        self._image, self._mask, self._mapped, self._factor = image, mask, mapped, factor
         self.shape, self.dtype, self.ndim = image.shape, np.dtype(np.float32), len(image.shape)
 
     def __getitem__(self, key: Any) -> NDArray[np.float32]:
-        return self._mapped(np.asarray(self._image[key], dtype=np.float32))
+        mask = None if self._mask is None else np.asarray(self._mask[key])
+        return self._factor * self._mapped(np.asarray(self._image[key], dtype=np.float32), mask)
 
 
-def _unchanged(part: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unchanged(part: NDArray[np.float32], mask: NDArray[Any] | None) -> NDArray[np.float32]:
     return part
 
 

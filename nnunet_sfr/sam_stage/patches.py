@@ -51,7 +51,7 @@ def labelled_patches(
         dataset.settings.stitching.patch_size,
         dataset.label_manager,
         oversample_foreground_percent=OVERSAMPLE_FOREGROUND,
-        # each patch by itself: nnU-Net's other rule takes the last patches of a batch, and of one of a single patch none
+        # each patch by itself: nnU-Net's other rule takes the last of a batch, and of a batch of one none
         probabilistic_oversampling=True,
         sampling_probabilities=sampling_probabilities,
         transforms=transforms,

@@ -17,21 +17,19 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compu
 from torch import nn
 
 from nnunet_sfr.devices import autocast
-from nnunet_sfr.sam_stage.intensities import AsPreprocessed, Intensities
 from nnunet_sfr.settings import PseudoLabelSettings
 
 SPATIAL_AXES = (2, 3, 4)
 
 
 class VolumePredictor:
-    """Predicts whole preprocessed volumes.
+    """Predicts whole volumes on the preprocessed grid.
 
     Args:
         model: (B, channels, D, H, W) patches to (B, K, D, H, W) logits; it is moved to ``device``.
         patch_size: (D, H, W) of the patches.
         settings: step between patches, and mirroring.
         device: to compute on.
-        intensities: that the model wants; None for preprocessed values as they are.
     """
 
     def __init__(
@@ -40,27 +38,22 @@ class VolumePredictor:
         patch_size: tuple[int, int, int],
         settings: PseudoLabelSettings,
         device: torch.device,
-        *,
-        intensities: Intensities | None = None,
     ) -> None:
         self._model = model.to(device)
-        self._intensities = intensities or AsPreprocessed()
         self.patch_size = patch_size
         self._settings = settings
         self._device = device
 
     @torch.inference_mode()
     def probabilities(self, image: torch.Tensor) -> torch.Tensor:
-        """Class probabilities of a preprocessed volume.
+        """Class probabilities of a volume.
 
         Args:
-            image: (channels, D, H, W), as nnU-Net preprocessed it.
+            image: (channels, D, H, W) on the preprocessed grid, with the model's intensities.
 
         Returns:
             (K, D, H, W) on the CPU, float32, summing to 1 over K.
         """
-        array = image.numpy()
-        image = torch.from_numpy(self._intensities.for_case(array)(array))
         padded, inside = pad_nd_image(image, self.patch_size, "constant", {"value": 0}, True, None)
         # the sums stay on the CPU: classes times voxels of a large CT would not fit beside SAM on a GPU
         gaussian = compute_gaussian(self.patch_size, dtype=torch.float32, device=torch.device("cpu"))

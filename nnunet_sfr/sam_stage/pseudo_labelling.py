@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -13,11 +13,11 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.labelling.case_labels import Labeller, Prediction, predict_mirrored
+from nnunet_sfr.labelling.case_labels import Labeller, LoadedCase, Prediction, predict_mirrored
 from nnunet_sfr.labelling.filling import ALL_CASES, CasePartition, ReferenceStores, fill_store
 from nnunet_sfr.labelling.fusion import Fusion
 from nnunet_sfr.paths import Fold
-from nnunet_sfr.sam_stage.intensities import intensities_of
+from nnunet_sfr.sam_stage.intensities import Intensities, intensities_of, intensities_of_case
 from nnunet_sfr.sam_stage.model import all_for_inference, build_for_every_axis, load_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.sam import StitchedSAM
@@ -109,7 +109,7 @@ def sam_labeller(
         load_adapter(model, plane, file)
     planes = [_predictors(model, dataset, device) for model in all_for_inference(models)]
     settings = dataset.settings.pseudo_labels
-    return _SAMLabeller(planes, settings.average_mirrored, settings.decision)
+    return _SAMLabeller(intensities_of(dataset), planes, settings.average_mirrored, settings.decision)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class _Predictors:
     """Of one axis across which patches are cut into slices; both give (K, D, H, W), smoothed across slices.
 
     Args:
-        as_set: from an image (channels, D, H, W), as the settings say.
+        as_set: from an image (channels, D, H, W) with SAM's intensities, as the settings say.
         plain: the same without averaging over mirrored patches.
         mirrored_axes: of image and result that fine-tuning mirrors: those along which a patch is longer than a voxel.
     """
@@ -128,12 +128,12 @@ class _Predictors:
 
 
 def _predictors(model: StitchedSAM, dataset: SFRDataset, device: torch.device) -> _Predictors:
-    intensities, settings = intensities_of(dataset), dataset.settings.pseudo_labels
+    settings = dataset.settings.pseudo_labels
     patch_size, slice_axis = model.geometry.patch_size, model.geometry.slice_axis
     sigma = sigma_in_slices(settings.slice_smoothing, dataset.configuration_manager.spacing, slice_axis)
 
     def predictor(how: PseudoLabelSettings) -> Callable[[torch.Tensor], torch.Tensor]:
-        rough = VolumePredictor(model, patch_size, how, device, intensities=intensities)
+        rough = VolumePredictor(model, patch_size, how, device)
         return lambda image: smooth_across_slices(rough.probabilities(image), slice_axis, sigma)
 
     return _Predictors(
@@ -145,16 +145,15 @@ def _predictors(model: StitchedSAM, dataset: SFRDataset, device: torch.device) -
 
 @dataclass(frozen=True)
 class _SAMLabeller:
+    intensities: Intensities
     planes: Sequence[_Predictors]
     average: bool
     decision: str
     regions: ClassVar[bool] = False
     """SAM predicts label values, also where nnU-Net trains regions."""
 
-    def case_probabilities(
-        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[Prediction]:
-        array = torch.from_numpy(image[:])
+    def case_probabilities(self, case: LoadedCase, *, mirrored: bool) -> Iterator[Prediction]:
+        array = torch.from_numpy(intensities_of_case(self.intensities, case.image[:], case.mask))
         for index, plane in enumerate(self.planes):
             yield Prediction(plane.as_set(array), index)
             if mirrored:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.label_decision import EXPECTED_DICE, LARGEST_PROBABILITY
-from nnunet_sfr.labelling.case_labels import Prediction
+from nnunet_sfr.labelling.case_labels import LoadedCase, Prediction
 from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_CHECKPOINT, PLANS_JSON
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, change_settings
@@ -82,10 +82,8 @@ class HalfOfTheTruth:
         self.folder = str(dataset.paths.labelled)
         self.first, self.foreground, self.background = first, foreground, background
 
-    def case_probabilities(
-        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[Prediction]:
-        found = infer_dataset_class(self.folder)(self.folder, [identifier]).load_case(identifier)[1][0] == 1
+    def case_probabilities(self, case: LoadedCase, *, mirrored: bool) -> Iterator[Prediction]:
+        found = infer_dataset_class(self.folder)(self.folder, [case.identifier]).load_case(case.identifier)[1][0] == 1
         half = found.shape[0] // 2
         found[half:] &= not self.first
         found[:half] &= self.first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,7 @@ class Scripted:
     average: bool = False
     decision: str = LARGEST_PROBABILITY
 
-    def case_probabilities(
-        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[Prediction]:
+    def case_probabilities(self, case: LoadedCase, *, mirrored: bool) -> Iterator[Prediction]:
         yield Prediction(self.probabilities)
 
 
@@ -94,15 +92,13 @@ class TwoPlanes:
         self.average = average
         self.decision = decision
 
-    def case_probabilities(
-        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[Prediction]:
+    def case_probabilities(self, case: LoadedCase, *, mirrored: bool) -> Iterator[Prediction]:
         for plane, (first, last) in enumerate(((0.9, 0.2), (0.4, 0.4))):
-            foreground = torch.full(image.shape[1:], last)
+            foreground = torch.full(case.image.shape[1:], last)
             foreground[:9] = first
             yield Prediction(torch.stack([1 - foreground, foreground]), plane)
             if mirrored:
-                low = torch.full(image.shape[1:], 0.3)
+                low = torch.full(case.image.shape[1:], 0.3)
                 yield Prediction(torch.stack([1 - low, low]), plane, mirrored=True)
 
 

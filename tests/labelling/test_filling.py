@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.label_decision import LARGEST_PROBABILITY
-from nnunet_sfr.labelling.case_labels import Prediction
+from nnunet_sfr.labelling.case_labels import LoadedCase, Prediction
 from nnunet_sfr.labelling.filling import ReferenceStores, label_pool
 from nnunet_sfr.labelling.summary import print_confidence, warn_of_emptiness
 
@@ -32,12 +31,10 @@ class HalfAndHalf:
         self.decision = LARGEST_PROBABILITY
         self.asked: list[str] = []
 
-    def case_probabilities(
-        self, identifier: str, image: Any, properties: Mapping[str, Any], *, mirrored: bool
-    ) -> Iterator[Prediction]:
-        self.asked.append(identifier)
-        foreground = torch.full(image.shape[1:], 0.2)
-        foreground[: image.shape[1] // 2] = 0.9
+    def case_probabilities(self, case: LoadedCase, *, mirrored: bool) -> Iterator[Prediction]:
+        self.asked.append(case.identifier)
+        foreground = torch.full(case.image.shape[1:], 0.2)
+        foreground[: len(foreground) // 2] = 0.9
         probabilities = foreground[None] if self.regions else torch.stack([1 - foreground, foreground])
         yield Prediction(probabilities)
         if mirrored:  # it says the same of the mirrored image, whatever it shows, and so the opposite of this one

@@ -15,6 +15,7 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.labelling.case_labels import LoadedCase
 from nnunet_sfr.labelling.filling import label_pool
 from nnunet_sfr.labelling.from_network import NetworkLabeller
 from nnunet_sfr.settings import PseudoLabelSettings
@@ -177,14 +178,14 @@ def test_views_of_the_mirrored_image(configuration: str, shape: tuple[int, int, 
         dataset = make_project(tmp_path, configuration, shape=shape)
         axes = (0, 1, 2)[: len(dataset.configuration_manager.patch_size)]
         network = labeller(BrighterThanBefore(), dataset, axes, use_mirroring=True)
-        image, _, _, properties = UnlabelledDataset(dataset.paths.unlabelled).load_case("unlabelled_00")
-        predictions = list(network.case_probabilities("unlabelled_00", image, properties, mirrored=True))
+        case = LoadedCase.open("unlabelled_00", UnlabelledDataset(dataset.paths.unlabelled), dataset)
+        predictions = list(network.case_probabilities(case, mirrored=True))
         views = [prediction.probabilities for prediction in predictions]
-        unmirrored = list(network.case_probabilities("unlabelled_00", image, properties, mirrored=False))
+        unmirrored = list(network.case_probabilities(case, mirrored=False))
     assert len(unmirrored) == 1
     assert torch.equal(unmirrored[0].probabilities, views[0])
     assert [prediction.mirrored for prediction in predictions] == [False] + [True] * len(axes)
-    voxels = torch.from_numpy(image[:])[0]
+    voxels = torch.from_numpy(case.image[:])[0]
     brighter = {before: (voxels > voxels.roll(before, 1))[:, 1:-1] for before in (1, -1)}
     expected = [brighter[-1 if axis == len(axes) - 2 else 1] for axis in axes]
     for axis, (view, labels) in enumerate(zip(views[1:], expected, strict=True)):

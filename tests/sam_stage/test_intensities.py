@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from nnunet_sfr.sam_stage.intensities import (
     after_augmentation,
     ct_windows,
     intensities_of,
+    intensities_of_case,
 )
 from nnunet_sfr.settings import SAMSettings, section_from_dict
 
@@ -45,7 +47,7 @@ def test_every_model_names_intensities_that_exist() -> None:
 def test_percentiles_of_each_channel_become_zero_and_one() -> None:
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, 10, 12, 14)).astype(np.float32) * np.array([1, 100], np.float32).reshape(2, 1, 1, 1)
-    mapped = ZeroToOne((None, None)).for_case(image)(image)
+    mapped = intensities_of_case(ZeroToOne((None, None)), image, None)
     for channel in range(2):
         low, high = np.percentile(image[channel], (0.5, 99.5))
         expected = np.clip((image[channel] - low) / (high - low), 0, 1)
@@ -56,15 +58,15 @@ def test_percentiles_of_each_channel_become_zero_and_one() -> None:
 
 def test_a_patch_has_the_limits_of_its_case() -> None:
     image = np.linspace(0, 1000, 6 * 7 * 8, dtype=np.float32).reshape(1, 6, 7, 8)
-    mapped = ZeroToOne((None,)).for_case(image)
+    mapped = ZeroToOne((None,)).for_case(image, None)
     part = (slice(None), slice(1, 3), slice(2, 5), slice(0, 8))
-    np.testing.assert_array_equal(mapped(image[part]), mapped(image)[part])
-    assert mapped(image[part]).max() < 0.6
+    np.testing.assert_array_equal(mapped(image[part], None), mapped(image, None)[part])
+    assert mapped(image[part], None).max() < 0.6
 
 
 def test_an_image_of_one_value_is_finite() -> None:
     image = np.full((1, 3, 4, 5), 7, np.float32)
-    assert np.isfinite(ZeroToOne((None,)).for_case(image)(image)).all()
+    assert np.isfinite(intensities_of_case(ZeroToOne((None,)), image, None)).all()
 
 
 def test_ct_is_windowed_in_hounsfield_units() -> None:
@@ -72,7 +74,7 @@ def test_ct_is_windowed_in_hounsfield_units() -> None:
     hounsfield = np.array([-200, -160, 40, 240, 300], np.float32).reshape(1, 1, 1, 5)
     preprocessed = CTNormalization(intensityproperties=PROPERTIES).run(hounsfield.copy())
     dataset: Any = Faked(["CTNormalization"], {"0": PROPERTIES}, SOFT_TISSUE)
-    mapped = ZeroToOne(ct_windows(dataset)).for_case(preprocessed)(preprocessed)
+    mapped = intensities_of_case(ZeroToOne(ct_windows(dataset)), preprocessed, None)
     np.testing.assert_allclose(mapped.ravel(), [0, 0, 0.5, 1, 1], atol=1e-6)
 
 
@@ -104,11 +106,50 @@ def test_the_loader_reads_mapped_parts(project: SFRDataset) -> None:
     ours, our_labels, _, _ = mapped.load_case(identifier)
     assert ours.shape == image.shape
     np.testing.assert_array_equal(our_labels[:], labels[:])
-    expected = intensities.for_case(image[:])(image[:])
+    expected = intensities_of_case(intensities, image[:], labels)
     np.testing.assert_allclose(ours[:], 4 * expected)
     part = (slice(None), slice(2, 9), slice(1, 8), slice(3, 5))
     back = after_augmentation(torch.from_numpy(ours[part]), intensities)
     np.testing.assert_allclose(back.numpy(), expected[part], atol=1e-6)
+
+
+class Masked:
+    """A case with values around 5 inside its mask, and nnU-Net's 0 outside; its label is 1 in one corner."""
+
+    identifiers = ("case",)
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
+        labels = np.full((1, 8, 9, 10), -1, np.int8)
+        labels[0, 2:7, 1:8, 2:9] = 0
+        labels[0, 2, 1, 2] = 1
+        image = np.where(labels >= 0, np.random.default_rng(0).normal(5, 1, labels.shape), 0).astype(np.float32)
+        return np.concatenate([image, image]), labels, None, {}
+
+
+def test_outside_the_mask_is_black_in_every_part() -> None:
+    image, labels, _, _ = Masked().load_case("case")
+    inside = labels[0] >= 0
+    masked = ZeroToOne((None, None), masked=(1,))
+    whole = intensities_of_case(masked, image, labels)
+    low, high = np.percentile(image[1][inside], (0.5, 99.5))
+    np.testing.assert_allclose(whole[1][inside], np.clip((image[1][inside] - low) / (high - low), 0, 1), atol=1e-6)
+    assert (whole[1][~inside] == 0).all()
+    np.testing.assert_array_equal(whole[0], intensities_of_case(ZeroToOne((None,)), image[:1], None)[0])
+
+    parts, _, _, _ = CasesWithIntensities(Masked(), masked).load_case("case")  # type: ignore[arg-type]
+    part = (slice(None), slice(1, 4), slice(0, 5), slice(3, 10))
+    np.testing.assert_array_equal(parts[part], 4 * whole[part])
+
+
+def test_channels_are_masked_that_nnunet_normalises_in_a_mask() -> None:
+    dataset: Any = Faked(["ZScoreNormalization"] * 3, {}, SOFT_TISSUE)
+    dataset.configuration_manager = SimpleNamespace(use_mask_for_norm=[True, False, True])
+    assert INTENSITIES["zero_to_one"](dataset) == ZeroToOne((None, None, None), masked=(0, 2))
+
+
+def test_a_case_without_anything_inside_its_mask_is_finite() -> None:
+    image, mask = np.zeros((1, 3, 4, 5), np.float32), np.full((1, 3, 4, 5), -1, np.int8)
+    assert (intensities_of_case(ZeroToOne((None,), masked=(0,)), image, mask) == 0).all()
 
 
 def test_augmented_values_are_clipped() -> None:
@@ -120,4 +161,4 @@ def test_augmented_values_are_clipped() -> None:
 def test_sams_own_models_take_values_as_they_are(project: SFRDataset) -> None:
     intensities = intensities_of(project)
     image = np.array([[[[-3.0, 8.0]]]], np.float32)
-    assert intensities.for_case(image)(image) is image
+    assert intensities_of_case(intensities, image, None) is image

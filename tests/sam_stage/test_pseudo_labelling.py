@@ -28,6 +28,7 @@ from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.replacement import new_folder
 from nnunet_sfr.sam_stage.checkpoints import load_weights
 from nnunet_sfr.sam_stage.finetuning import fine_tune
+from nnunet_sfr.sam_stage.intensities import AsPreprocessed, ZeroToOne
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference, load_adapter, save_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.pseudo_labelling import _Predictors, _predictors, _SAMLabeller, pseudo_label
@@ -120,13 +121,39 @@ def test_mirror_images_are_mirrored_back_and_not_averaged() -> None:
         VolumePredictor(CornerOnly(), (20, 24, 1), PseudoLabelSettings(use_mirroring=mirroring), CPU).probabilities
         for mirroring in (True, False)
     )
-    labeller = _SAMLabeller([_Predictors(averaged, plain, [1, 2])], average=True, decision=LARGEST_PROBABILITY)
-    predictions = list(labeller.case_probabilities("case", np.zeros((1, 20, 24, 1), np.float32), {}, mirrored=True))
+    labeller = _SAMLabeller(
+        AsPreprocessed(), [_Predictors(averaged, plain, [1, 2])], average=True, decision=LARGEST_PROBABILITY
+    )
+    empty = np.zeros((1, 20, 24, 1), np.float32)
+    case = LoadedCase("case", empty, empty, {})
+    predictions = list(labeller.case_probabilities(case, mirrored=True))
     views = [prediction.probabilities for prediction in predictions]
     assert len(views) == 1 + 2, "the third axis is one voxel long"
     corners = [view[1][::19, ::23, 0].round(decimals=3).tolist() for view in views]
     assert corners == [[[0.25, 0.25], [0.25, 0.25]], [[0, 0], [1, 0]], [[0, 1], [0, 0]]]
-    assert len(list(labeller.case_probabilities("case", np.zeros((1, 20, 24, 1), np.float32), {}, mirrored=False))) == 1
+    assert len(list(labeller.case_probabilities(case, mirrored=False))) == 1
+
+
+def test_sam_sees_black_outside_the_mask_in_mirrored_images_too() -> None:
+    """nnU-Net leaves 0 there, which lies in the middle of the values inside."""
+    image = np.zeros((1, 4, 5, 6), np.float32)
+    image[0, :2] = np.linspace(-1, 1, 60).reshape(2, 5, 6)
+    mask = np.full(image.shape, -1, np.int8)
+    mask[0, :2] = 0
+    seen: list[torch.Tensor] = []
+
+    def predict(volume: torch.Tensor) -> torch.Tensor:
+        seen.append(volume)
+        return volume
+
+    labeller = _SAMLabeller(
+        ZeroToOne((None,), masked=(0,)), [_Predictors(predict, predict, [1])], average=True, decision=""
+    )
+    list(labeller.case_probabilities(LoadedCase("case", image, mask, {}), mirrored=True))
+    assert len(seen) == 2
+    for volume in (seen[0], torch.flip(seen[1], (1,))):
+        assert torch.equal(volume[0, 2:], torch.zeros(2, 5, 6))
+        assert volume[0, :2].median() == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(("fixture", "reads"), [("project", 0), ("pretrained_project", 1)], ids=["own", "shared"])

@@ -21,7 +21,7 @@ from nnunet_sfr.sam_stage.embedding import (
     spread_patches,
     view_seed,
 )
-from nnunet_sfr.sam_stage.intensities import CasesWithIntensities, intensities_of
+from nnunet_sfr.sam_stage.intensities import CasesWithIntensities, intensities_of, intensities_of_case
 from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference
 from nnunet_sfr.sam_stage.views import ViewStore
@@ -98,7 +98,7 @@ def test_the_first_view_is_the_patch_itself(pretrained_project: SFRDataset) -> N
         slice(max(0, start), min(start + size, length))
         for start, size, length in zip(corner, model.geometry.patch_size, image.shape[1:], strict=True)
     )
-    voxels = intensities_of(pretrained_project).for_case(image[:])(image[:])
+    voxels = intensities_of_case(intensities_of(pretrained_project), image[:], labels)
     pads = [
         (max(0, -start), max(0, start + size - length))
         for start, size, length in zip(corner, model.geometry.patch_size, image.shape[1:], strict=True)
