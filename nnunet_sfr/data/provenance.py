@@ -170,7 +170,15 @@ class Provenance:
 
     @classmethod
     def of_training(
-        cls, trainer: str, settings: SFRConfiguration, *, fold: Fold, round_index: int, epoch: int, weights_sha256: str
+        cls,
+        trainer: str,
+        settings: SFRConfiguration,
+        *,
+        fold: Fold,
+        round_index: int,
+        epoch: int,
+        weights_sha256: str,
+        measured: Sequence[str] = (),
     ) -> Provenance:
         """Labels of the network of a training that is under way.
 
@@ -181,6 +189,7 @@ class Provenance:
             round_index: how often it has labelled the pool, from 1.
             epoch: that is about to begin.
             weights_sha256: :func:`nnunet_sfr.hashing.weights_hash` of the network.
+            measured: entries of the confidence record that were asked for beside those that every record has.
         """
         return cls(
             source=trainer,
@@ -189,6 +198,7 @@ class Provenance:
             epoch=epoch,
             weights_sha256=weights_sha256,
             settings=_sections(settings, "pseudo_labels"),
+            others={"measured": list(measured)} if measured else {},
         )
 
     # --- as JSON ---

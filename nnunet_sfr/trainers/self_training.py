@@ -13,17 +13,21 @@ from typing import Any
 
 from torch import distributed
 
-from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.confidence import ENTRIES, REFERENCES
+from nnunet_sfr.confidence_measures import MEASURES
+from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
 from nnunet_sfr.data.loaders import stop_workers
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError, exit_on_user_error
 from nnunet_sfr.hashing import weights_hash
-from nnunet_sfr.labelling.filling import label_pool
+from nnunet_sfr.labelling.filling import NO_REFERENCE_STORES, ReferenceStores, label_pool
 from nnunet_sfr.labelling.from_network import NetworkLabeller
 from nnunet_sfr.trainers.rounds import LaterRound
 from nnunet_sfr.trainers.schedules import relabelling_epochs
 from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
+
+_FLIPS = "flip_agreement"
 
 
 class nnUNetTrainer_ST(SemiSupervisedTrainer):
@@ -45,10 +49,60 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
                 f"plan ({list(self.active_settings.st.relabel_at)}) and 2 epochs ({self.num_epochs}) or more"
             )
 
+    def on_train_start(self) -> None:
+        if not self.was_initialized:
+            self.initialize()
+        with exit_on_user_error():
+            self._require_measurable()
+        super().on_train_start()
+
     def unlabelled_losses(self, labelled: Patches, unlabelled: Patches) -> Iterator[Losses]:
         self.record(round=self.round_index)
         if self.uses_pseudo_labels or self.round_index > 0:
             yield {"pseudo_label_loss": self.pseudo_label_loss(self.network(unlabelled.images), unlabelled)}
+
+    # --- what the weights of the cases need of its own labels ---
+
+    @property
+    def _measured(self) -> set[str]:
+        """Entries of the confidence record for ``case_measure`` that need more than the probabilities."""
+        measure = self.active_settings.pseudo_weighting.case_measure
+        return set() if measure is None else {*MEASURES[measure].entries} - {*ENTRIES}
+
+    def _require_measurable(self) -> None:
+        """Refuse a measure that relabelling cannot have, which it would find out after hundreds of epochs.
+
+        Raises:
+            UserError: it needs labels to compare with that there are not.
+        """
+        if self.round_index == len(self._relabelling_epochs):
+            return
+        setting = f"retraining.pseudo_weighting.case_measure: {self.active_settings.pseudo_weighting.case_measure}"
+        if self._measured - {_FLIPS, *REFERENCES}:
+            raise UserError(
+                f"{setting} cannot be measured of the labels that {type(self).__name__} makes; choose another measure, "
+                "or null"
+            )
+        if not self._measured & {*REFERENCES}:
+            return
+        paths, folder = self.sfr_dataset.paths, self._folder(0)
+        first = PseudoLabelStore.open_if_there(folder, grid=self.sfr_dataset.grid)
+        if first is None:
+            raise UserError(
+                f"{setting} compares with the first labels, and there are none in {folder}; run sfr_pseudolabel first, "
+                "or choose another measure, or null"
+            )
+        PseudoLabelledDataset(paths.unlabelled, first)  # refuses a store that lacks cases
+
+    def _references(self, round_index: int) -> ReferenceStores:
+        """The labels of the round before (before the first, the store's) and the store's, where they are needed."""
+        if not self._measured & {*REFERENCES}:
+            return NO_REFERENCE_STORES
+        first, before = (
+            PseudoLabelStore.open_if_there(self._folder(earlier), grid=self.sfr_dataset.grid)
+            for earlier in (0, round_index - 1)
+        )
+        return ReferenceStores(previous_round=before, first_round=first)
 
     # --- rounds ---
 
@@ -73,17 +127,18 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
             self.device,
             mirror_axes=self.inference_allowed_mirroring_axes,
         )
+        mirrored, references = _FLIPS in self._measured, self._references(round_index)
         ranks = distributed.get_world_size() if self.is_ddp else 1
         for start in range(0, len(identifiers), ranks):
-            mine = start + self.local_rank
-            label_pool(store, dataset, labeller, identifiers[mine : mine + 1])
+            mine = identifiers[start + self.local_rank :][:1]
+            label_pool(store, dataset, labeller, mine, mirrored=mirrored, references=references)
             # case by case: a rank that waits for the others' whole share could run into NCCL's timeout
             self._wait_for_all_ranks()
         self.round_index = round_index
         self._reopen_streams()
 
     def _open_round(self, round_index: int) -> PseudoLabelStore:
-        """The store of a round, emptied if another network began it."""
+        """The store of a round, emptied if another network began it, or without what the weights of the cases need."""
         dataset = self.sfr_dataset
         folder = self._folder(round_index)
         made_by = Provenance.of_training(
@@ -93,6 +148,7 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
             round_index=round_index,
             epoch=self.current_epoch,
             weights_sha256=weights_hash(self.student),
+            measured=sorted(self._measured),
         )
         if self.local_rank == 0:
             try:

@@ -17,7 +17,6 @@ from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.settings import PseudoWeightingSettings
-from nnunet_sfr.trainers import semi_supervised
 from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.pseudo_label_loss import (
     PseudoLabelLoss,
@@ -309,13 +308,18 @@ def test_self_training_trusts_its_own_labels_by_what_it_stored(
     trust(project, voxel_power=1.0, case_measure="flip_agreement")
     change_settings(project, {"retraining": {"st": {"relabel_at": [0.5]}}})
     trainer = make_trainer("nnUNetTrainer_ST")
-    weights = iter([{"unlabelled_00": 0.5, "unlabelled_01": 1.5}])
-    with pytest.MonkeyPatch.context() as patch:
+    relabel = trainer._relabel
+
+    def find_foreground_everywhere(round_index: int) -> None:
         # an untrained network's labels agree with nothing
-        patch.setattr(semi_supervised, "case_weights", lambda records, settings: next(weights))
-        trainer.run_training()
+        with torch.no_grad():
+            trainer.student.decoder.seg_layers[-1].bias += torch.tensor([0.0, 1000.0])
+        relabel(round_index)
+
+    trainer._relabel = find_foreground_everywhere
+    trainer.run_training()
     assert trainer._delivers_voxel_confidence
-    assert trainer.pseudo_label_loss.case_weights == {"unlabelled_00": 0.5, "unlabelled_01": 1.5}
+    assert trainer.pseudo_label_loss.case_weights == {"unlabelled_00": 1.0, "unlabelled_01": 1.0}
     log = trainer.logger.local_logger.my_fantastic_logging["pseudo_label_loss"]
     assert log[0] == 0
     assert log[1] != 0

@@ -166,6 +166,85 @@ def test_labels_of_an_earlier_training_are_replaced(make_trainer: TrainerFactory
     assert manifest.read_text(encoding="utf-8") != before
 
 
+def foreground_everywhere(trainer: Any) -> None:
+    """Let the network find foreground in every voxel: its labels are known, and the same of mirrored images."""
+    with torch.no_grad():
+        trainer.student.decoder.seg_layers[-1].bias += torch.tensor([0.0, 1000.0])
+
+
+def relabelled_at_its_second_epoch(trainer: Any) -> Any:
+    trainer.on_train_start()
+    foreground_everywhere(trainer)
+    trainer.current_epoch = 1
+    trainer.on_epoch_start()
+    return trainer
+
+
+@pytest.mark.parametrize("measure", ["sam_agreement", "agreement", "previous_round_agreement"])
+def test_cases_weigh_by_how_their_new_labels_agree_with_the_first(
+    make_trainer: TrainerFactory, project: SFRDataset, measure: str
+) -> None:
+    """Everything is foreground, so the Dice with a blob of b of n voxels is 2b / (b + n)."""
+    change_settings(
+        project, {"retraining": {"st": {"relabel_at": [0.5]}, "pseudo_weighting": {"case_measure": measure}}}
+    )
+    trainer = relabelled_at_its_second_epoch(make_trainer("nnUNetTrainer_ST"))
+    first = PseudoLabelStore.open(project.paths.pseudo_labels("all"), grid=project.grid)
+    shares = {case: (first.read_labels(case) == 1).mean() for case in first.identifiers()}
+    dices = {case: 2 * share / (1 + share) for case, share in shares.items()}
+    mean = sum(dices.values()) / len(dices)
+    assert trainer.pseudo_label_loss.case_weights == pytest.approx({case: dice / mean for case, dice in dices.items()})
+    assert len(set(dices.values())) == 2
+
+
+def test_labels_without_what_the_weights_need_are_made_again(make_trainer: TrainerFactory, project: SFRDataset) -> None:
+    """As after a run that failed on them, which finds the same network when it is continued."""
+    change_settings(project, {"retraining": {"st": {"relabel_at": [0.5]}}})
+    unweighted = relabelled_at_its_second_epoch(make_trainer("nnUNetTrainer_ST"))
+    folder = round_folder(unweighted, 1)
+    store = PseudoLabelStore.open(folder, grid=project.grid)
+    assert store.read_confidence("unlabelled_00")["flip_agreement"] is None
+    change_settings(project, {"retraining": {"pseudo_weighting": {"case_measure": "flip_agreement"}}})
+    resumed = make_trainer("nnUNetTrainer_ST")
+    resumed.load_checkpoint(str(Path(resumed.output_folder, "checkpoint_latest.pth")))
+    resumed.on_train_start()
+    resumed.on_epoch_start()
+    again = PseudoLabelStore.open(folder, grid=project.grid)
+    assert again.made_by.weights_sha256 == store.made_by.weights_sha256
+    assert again.read_confidence("unlabelled_00")["flip_agreement"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("measure", "first_labels", "said"),
+    [
+        (
+            "plane_agreement",
+            True,
+            "plane_agreement cannot be measured of the labels that nnUNetTrainer_ST makes; choose",
+        ),
+        ("agreement", False, r"agreement compares with the first labels, and there are none in .*run sfr_pseudolabel"),
+        ("previous_round_agreement", False, "previous_round_agreement compares with the first labels, and there are"),
+    ],
+)
+def test_a_measure_that_its_labels_cannot_have_is_refused_before_it_trains(
+    make_trainer: TrainerFactory, project: SFRDataset, measure: str, first_labels: bool, said: str
+) -> None:
+    if not first_labels:
+        shutil.rmtree(project.paths.pseudo_labels("all"))
+    change_settings(project, {"retraining": {"pseudo_weighting": {"case_measure": measure}}})
+    with pytest.raises(SystemExit, match=f"^error: retraining.pseudo_weighting.case_measure: {said}"):
+        make_trainer("nnUNetTrainer_ST").on_train_start()
+
+
+def test_first_labels_of_some_cases_are_too_few_to_compare_with(
+    make_trainer: TrainerFactory, project: SFRDataset
+) -> None:
+    (project.paths.pseudo_labels("all") / "unlabelled_01.b2nd").unlink()
+    change_settings(project, {"retraining": {"pseudo_weighting": {"case_measure": "sam_agreement"}}})
+    with pytest.raises(SystemExit, match="no pseudo-label for unlabelled_01 "):
+        make_trainer("nnUNetTrainer_ST").on_train_start()
+
+
 def test_a_run_without_any_labelling_is_refused(make_trainer: TrainerFactory, project: SFRDataset) -> None:
     with pytest.raises(SystemExit, match=r"error: nnUNetTrainer_ST_1epochs never labels .* 2 epochs \(1\) or more"):
         make_trainer("nnUNetTrainer_ST_1epochs").initialize()
