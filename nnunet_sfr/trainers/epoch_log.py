@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,29 @@ class EpochLog(nnUNetTrainer):
     def initialize(self) -> None:
         super().initialize()
         self._recorded: dict[str, np.ndarray] = {}
-        for term in self.logged_terms:
-            self.logger.local_logger.my_fantastic_logging[term] = []
+        log = self.logger.local_logger.my_fantastic_logging
+        self._logged_by_nnunet = frozenset(log)
+        log.update({term: [] for term in self.logged_terms})
         with exit_on_user_error():
             if tensorboard.is_wanted() and self.local_rank == 0:
                 self.logger.loggers.append(tensorboard.TensorBoardLogger(Path(self.output_folder)))
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._continue_curves()
+
+    def _continue_curves(self) -> None:
+        """Give a log that a checkpoint had before settings changed the terms of today.
+
+        nnU-Net's logger knows the terms of the checkpoint alone, counts epochs by the length of their lists, and draws
+        as many epochs as the shortest has.
+        """
+        log = self.logger.local_logger.my_fantastic_logging
+        for term in {*log} - self._logged_by_nnunet - {*self.logged_terms}:
+            del log[term]
+        for term in self.logged_terms:
+            values = log.setdefault(term, [])
+            values += [math.nan] * (self.current_epoch - len(values))
 
     def record(self, **values: torch.Tensor | float) -> None:
         """Log numbers of this step that are not losses, by the names in :attr:`method_terms`."""

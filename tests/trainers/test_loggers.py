@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,8 +10,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.trainers.tensorboard import TENSORBOARD_VARIABLE, TensorBoardLogger
 from tests.project_fixtures import TrainerFactory
+from tests.stopped_runs import resume, train_until_killed
+from tests.tiny_project import change_settings
 
 OURS = {"supervised_loss", "pseudo_label_loss", "consistency_loss", "consistency_weight"}
 OUTPUTS = [
@@ -112,6 +116,25 @@ def test_a_resumed_training_hides_what_it_computes_again(tmp_path: Path, tensorb
     logger = TensorBoardLogger(tmp_path)
     logger.log("lrs", 0.1, 7)
     assert tensorboard.made[0].purge_step == 7
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    # of w_p = 0.5, at three eighths of the fall on average over the two steps of the second epoch
+    [(1.0, 0.0, [math.nan, 0.5 * 3 / 8]), (0.0, 1.0, None), (0.0, 0.0, [0.5 * 7 / 8, 0.5 * 3 / 8])],
+    ids=["begins to fall", "falls no more", "falls"],
+)
+def test_a_resumed_training_logs_the_terms_of_its_settings(
+    before: float, after: float, expected: list[float] | None, make_trainer: TrainerFactory, project: SFRDataset
+) -> None:
+    change_settings(project, {"retraining": {"pseudo_weighting": {"final_share": before}}})
+    train_until_killed(make_trainer(), epoch=1)
+    change_settings(project, {"retraining": {"pseudo_weighting": {"final_share": after}}})
+    trainer = resume(make_trainer)
+    trainer.run_training()
+    log = trainer.logger.local_logger.my_fantastic_logging
+    assert log.get("pseudo_label_weight") == (None if expected is None else pytest.approx(expected, nan_ok=True))
+    assert {len(values) for values in log.values()} == {2}, "nnU-Net draws as many epochs as the shortest list has"
 
 
 @pytest.mark.parametrize("value", [None, "0", "False"])
