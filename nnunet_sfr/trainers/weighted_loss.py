@@ -125,7 +125,16 @@ def at_resolutions(values: torch.Tensor, targets: Sequence[torch.Tensor]) -> lis
         values: (n, 1, *spatial), floating-point.
         targets: one for each resolution, (n, channels, *spatial).
     """
-    return [
-        values if values.shape[2:] == target.shape[2:] else F.interpolate(values, target.shape[2:], mode="area")
-        for target in targets
-    ]
+    return [values if values.shape[2:] == target.shape[2:] else _mean_in_blocks(values, target) for target in targets]
+
+
+def _mean_in_blocks(values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """A map (n, 1, ...) at the resolution of a target (n, channels, ...), each voxel the mean of those it covers."""
+    fine, coarse = values.shape[2:], target.shape[2:]
+    sizes = [size // number for size, number in zip(fine, coarse, strict=True)]
+    if any(size * number != length for size, number, length in zip(sizes, coarse, fine, strict=True)):
+        return F.interpolate(values, coarse, mode="area")
+    # the same as "area", which Apple's graphics cards do not have in 3D
+    pool = {4: F.avg_pool2d, 5: F.avg_pool3d}[values.ndim]
+    mean: torch.Tensor = pool(values, sizes)
+    return mean

@@ -9,6 +9,7 @@ import pytest
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnunet_sfr.trainers.weighted_loss import WeightedLoss, at_resolutions, weighted_loss
 from tests.trainers.test_supervised_loss import IGNORE, PLAIN, REGIONS, REGIONS_WITH_IGNORE, SHAPE, a_batch, nnunet_loss
@@ -147,3 +148,30 @@ def test_coarse_maps_are_means() -> None:
     fine, coarse = at_resolutions(values, [torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 2, 2)])
     assert fine is values
     assert coarse.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+
+
+class Operations(TorchDispatchMode):
+    """Remembers which operations ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("fine", "coarse", "divides"),
+    [((8, 12, 4), (8, 4, 2), True), ((12, 8), (3, 4), True), ((7, 6, 5), (4, 3, 5), False), ((5, 6), (3, 3), False)],
+)
+def test_coarse_maps_are_what_area_interpolation_gives(
+    fine: tuple[int, ...], coarse: tuple[int, ...], divides: bool
+) -> None:
+    """Where the axes divide, without adaptive pooling, which the device mps does not have in 3D."""
+    values = torch.rand(2, 1, *fine, generator=torch.Generator().manual_seed(0))
+    with Operations() as operations:
+        (ours,) = at_resolutions(values, [torch.zeros(2, 3, *coarse)])
+    torch.testing.assert_close(ours, F.interpolate(values, coarse, mode="area"), rtol=0, atol=1e-6)
+    assert any("adaptive" in name for name in operations.names) != divides
