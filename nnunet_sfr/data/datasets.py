@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_sfr.data.preprocessed_files import damage_explained, image_hash, read_properties, unlabelled_identifiers
+from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.errors import UserError
@@ -42,6 +43,8 @@ class UnlabelledDataset(nnUNetDatasetBlosc2):
 
     voxel_confidence = False
     """Whether :meth:`load_case` gives the probability of each voxel's label too."""
+    made_by: Provenance | None = None
+    """What made the pseudo-labels; None where there are images alone."""
 
     def __init__(self, folder: str | Path, identifiers: list[str] | None = None) -> None:
         there = unlabelled_identifiers(Path(folder))
@@ -87,6 +90,7 @@ class PseudoLabelledDataset(UnlabelledDataset):
     ) -> None:
         super().__init__(folder, identifiers)
         self.store = store
+        self.made_by = store.made_by
         self.voxel_confidence = voxel_confidence
         missing = sorted(set(self.identifiers) - set(store.identifiers()))
         if missing:

@@ -51,6 +51,12 @@ PROVENANCE_SHAPE: Shape = {
 }
 """Of :meth:`Provenance.to_json`, for :func:`nnunet_sfr.json_files.read_json`."""
 
+FURTHER_SOURCES: Mapping[str, str] = {
+    "high_confidence": "In the cases of high confidence",
+    "first_labels": "Before it labelled the cases itself",
+}
+"""Where labels of a second source are learned from: key in JSON, and what to call it in a sentence."""
+
 _SECTIONS = ("stitching", "sam", "pseudo_labels")
 """Sections of the SFR plan that labels can depend on."""
 
@@ -200,6 +206,22 @@ class Provenance:
             settings=_sections(settings, "pseudo_labels"),
             others={"measured": list(measured)} if measured else {},
         )
+
+    # --- labels of two sources ---
+
+    def beside(self, **further: Provenance) -> Provenance:
+        """What a training learns from that has labels of another source too.
+
+        Args:
+            further: what made those, by a key of :data:`FURTHER_SOURCES`.
+        """
+        others = {key: made_by.to_json() for key, made_by in further.items()}
+        return dataclasses.replace(self, others={**self.others, **others})
+
+    @property
+    def further(self) -> dict[str, Provenance]:
+        """What :meth:`beside` was given."""
+        return {key: Provenance.from_json(self.others[key]) for key in FURTHER_SOURCES if key in self.others}
 
     # --- as JSON ---
 

@@ -16,7 +16,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from nnunet_sfr import __version__
-from nnunet_sfr.data.provenance import Provenance
+from nnunet_sfr.data.provenance import FURTHER_SOURCES, Provenance
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_models import MODELS, Download, GivenFile, Wheel
 from nnunet_sfr.trainers.measured_metrics import MeasuredMetrics
@@ -157,14 +157,23 @@ def _pseudo_labels(facts: ModelFacts) -> Iterator[str]:
     if made_by is None:
         yield "None: the unlabelled cases were learned from as images, without labels."
         return
+    yield f"Made by: {_maker(made_by)}."
+    for role, other in made_by.further.items():
+        yield f"{FURTHER_SOURCES[role]}: {_maker(other)}."
+    for one in (made_by, *made_by.further.values()):
+        sam = one.settings.get("sam")
+        if one.is_sam and sam is not None:
+            yield f"SAM: {sam['model']}, fine-tuned with the strategy `{sam['adaptation']}` on the labelled cases."
+            yield _weights_of_sam(str(sam["model"]), sam.get("checkpoint"))
+
+
+def _maker(made_by: Provenance) -> str:
+    """What made labels, in a few words."""
+    if made_by.epoch is not None:  # a training that is under way
+        return f"the network itself, after {made_by.epoch} epochs of its training ({made_by.label})"
     round_index = made_by.round_index or 0
     later = f", round {round_index} of SFR+" if round_index else ""
-    trainer = f" ({made_by.trainer})" if made_by.trainer else ""
-    yield f"Made by: {made_by.label}{trainer}{later}."
-    sam = made_by.settings.get("sam")
-    if made_by.is_sam and sam is not None:
-        yield f"SAM: {sam['model']}, fine-tuned with the strategy `{sam['adaptation']}` on the labelled cases."
-        yield _weights_of_sam(str(sam["model"]), sam.get("checkpoint"))
+    return f"{made_by.label}{f' ({made_by.trainer})' if made_by.trainer else ''}{later}"
 
 
 def _weights_of_sam(name: str, given: str | None) -> str:

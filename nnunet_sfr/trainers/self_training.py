@@ -136,6 +136,8 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
             self._wait_for_all_ranks()
         self.round_index = round_index
         self._reopen_streams()
+        if self.local_rank == 0:
+            self._write_settings()  # which say what made the labels
 
     def _open_round(self, round_index: int) -> PseudoLabelStore:
         """The store of a round, emptied if another network began it, or without what the weights of the cases need."""
@@ -178,7 +180,11 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
             return super().unlabelled_dataset()
         dataset = self.sfr_dataset
         store = PseudoLabelStore.open(self._folder(self.round_index), grid=dataset.grid)
-        return self.pseudo_labelled(store)
+        cases = self.pseudo_labelled(store)
+        first = PseudoLabelStore.open_if_there(self._folder(0), grid=dataset.grid) if self.uses_pseudo_labels else None
+        if first is not None:
+            cases.made_by = store.made_by.beside(first_labels=first.made_by)
+        return cases
 
     def method_state(self) -> dict[str, Any]:
         return {"round_index": self.round_index}
@@ -223,11 +229,13 @@ class nnUNetTrainerSFRPlus_ST(LaterRound):
 
 
 class _TwoSources(UnlabelledDataset):
-    """The pool with the labels of one data set, except for the cases of the other."""
+    """The pool with the labels of one data set, except for the cases of high confidence, which the other has."""
 
     def __init__(self, cases: UnlabelledDataset, exceptions: UnlabelledDataset) -> None:
         super().__init__(cases.source_folder, cases.identifiers)
         self.voxel_confidence = cases.voxel_confidence
+        if cases.made_by is not None and exceptions.made_by is not None:
+            self.made_by = cases.made_by.beside(high_confidence=exceptions.made_by)
         self._sources = dict.fromkeys(cases.identifiers, cases) | dict.fromkeys(exceptions.identifiers, exceptions)
 
     def confidence(self, identifier: str) -> dict[str, Any] | None:

@@ -188,11 +188,11 @@ class SemiSupervisedTrainer(EpochLog, SequentialBackward, Resumable):
                 check_grids(cases, self.plans_manager, self.configuration_manager)
             self.pseudo_label_loss.case_weights = self._case_weights(unlabelled)
         self._delivers_voxel_confidence = unlabelled.voxel_confidence
-        store = unlabelled.store if isinstance(unlabelled, PseudoLabelledDataset) else None
+        made_by = unlabelled.made_by
         self._trained_on = {
             "labelled": sorted(labelled.identifiers),
             "unlabelled": sorted(unlabelled.identifiers),
-            "pseudo_labels_made_by": None if store is None else store.made_by.to_json(),
+            "pseudo_labels_made_by": None if made_by is None else made_by.to_json(),
         }
         return open_streams(
             self,

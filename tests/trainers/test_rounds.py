@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from nnunet_sfr.data.provenance import Provenance
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.paths import TEACHER_CHECKPOINT
@@ -22,6 +24,8 @@ from nnunet_sfr.trainers import ambiguity_consensus
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.methods import METHODS
+from nnunet_sfr.trainers.model_card import model_card
+from nnunet_sfr.trainers.model_facts import read_model_facts
 from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.schedules import ambiguity_threshold, teacher_decay
 from tests.stopped_runs import require_same_training, resume, train_until_killed, weights
@@ -227,6 +231,19 @@ def test_self_training_learns_from_both_teachers(project: SFRDataset) -> None:
             assert (foreground(target) > 0) == (case == LOW)
         assert result["pseudo_label_loss"] != 0
         assert result["low_confidence_share"] == cases.count(LOW) / 2
+
+
+def test_self_training_records_both_makers_of_its_labels(project: SFRDataset) -> None:
+    trainer = build_trainer(project, f"{PLUS}_ST")
+    trainer.on_train_start()
+    facts = read_model_facts(project, Path(trainer.output_folder).parent, ["all"])
+    assert facts.pseudo_labels is not None
+    by_model = PseudoLabelStore.open(project.paths.model_pseudo_labels("all", 1), grid=project.grid).made_by
+    assert facts.pseudo_labels == Provenance(source="sam").beside(high_confidence=by_model)
+    assert facts.pseudo_labels.further == {"high_confidence": by_model}
+    card = model_card(facts)
+    assert "Made by: SAM." in card
+    assert f"In the cases of high confidence: re-trained model ({by_model.trainer}), round 1 of SFR+." in card
 
 
 def test_self_training_labels_nothing_within_a_round(project: SFRDataset) -> None:

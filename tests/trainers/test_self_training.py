@@ -15,6 +15,8 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.hashing import weights_hash
 from nnunet_sfr.labelling import case_labels, filling
 from nnunet_sfr.labelling.case_labels import CaseLabels, LoadedCase
+from nnunet_sfr.trainers.model_card import model_card
+from nnunet_sfr.trainers.model_facts import read_model_facts
 from nnunet_sfr.trainers.schedules import relabelling_epochs
 from tests.project_fixtures import TrainerFactory
 from tests.stopped_runs import weights
@@ -112,6 +114,26 @@ def test_the_labels_are_the_network_s_own(make_trainer: TrainerFactory, project:
     assert (np.maximum(labels, 0) == expected).mean() > 0.999
     record = store.read_confidence("unlabelled_00")
     assert 0.5 <= record["mean_max_probability"] <= 1.0
+
+
+@pytest.mark.parametrize(("name", "first"), [("nnUNetTrainer_ST", None), ("nnUNetTrainerSFR_ST", "threshold")])
+def test_the_card_tells_who_made_the_labels(
+    make_trainer: TrainerFactory, project: SFRDataset, name: str, first: str | None
+) -> None:
+    change_settings(project, {"retraining": {"st": {"relabel_at": [0.5]}}})
+    trainer = make_trainer(name)
+    trainer.on_train_start()
+    folder = Path(trainer.output_folder).parent
+    made_by = read_model_facts(project, folder, ["all"]).pseudo_labels
+    assert first == (None if made_by is None else made_by.source)
+    trainer.current_epoch = 1
+    trainer.on_epoch_start()
+    facts = read_model_facts(project, folder, ["all"])
+    assert facts.pseudo_labels is not None
+    assert (facts.pseudo_labels.source, facts.pseudo_labels.weights_sha256) == (name, weights_hash(trainer.student))
+    card = model_card(facts)
+    assert f"Made by: the network itself, after 1 epochs of its training ({name}).\n" in card
+    assert ("Before it labelled the cases itself: threshold.\n" in card) == (first is not None)
 
 
 def test_stopped_while_it_labels_it_goes_on_there(
