@@ -26,8 +26,11 @@ _NOT_SHOWN = ("dice_per_class_or_region", "epoch_start_timestamps", "epoch_end_t
 """Further keys of nnU-Net's; all others are terms of our trainers."""
 NOTHING_HELD_OUT = "training cases (fold all holds none out)"
 HELD_OUT = "validation cases"
-_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, AttributeError, pickle.UnpicklingError)
-"""What torch raises for files that are no checkpoints."""
+_UNREADABLE = (
+    *(OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, AttributeError, pickle.UnpicklingError),
+    ImportError,  # a checkpoint with an object of a package that is not installed here
+)
+"""What torch raises for files that are no checkpoints, or that cannot be read."""
 
 
 def read_trainings(dataset: SFRDataset, fold: Fold, trainers: Sequence[str] | None) -> tuple[list[Training], list[str]]:
@@ -109,7 +112,8 @@ def _training(name: str, checkpoint: Path, fold: Fold, problems: list[str]) -> T
         log: Mapping[str, Any] = content["logging"]
         panels = _panels(log, fold)
     except _UNREADABLE as error:
-        problems.append(f"{checkpoint}: its log cannot be read ({_reason(error)}); train this model again")
+        remedy = "install what it needs" if isinstance(error, ImportError) else "train this model again"
+        problems.append(f"{checkpoint}: its log cannot be read ({_reason(error)}); {remedy}")
         panels = []
     ended = name if checkpoint.name == FINAL_CHECKPOINT else f"{name} (not complete)"
     return Training(ended, "epoch", panels)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -98,3 +100,15 @@ def test_what_cannot_be_read_is_named(content: bytes, project: SFRDataset) -> No
     assert len(problems) == 2
     assert "fine_tuning_log.json: is not a log" in problems[0]
     assert "checkpoint_final.pth: its log cannot be read" in problems[1]
+
+
+def test_a_checkpoint_that_needs_a_package_is_named(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = ModuleType("elsewhere")
+    needed = type("Needed", (), {"__module__": "elsewhere"})
+    vars(package)["Needed"] = needed
+    with monkeypatch.context() as there:
+        there.setitem(sys.modules, "elsewhere", package)
+        save_log(project, "nnUNetTrainerSFR_MT", "checkpoint_final.pth", {"term": needed()})
+    trainings, problems = read_trainings(project, "all", None)
+    assert trainings == []
+    assert problems[1].endswith("its log cannot be read (No module named 'elsewhere'); install what it needs")
