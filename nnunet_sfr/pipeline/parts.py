@@ -11,6 +11,8 @@ from nnunet_sfr.pipeline.project import Project
 
 _LABELS = ("labels", "regions_class_order", "channel_names", "file_ending")
 """What of dataset.json matters once the cases are preprocessed."""
+_IF_PRESENT = ("modality",)
+"""The same, but without a place in the record where it is not there, so that earlier records stay right."""
 
 
 SAM_WEIGHTS = "weights of SAM"
@@ -31,7 +33,8 @@ def settings_parts(project: Project, *sections: str) -> dict[str, Any]:
 def label_meaning_part(project: Project) -> dict[str, Any]:
     """What label values and channels mean."""
     content = read_dataset_json(project.paths.dataset_json)
-    return {"dataset.json": {key: content.get(key) for key in _LABELS}}
+    keys = [*_LABELS, *(key for key in _IF_PRESENT if key in content)]
+    return {"dataset.json": {key: content.get(key) for key in keys}}
 
 
 def weights_part(project: Project) -> dict[str, FileSet]:

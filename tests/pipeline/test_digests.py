@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from nnunet_sfr.pipeline.digests import ANY, FileSet, HashCache, differing, merged
+from nnunet_sfr.pipeline.parts import label_meaning_part
 
 
 @pytest.fixture
@@ -74,3 +78,21 @@ def test_what_is_not_asked_for_differs_from_nothing(tmp_path: Path) -> None:
     assert differing(before, now) == ["-pl", "new", "gone"]
     assert merged(before, now) == {"-sam": "one", "-pl": "given", "images": "two", "new": "four"}
     assert HashCache(tmp_path / "hashes.json").digests({"-sam": None}) == {"-sam": ANY}
+
+
+def test_the_older_name_of_the_channels_counts_where_it_is(tmp_path: Path) -> None:
+    """Elsewhere it has no place, so that the digests of earlier versions still hold."""
+    file = tmp_path / "dataset.json"
+    project: Any = SimpleNamespace(paths=SimpleNamespace(dataset_json=file))
+
+    def part(**channels: dict[str, str]) -> Any:
+        file.write_text(json.dumps({"labels": {"background": 0}, "file_ending": ".nii.gz", **channels}))
+        return label_meaning_part(project)["dataset.json"]
+
+    assert part(modality={"0": "CT"}) != part(modality={"0": "MRI"})
+    assert part(channel_names={"0": "CT"}) == {
+        "labels": {"background": 0},
+        "regions_class_order": None,
+        "channel_names": {"0": "CT"},
+        "file_ending": ".nii.gz",
+    }
