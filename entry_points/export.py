@@ -49,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "no metrics",
     )
     card.add_argument(
-        "--case-names", action="store_true", help="list the cases that the model was trained on; default: their number"
+        "--case-names",
+        action="store_true",
+        help="list the cases that the model was trained on, and keep those that dataset.json names; default: their "
+        "number alone",
     )
     card.add_argument(
         "--licence",
@@ -73,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             dataset,
             model_folder,
             arguments.folds,
+            checkpoint=arguments.checkpoint,
             use_teacher=arguments.teacher,
             evaluation=arguments.evaluation,
         )
@@ -82,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.output,
             checkpoint=arguments.checkpoint,
             use_teacher=arguments.teacher,
+            with_case_names=arguments.case_names,
             card=model_card(facts, with_case_names=arguments.case_names, licence=arguments.licence),
         )
         print(f"exported to {arguments.output}")

@@ -46,7 +46,7 @@ class ModelFacts:
         network: class name of the architecture.
         folds: that were exported.
         trainer: name as ``nnUNetv2_train -tr`` has it.
-        weights: ``student`` or ``teacher``.
+        weights: ``student`` or ``teacher``, and of which checkpoint if not the final one.
         labelled: identifiers of the labelled cases that it was trained on.
         unlabelled: identifiers of the pool.
         pseudo_labels: what made the labels of the pool; None without any.

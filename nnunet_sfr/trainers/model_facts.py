@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_sfr.data.dataset_json import channel_names
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import MANIFEST, TRAINING_SETTINGS, Fold
+from nnunet_sfr.paths import FINAL_CHECKPOINT, MANIFEST, TEACHER_CHECKPOINT, TRAINING_SETTINGS, Fold
 from nnunet_sfr.plans import SFRConfiguration
 from nnunet_sfr.trainers import find_trainer
 from nnunet_sfr.trainers.measured_metrics import read_evaluation, read_validation
@@ -25,6 +26,7 @@ def read_model_facts(
     model_folder: Path,
     folds: Sequence[Fold],
     *,
+    checkpoint: str = FINAL_CHECKPOINT,
     use_teacher: bool = False,
     evaluation: Path | None = None,
 ) -> ModelFacts:
@@ -34,7 +36,8 @@ def read_model_facts(
         dataset: of the model, planned.
         model_folder: ``<trainer>__<plans>__<configuration>``.
         folds: that are exported.
-        use_teacher: whether the teacher's weights are.
+        checkpoint: file name of the checkpoint in each fold.
+        use_teacher: whether the teacher's weights in it are exported instead of the student's.
         evaluation: JSON file of sfr_evaluate.
 
     Raises:
@@ -45,11 +48,12 @@ def read_model_facts(
     first = used[folds[0]]
     labels = dataset.dataset_json["labels"]
     measured = [read_evaluation(evaluation)] if evaluation is not None else []
-    validated = None if use_teacher else read_validation(model_folder, folds, labels)
+    is_validated = checkpoint == FINAL_CHECKPOINT and not use_teacher  # nnU-Net validates the student of that one
+    validated = read_validation(model_folder, folds, labels) if is_validated else None
     manager = dataset.configuration_manager
     return ModelFacts(
         dataset_name=dataset.paths.dataset_name,
-        channels=list(dataset.dataset_json["channel_names"].values()),
+        channels=channel_names(dataset.dataset_json),
         labels=labels,
         spacing=manager.spacing,
         file_ending=dataset.dataset_json["file_ending"],
@@ -58,7 +62,7 @@ def read_model_facts(
         network=manager.network_arch_class_name.rsplit(".", 1)[-1],
         folds=folds,
         trainer=trainer,
-        weights="teacher" if use_teacher else "student",
+        weights=_weights(checkpoint, use_teacher=use_teacher),
         labelled=_labelled(dataset, used),
         unlabelled=_unlabelled(dataset, trainer, first),
         pseudo_labels=_pseudo_labels(dataset, trainer, folds[0], first),
@@ -75,6 +79,13 @@ def _training_settings(model_folder: Path, fold: Fold) -> dict[str, Any]:
     """What our trainers leave beside their checkpoints; empty for a model of nnU-Net's own."""
     file = model_folder / f"fold_{fold}" / TRAINING_SETTINGS
     return read_json(file, _REMEDY) if file.is_file() else {}
+
+
+def _weights(checkpoint: str, *, use_teacher: bool) -> str:
+    if checkpoint == TEACHER_CHECKPOINT:
+        return "teacher"
+    weights = "teacher" if use_teacher else "student"
+    return weights if checkpoint == FINAL_CHECKPOINT else f"{weights} of {Path(checkpoint).name}"
 
 
 def _labelled(dataset: SFRDataset, used: Mapping[Fold, Mapping[str, Any]]) -> list[str] | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 import subprocess
 import sys
 import zipfile
@@ -15,10 +18,12 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.entry_points.export import main
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import TEACHER_CHECKPOINT
 from nnunet_sfr.trainers.export import export_model
 from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
-from tests.tiny_project import build_trainer, project_copy
+from tests.tiny_project import PLANS, build_trainer, project_copy
 
 CHECKPOINT = "checkpoint_final.pth"
 TRAINER = "nnUNetTrainerSFR_MT"
@@ -113,6 +118,66 @@ def test_a_zip_holds_the_folder_that_nnunet_installs(model_folder: Path, tmp_pat
         f"{prefix}/dataset.json",
         f"{prefix}/dataset_fingerprint.json",
     }
+    assert sorted(path.name for path in tmp_path.iterdir() if "model" in path.name) == ["model.zip"]
+
+
+def change_dataset_json(model_folder: Path, **changes: Any) -> None:
+    """In the model's folder, and in its checkpoint, as a training leaves them."""
+    file = model_folder / "dataset.json"
+    content = {**json.loads(file.read_text(encoding="utf-8")), **changes}
+    file.write_text(json.dumps(content))
+    checkpoint = torch.load(model_folder / "fold_all" / CHECKPOINT, weights_only=False)
+    checkpoint["init_args"]["dataset_json"] = content
+    torch.save(checkpoint, model_folder / "fold_all" / CHECKPOINT)
+
+
+def test_no_file_names_a_case_unless_that_is_asked_for(model_folder: Path, tmp_path: Path) -> None:
+    entry = {"images": ["/data/secret_1.nii.gz"], "label": "/data/secret_1.nii.gz"}
+    convert = {"dataset": "BTCV", "labelled": ["secret_1"]}
+    added = {
+        "licence": "CC BY 4.0",
+        "dataset": {"secret_1": entry},
+        "sfr_convert": convert,
+        "test": ["./secret_2.nii.gz"],
+    }
+    before = json.loads((model_folder / "dataset.json").read_text(encoding="utf-8"))
+    change_dataset_json(model_folder, **added)
+    expected = {
+        False: {**before, "licence": "CC BY 4.0", "sfr_convert": {"dataset": "BTCV"}},
+        True: {**before, **added},
+    }
+    for with_names, content in expected.items():
+        output = tmp_path / f"exported_{with_names}"
+        export_model(model_folder, ["all"], output, checkpoint=CHECKPOINT, with_case_names=with_names)
+        assert json.loads((output / "dataset.json").read_text(encoding="utf-8")) == content
+        checkpoint = torch.load(output / "fold_all" / CHECKPOINT, weights_only=False)
+        assert checkpoint["init_args"]["dataset_json"] == content
+        inside = b"".join(file.read_bytes() for file in output.rglob("*") if file.is_file())
+        assert (b"secret" in inside) == with_names
+
+
+@pytest.mark.parametrize("options", [[], ["--case-names"]])
+def test_the_command_describes_the_checkpoint_that_it_exports(
+    options: list[str], model_folder: Path, tmp_path: Path
+) -> None:
+    change_dataset_json(model_folder, dataset={"secret": {"images": [], "label": ""}})
+    output = tmp_path / "exported"
+    assert main(["-d", "42", "-p", PLANS, "-tr", TRAINER, "-chk", TEACHER_CHECKPOINT, "-o", str(output), *options]) == 0
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert "| weights | teacher |" in card
+    assert ("train_00" in card) == bool(options)
+    assert ("dataset" in json.loads((output / "dataset.json").read_text(encoding="utf-8"))) == bool(options)
+
+
+def test_what_a_killed_export_left_goes_with_the_next(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it zipped, it leaves a folder and a part of the file."""
+    monkeypatch.setattr("nnunet_sfr.atomic.process_exists", lambda process: process == os.getpid())
+    left = tmp_path / f".{socket.gethostname()}-1.model"
+    (left / "fold_all").mkdir(parents=True)
+    left.with_name(f"{left.name}.zip").touch()
+    export_model(model_folder, ["all"], tmp_path / "model.zip", checkpoint=CHECKPOINT)
     assert sorted(path.name for path in tmp_path.iterdir() if "model" in path.name) == ["model.zip"]
 
 

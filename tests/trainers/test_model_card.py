@@ -12,13 +12,15 @@ import pytest
 from huggingface_hub import ModelCard
 
 from nnunet_sfr.data.provenance import Provenance
-from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import VALIDATION, VALIDATION_SUMMARY
 from nnunet_sfr.trainers.measured_metrics import read_evaluation, read_validation
 from nnunet_sfr.trainers.model_card import ModelFacts, model_card, without_paths
 from nnunet_sfr.trainers.model_facts import read_model_facts
 from tests.project_fixtures import TrainerFactory
+from tests.tiny_dataset import NAME
+from tests.tiny_project import PLANS
 
 SAM_LABELS = Provenance(
     source="sam",
@@ -186,6 +188,32 @@ def test_facts_of_a_model_of_nnunet_alone(project: SFRDataset) -> None:
     (folder / "fold_all").mkdir(parents=True)
     facts = read_model_facts(project, folder, ["all"])
     assert (facts.labelled, facts.unlabelled, facts.pseudo_labels) == (["train_00", "train_01", "train_02"], [], None)
+
+
+def test_the_weights_are_those_of_the_checkpoint(project: SFRDataset) -> None:
+    """nnU-Net validates the student of the final one, and no other."""
+    folder = project.paths.model("nnUNetTrainer")
+    file = folder / "fold_0" / VALIDATION / VALIDATION_SUMMARY
+    file.parent.mkdir(parents=True)
+    file.write_text(summary({"a": 0.5}))
+    for checkpoint, use_teacher, weights, metrics in (
+        ("checkpoint_final.pth", False, "student", 1),
+        ("checkpoint_final.pth", True, "teacher", 0),
+        ("checkpoint_teacher.pth", False, "teacher", 0),
+        ("checkpoint_best.pth", False, "student of checkpoint_best.pth", 0),
+        ("checkpoint_best.pth", True, "teacher of checkpoint_best.pth", 0),
+    ):
+        facts = read_model_facts(project, folder, [0], checkpoint=checkpoint, use_teacher=use_teacher)
+        assert (facts.weights, len(facts.metrics)) == (weights, metrics)
+
+
+def test_channels_may_have_their_older_name(project: SFRDataset) -> None:
+    file = project.paths.dataset_json
+    file.write_text(file.read_text(encoding="utf-8").replace("channel_names", "modality"))
+    older = open_dataset(NAME, "3d_fullres", PLANS)
+    assert "channel_names" not in older.dataset_json
+    (project.paths.model("nnUNetTrainer") / "fold_all").mkdir(parents=True)
+    assert read_model_facts(older, older.paths.model("nnUNetTrainer"), ["all"]).channels == ["MRI"]
 
 
 def summary(dice: Mapping[str, float]) -> str:
