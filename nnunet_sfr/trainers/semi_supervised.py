@@ -242,7 +242,9 @@ class SemiSupervisedTrainer(EpochLog, SequentialBackward, Resumable):
             with exit_on_user_error():
                 self.load_initial_state()
         super().on_train_start()
-        if self.local_rank == 0:
+        # continued after its end, for its validation, it learns nothing of the settings and cases of today
+        is_finished = self.current_epoch >= self.num_epochs and Path(self.output_folder, TRAINING_SETTINGS).is_file()
+        if self.local_rank == 0 and not is_finished:
             with exit_on_user_error():
                 self._write_settings()
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.paths import TEACHER_CHECKPOINT
+from nnunet_sfr.paths import FINAL_CHECKPOINT, TEACHER_CHECKPOINT, TRAINING_SETTINGS
 from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.schedules import consistency_weight
 from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
@@ -104,6 +104,24 @@ def test_what_a_finished_run_leaves(make_trainer: TrainerFactory) -> None:
     assert CHECKPOINT_KEY not in teacher
     for name, value in final[CHECKPOINT_KEY]["teacher_weights"].items():
         assert torch.equal(teacher["network_weights"][name], value)
+
+
+def test_a_finished_training_that_is_continued_keeps_the_record_of_what_it_learned(
+    make_trainer: TrainerFactory, project: SFRDataset
+) -> None:
+    name = "nnUNetTrainerSFR_MT_1epochs"
+    trainer = make_trainer(name)
+    trainer.run_training()
+    record = Path(trainer.output_folder, TRAINING_SETTINGS)
+    before = record.read_text(encoding="utf-8")
+    change_settings(project, {"retraining": {"ema_decay": 0.5}})
+    finished = make_trainer(name)
+    finished.load_checkpoint(str(Path(trainer.output_folder, FINAL_CHECKPOINT)))
+    finished.run_training()
+    assert record.read_text(encoding="utf-8") == before
+    record.unlink()  # today's is better than none
+    finished.on_train_start()
+    assert json.loads(record.read_text(encoding="utf-8"))["retraining"]["ema_decay"] == 0.5
 
 
 def test_the_checkpoint_loads_in_a_stock_trainer(make_trainer: TrainerFactory) -> None:
