@@ -25,10 +25,7 @@ def lines(findings: Findings) -> Iterator[str]:
         best = _best_measures(finding)
         if best:
             yield f"rank correlation of confidence with Dice, {SOURCES[source]}: {', '.join(best)}"
-    if findings.expected is not None:
-        yield f"expected Dice in the {findings.num_unlabelled} unlabelled cases: {findings.expected:.2f}"
-    else:
-        yield "the Dice of the unlabelled cases is not estimated: run sfr_finetune and sfr_pseudolabel first"
+    yield _expected(findings)
     yield findings.verdict
 
 
@@ -40,6 +37,15 @@ def source_name(source: str, nnunet_iterations: int | None) -> str:
         nnunet_iterations: of nnU-Net, which are told with its name.
     """
     return f"{SOURCES[source]}, {nnunet_iterations} iterations" if source == NNUNET else SOURCES[source]
+
+
+def _expected(findings: Findings) -> str:
+    if findings.expected is not None:
+        return f"expected Dice in the {findings.num_unlabelled} unlabelled cases: {findings.expected:.2f}"
+    not_estimated = "the Dice of the unlabelled cases is not estimated"
+    if findings.num_unlabelled == 0:
+        return f"{not_estimated}: run sfr_finetune and sfr_pseudolabel first"
+    return f"{not_estimated}: agreement under flips was not measured (pseudo_labels.measure_flip_agreement)"
 
 
 def _table(findings: Findings) -> list[list[str]]:

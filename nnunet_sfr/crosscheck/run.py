@@ -12,6 +12,7 @@ from nnunet_sfr.crosscheck.folds import with_crosscheck_folds
 from nnunet_sfr.crosscheck.left_out import label_left_out
 from nnunet_sfr.crosscheck.network import schedule
 from nnunet_sfr.crosscheck.sources import SAM, LeftOutCase
+from nnunet_sfr.data.labels_of_sam import sam_labels_folder
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
@@ -61,8 +62,8 @@ def crosscheck(
 
 
 def _records_of_unlabelled(dataset: SFRDataset) -> list[dict[str, object]]:
-    """Of SAM's labels for fold ``all``, as far as they are there."""
-    store = PseudoLabelStore.open_if_there(dataset.paths.pseudo_labels("all"), grid=dataset.grid)
+    """Of SAM's labels, as far as they are there."""
+    store = PseudoLabelStore.open_if_there(sam_labels_folder(dataset.paths), grid=dataset.grid)
     if store is None or not store.made_by.is_sam:
         return []
     return [store.read_confidence(case) for case in store.identifiers()]

@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from nnunet_sfr.command_lines import Command
+from nnunet_sfr.data.labels_of_sam import sam_labels_folder
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import FINAL_CHECKPOINT, MANIFEST, PLANS_JSON
@@ -29,6 +30,7 @@ from nnunet_sfr.pipeline.step import Step
 from nnunet_sfr.replacement import set_aside
 
 _NETWORK_PLAN = "nnU-Net's plan"
+_SAM_LABELS = "labels of round 0"
 
 
 def ensure_split(project: Project) -> None:
@@ -37,13 +39,12 @@ def ensure_split(project: Project) -> None:
     Raises:
         UserError: the fold cannot exist.
     """
-    try:
-        project.split()
-    except (OSError, ValueError, LookupError, TypeError):
-        from nnunet_sfr.dataset import open_dataset
+    options = project.options
+    if options.fold == "all" or project.paths.splits_file.is_file():
+        return
+    from nnunet_sfr.dataset import open_dataset
 
-        options = project.options
-        open_dataset(options.dataset_name, options.configuration, options.plans).write_split(options.fold)
+    open_dataset(options.dataset_name, options.configuration, options.plans).write_split(options.fold)
 
 
 class OverwritableStep(Step):
@@ -143,15 +144,15 @@ class CrossCheck(OverwritableStep):
             **weights_part(project),
             **label_meaning_part(project),
             **labelled_part(project),
-            **store_part(project, "labels of round 0", project.store(0)),
+            **store_part(project, _SAM_LABELS, sam_labels_folder(project.paths)),
         }
         if self.options.with_nnunet:
             parts |= {**settings_parts(project, "crosscheck"), _NETWORK_PLAN: project.network_plan()}
         return parts
 
     def brings_up_to_date(self, changed: Sequence[str]) -> bool:
-        """Whether only nnU-Net's trainings are others, which the command replaces by itself; SAM's part stays."""
-        return set(changed) <= {settings_name("crosscheck"), _NETWORK_PLAN}
+        """Whether the trainings of SAM stay: the command replaces nnU-Net's by itself, and always estimates again."""
+        return set(changed) <= {settings_name("crosscheck"), _NETWORK_PLAN, _SAM_LABELS}
 
     def outputs(self) -> dict[str, FileSet]:
         return {"cross-check": FileSet.of(self.project.paths.crosscheck_result)}
@@ -222,7 +223,7 @@ class ModelLabels(PseudoLabel):
             **unlabelled_part(project),
             "model": FileSet.of(model / FINAL_CHECKPOINT, model.parent / PLANS_JSON),
             **store_part(project, "labels of the round before", before),
-            **store_part(project, "labels of round 0", project.store(0)),
+            **store_part(project, _SAM_LABELS, project.store(0)),
         }
 
 

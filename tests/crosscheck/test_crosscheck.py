@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,22 +16,24 @@ import pytest
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
+from nnunet_sfr.atomic import write_json
 from nnunet_sfr.crosscheck import left_out
 from nnunet_sfr.crosscheck.findings import SHAPE, CalibrationPoint, expected_dice_of_unlabelled, findings_of
 from nnunet_sfr.crosscheck.folds import with_crosscheck_folds
 from nnunet_sfr.crosscheck.left_out import mean_labels
 from nnunet_sfr.crosscheck.printing import lines
-from nnunet_sfr.crosscheck.run import crosscheck
+from nnunet_sfr.crosscheck.run import _records_of_unlabelled, crosscheck
 from nnunet_sfr.crosscheck.sources import MEAN, NNUNET, SAM, LeftOutCase
 from nnunet_sfr.crosscheck.verdict import verdict_of_sam
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.label_decision import EXPECTED_DICE, LARGEST_PROBABILITY
 from nnunet_sfr.labelling.case_labels import LoadedCase, Prediction
-from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_CHECKPOINT, PLANS_JSON
+from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_CHECKPOINT, PLANS_JSON, Fold
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, change_settings
 
@@ -276,6 +279,31 @@ def test_differences_are_those_of_the_same_case() -> None:
     assert any(
         line.startswith("SAM minus nnU-Net, paired by case: ") and line.endswith("(-0.100 to 0.100)") for line in text
     )
+
+
+def test_the_estimate_is_of_the_labels_that_there_are(project: SFRDataset) -> None:
+    def records(fold: Fold, made_by: Provenance, *cases: str) -> None:
+        store = PseudoLabelStore.create(project.paths.pseudo_labels(fold), grid=project.grid, made_by=made_by)
+        for case in cases:
+            for file in case_files(store.folder, case):
+                write_json({"made_by": made_by.fingerprint, "case": case}, file)
+
+    assert _records_of_unlabelled(project) == [], "those of fold all are by a threshold"
+    records(0, Provenance.of_images(fold=0), "a")
+    for fold in (10, 2):
+        records(fold, Provenance(source="sam", fold=fold), f"of_fold_{fold}")
+    assert [record["case"] for record in _records_of_unlabelled(project)] == ["of_fold_2"]
+    shutil.rmtree(project.paths.pseudo_labels("all"))
+    records("all", Provenance(source="sam", fold="all"), "of_all")
+    assert [record["case"] for record in _records_of_unlabelled(project)] == ["of_all"]
+
+
+def test_why_the_unlabelled_cases_have_no_estimate() -> None:
+    def said(records: list[dict[str, Any]]) -> str:
+        return list(lines(findings_of({SAM: [found("a", 0.9, 0.9)]}, {"1": "atrium"}, records)))[-2]
+
+    assert said([]).endswith("not estimated: run sfr_finetune and sfr_pseudolabel first")
+    assert said([{"flip_agreement": None}]).endswith("was not measured (pseudo_labels.measure_flip_agreement)")
 
 
 def test_what_cannot_be_estimated_is_not() -> None:

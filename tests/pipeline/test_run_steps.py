@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,28 @@ def test_a_cross_check_on_request_comes_before_the_training(planned: SFRDataset)
     assert go(fake) == []
     change_settings(planned, {"pseudo_labels": {"tile_step_size": 0.75}})
     assert go(fake) == ["sfr_pseudolabel --overwrite", "sfr_crosscheck --overwrite", "nnUNetv2_train"]
+
+
+def test_folds_share_one_cross_check(planned: SFRDataset) -> None:
+    splits = [{"train": ["train_00", "train_01"], "val": ["train_02"]}, {"train": ["train_02"], "val": ["train_00"]}]
+    planned.paths.splits_file.write_text(json.dumps(splits))
+
+    def fake(fold: int) -> FakeCommands:
+        commands = FakeCommands(planned, run_options(crosscheck=True, fold=fold))
+        commands.record = {"made_by": {"source": "sam", "fold": fold}}
+        return commands
+
+    assert go(fake(1)) == ["sfr_finetune", "sfr_pseudolabel", "sfr_crosscheck", TRAIN]
+    assert go(fake(0)) == ["sfr_finetune", "sfr_pseudolabel", "sfr_crosscheck", TRAIN], "the estimate alone, of fold 0"
+    assert go(fake(0)) == go(fake(1)) == [], "of fold 0 both times"
+
+
+def test_labels_that_are_made_again_cost_no_fine_tuning_of_the_cross_check(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options(crosscheck=True))
+    go(fake)
+    fake.content = "second"
+    fake.project.adapter(0).write_text("another")
+    assert go(fake) == ["sfr_finetune", "sfr_pseudolabel --overwrite", "sfr_crosscheck", TRAIN]
 
 
 def test_nnunet_beside_sam_continues_a_cross_check_without(planned: SFRDataset) -> None:
@@ -289,6 +312,16 @@ def test_a_fold_has_its_own_cases(planned: SFRDataset) -> None:
     splits[1]["val"] = []
     file.write_text(json.dumps(splits))
     assert go(fake) == ["sfr_finetune --overwrite", TRAIN]
+
+
+def test_folds_are_made_for_the_first_run_on_one(planned: SFRDataset) -> None:
+    for number in (3, 4):  # nnU-Net's rule makes folds of five cases and more
+        for file in list(planned.paths.labelled.glob("train_00*")):
+            shutil.copy2(file, file.with_name(file.name.replace("train_00", f"train_0{number}")))
+    shutil.rmtree(planned.paths.raw)
+    assert go(FakeCommands(planned, run_options(fold=0))) == SFR_STEPS
+    splits = json.loads(planned.paths.splits_file.read_text(encoding="utf-8"))
+    assert [sorted(fold["train"] + fold["val"]) for fold in splits] == [[f"train_0{case}" for case in range(5)]] * 5
 
 
 def test_rounds_follow_each_other_and_can_be_added(planned: SFRDataset) -> None:
