@@ -89,9 +89,9 @@ def read_journal(raw: Path) -> Journal | None:
     Raises:
         UserError: the journal is damaged.
     """
-    file = raw / FOLDER / _FILE
-    if not file.is_file():
+    if not is_under_way(raw):
         return None
+    file = raw / FOLDER / _FILE
     remedy = (
         "look into the folder for the label maps, put them and their images in place by hand, delete it and run "
         "sfr_plan_and_preprocess"
@@ -99,6 +99,15 @@ def read_journal(raw: Path) -> Journal | None:
     shape: Shape = {"images": {...: [str]}, "file_ending": str, "num_training": int, "stamp": str}
     content = read_json(file, remedy, shape)
     return Journal(raw=raw, **{field.name: content[field.name] for field in fields(Journal) if field.name in content})
+
+
+def is_under_way(raw: Path) -> bool:
+    """Whether files have been moved, or may have been, and the rest is still to be done.
+
+    Args:
+        raw: ``nnUNet_raw/<name>``.
+    """
+    return (raw / FOLDER / _FILE).is_file()
 
 
 def require_completed(raw: Path) -> None:

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_sfr.label_journal import is_under_way
+from nnunet_sfr.paths import DatasetPaths
+
 if TYPE_CHECKING:
     from nnunet_sfr.review.session import Session
 
@@ -22,17 +25,20 @@ class AddLabelsRun:
     Args:
         arguments: of ``sfr_add_labels``.
         log: file for what it prints.
+        raw: ``nnUNet_raw/<data set>``, which it changes.
     """
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
+    def __init__(self, arguments: list[str], log: Path, raw: Path) -> None:
         self._arguments = arguments
         self._log = log
+        self._raw = raw
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
     def of(cls, session: Session) -> AddLabelsRun:
         corrected = session.progress.corrected
-        return cls(["-d", session.dataset_name, "-i", str(corrected)], corrected.with_name("add_labels.log"))
+        arguments = ["-d", session.dataset_name, "-i", str(corrected)]
+        return cls(arguments, corrected.with_name("add_labels.log"), DatasetPaths(session.dataset_name).raw)
 
     @property
     def command(self) -> str:
@@ -63,7 +69,13 @@ class AddLabelsRun:
         """JSON types."""
         code = None if self._process is None else self._process.poll()
         running = self._process is not None and code is None
-        return {"command": self.command, "running": running, "code": code, "output": self._read_log()}
+        return {
+            "command": self.command,
+            "running": running,
+            "code": code,
+            "half_done": not running and is_under_way(self._raw),
+            "output": self._read_log(),
+        }
 
     def _read_log(self) -> str:
         if self._process is None:

@@ -70,12 +70,21 @@ class Guard:
             return "refused: the request does not say where it comes from"
         if origin is not None and origin != f"http://{host}":
             return "refused: the request comes from another page"
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not self._opens_page(scope):
             return "refused: the request comes from another page"
         token = scope["path"][1:].partition("/")[0]
         if not hmac.compare_digest(token.encode(), self._token.encode()):
             return "refused: the token in the address is wrong; use the address that sfr_review printed last"
         return ""
+
+    def _opens_page(self, scope: Scope) -> bool:
+        """Whether the browser goes to the page in a tab of its own, as the file that sfr_review opens lets it.
+
+        Who leads it there learns nothing, and can do nothing in the page.
+        """
+        headers = Headers(scope=scope)
+        goes = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+        return goes and scope["method"] in _READS and scope["path"] == f"/{self._token}/"
 
 
 def _name(host: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.review.application import make_application
+from nnunet_sfr.review.redirect import redirect_file
 from nnunet_sfr.review.serving import LOOPBACK, bind, serving
 from nnunet_sfr.review.session_promise import SessionPromise
 
@@ -54,7 +55,11 @@ def review(
     listening = bind(port)
     port = listening.getsockname()[1]
     address = f"http://{LOOPBACK}:{port}/{token}/"
-    with serving(make_application(promise, token), listening), ThreadPoolExecutor(_READERS) as executor:
+    with (
+        serving(make_application(promise, token), listening),
+        ThreadPoolExecutor(_READERS) as executor,
+        redirect_file(address) as redirect,
+    ):
         print(f"the page is {address}", flush=True)
         print(f"from another machine: ssh -C -N -L {port}:{LOOPBACK}:{port} <this machine>, and the same address")
         try:
@@ -71,7 +76,7 @@ def review(
                 for problem in session.problems:
                     print(f"not shown: {problem}")
                 print(f"{len(session.to_json()['cases'])} cases; end with Ctrl-C, nothing is lost", flush=True)
-                if open_browser and not webbrowser.open(address):
+                if open_browser and not webbrowser.open(redirect.as_uri()):
                     print("no browser was found: open the address yourself", flush=True)
                 _wait(stop)
                 decided = len(session.decided)

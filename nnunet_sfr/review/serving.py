@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ def bind(port: int | None) -> socket.socket:
         UserError: the port is taken, or not ours to take.
     """
     listening = socket.socket()
+    if os.name != "nt":  # on Windows the option would share a port that is taken
+        # without it the port stays closed for a minute after the connections of an earlier review
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((LOOPBACK, port or 0))
         listening.listen()  # who comes before the server runs waits, and is not refused

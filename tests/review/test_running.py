@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -10,13 +13,16 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.entry_points import review as command
+from nnunet_sfr.errors import UserError
 from nnunet_sfr.review import running
 from nnunet_sfr.review.lock import only_review
+from nnunet_sfr.review.serving import bind
 from tests.conftest import REPOSITORY
 
 OPTIONS: dict[str, Any] = {
@@ -37,10 +43,17 @@ def test_a_review_from_begin_to_end(
     project: SFRDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     addresses: list[str] = []
+    opened: list[Path] = []
 
     def look(address: str) -> bool:
-        addresses.append(address)
-        with urllib.request.urlopen(f"{address}session") as answer:
+        # which stands on the browser's command line, for every user of the machine to read
+        opened.append(Path(urllib.request.url2pathname(urlsplit(address).path)))
+        [found] = re.findall('url=(http://[^"]+)"', opened[0].read_text(encoding="utf-8"))
+        addresses.append(found)
+        assert urlsplit(found).path.strip("/") not in address
+        if os.name == "posix":
+            assert [stat.S_IMODE(place.stat().st_mode) for place in (opened[0], opened[0].parent)] == [0o600, 0o700]
+        with urllib.request.urlopen(f"{found}session") as answer:
             assert answer.status == 200
         stop.set()
         return False
@@ -56,11 +69,24 @@ def test_a_review_from_begin_to_end(
         "no browser was found: open the address yourself",
         "0 cases are decided; the same command continues",
     ]
+    assert not opened[0].parent.exists()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(addresses[0])
     running.review("42", **OPTIONS, stop=stop, open_browser=False)  # the lock is free again
     assert len(addresses) == 1
     assert addresses[0] not in capsys.readouterr().out  # every review has a token of its own
+
+
+def test_a_port_is_free_again_when_the_review_has_ended() -> None:
+    with bind(None) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port}: cannot be used"):
+            bind(port)
+        with socket.create_connection(("127.0.0.1", port)) as browser:
+            answering, _ = listening.accept()
+            answering.close()  # who closes first remembers the connection for a minute
+            assert browser.recv(1) == b""
+    bind(port).close()
 
 
 def test_ctrl_c_is_the_usual_end(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:

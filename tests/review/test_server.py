@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nnunet_sfr.paths import DatasetPaths
 from nnunet_sfr.review import add_labels_run
 from nnunet_sfr.review.guard import HEADERS
 from tests.patience import PATIENCE, wait_until
@@ -72,6 +74,20 @@ def test_who_does_not_say_where_from_may_read_alone(server: Served) -> None:
     assert (status, content) == (403, b"refused: the request does not say where it comes from")
     tunnel = "localhost:8000"
     assert ask(server, "session", Host=tunnel, Origin=f"http://{tunnel}")[0] == 200
+
+
+def test_the_file_that_sfr_review_opens_leads_to_the_page_and_nowhere_else(server: Served) -> None:
+    tab: dict[str, Any] = {
+        "Origin": "",
+        "Sec_Fetch_Site": "cross-site",
+        "Sec_Fetch_Mode": "navigate",
+        "Sec_Fetch_Dest": "document",
+    }
+    assert ask(server, "", **tab)[0] == 200
+    assert ask(server, "session", **tab)[0] == 403
+    assert ask(server, "", **{**tab, "Sec_Fetch_Dest": "iframe"})[0] == 403
+    assert ask(server, "", **{**tab, "Sec_Fetch_Mode": "no-cors", "Sec_Fetch_Dest": "script"})[0] == 403
+    assert ask(server, "", token="another", **tab)[0] == 403
 
 
 @pytest.mark.parametrize(
@@ -165,7 +181,7 @@ def test_sfr_add_labels_is_shown_and_run(code: int, server: Served, monkeypatch:
     monkeypatch.setattr(server.session, "reload", lambda: reloads.append(None))
     corrected = server.session.progress.corrected
     command = f"sfr_add_labels -d Dataset042_Tiny -i {corrected}"
-    before = {"command": command, "running": False, "code": None, "output": "", "decided": 0}
+    before = {"command": command, "running": False, "code": None, "half_done": False, "output": "", "decided": 0}
     assert ask(server, "added") == (200, before)
 
     assert ask(server, "added", "POST")[0] == 200
@@ -181,3 +197,12 @@ def test_sfr_add_labels_is_shown_and_run(code: int, server: Served, monkeypatch:
     # a progress bar writes over its line, and the last state of it is what is shown
     assert answer["output"] == f"progress 100 %\ntaken: -d Dataset042_Tiny -i {corrected}\n"
     assert len(reloads) == (1 if code == 0 else 0)
+
+
+def test_an_sfr_add_labels_that_stopped_half_way_is_told(server: Served) -> None:
+    journal = DatasetPaths("Dataset042_Tiny").raw / ".sfr_add_labels" / "journal.json"
+    assert ask(server, "added")[1]["half_done"] is False
+    journal.parent.mkdir()
+    journal.write_text("{}")
+    assert ask(server, "added")[1]["half_done"] is True
+    shutil.rmtree(journal.parent)

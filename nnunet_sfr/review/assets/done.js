@@ -5,6 +5,12 @@ import { byId } from "./elements.js";
 
 const POLL = 700; // ms
 
+function howItEnded({ code, half_done }) {
+  if (code === 0) return "The cases are labelled now. What is to be run again is said below.";
+  if (half_done) return "sfr_add_labels has stopped half-way; run it again to complete it. What it said:";
+  return "sfr_add_labels has not succeeded. What it said:";
+}
+
 export class Done {
   // flush: sends what was drawn; reload: lists the cases again, when some became labelled ones.
   constructor(flush, reload) {
@@ -54,7 +60,7 @@ export class Done {
       const added = await api.getAdded();
       this.show(added);
       if (added.running) continue;
-      byId("done-text").textContent = added.code === 0 ? "The cases are labelled now. What is to be run again is said below." : "sfr_add_labels has refused, and changed nothing:";
+      byId("done-text").textContent = howItEnded(added);
       if (added.code === 0) await this.reload();
       return;
     }

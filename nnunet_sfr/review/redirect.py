@@ -1,0 +1,33 @@
+"""A file that leads a browser to the page: its command line, which all users of a machine can read, has no token."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_CONTENT = """<!doctype html>
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0; url={address}">
+<title>SFR review</title>
+<p><a href="{address}">SFR review</a></p>
+"""
+
+
+@contextlib.contextmanager
+def redirect_file(address: str) -> Iterator[Path]:
+    """An HTML file that nobody else can read, as long as the context lasts.
+
+    Args:
+        address: of the page, with its token.
+    """
+    with tempfile.TemporaryDirectory(prefix="sfr_review_") as folder:  # which is its user's alone
+        file = Path(folder, "open.html")
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(_CONTENT.format(address=html.escape(address)))
+        yield file
