@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import json
 import threading
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 
@@ -118,7 +121,7 @@ class Progress:
                 labels: np.ndarray = content["labels"]
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{file}: the draft of case {case} is damaged ({error}); delete it") from None
         return labels
 
@@ -130,7 +133,10 @@ class Progress:
         self._draft(case).unlink(missing_ok=True)
 
     def remove_label(self, case: str) -> None:
-        self.label_file(case).unlink(missing_ok=True)
+        """Remove a label map and what belongs to it: sfr_add_labels refuses a folder with files of no label map."""
+        file = self.label_file(case)
+        for one in (*sidecars([file], self._ending, is_label=True), file):
+            one.unlink(missing_ok=True)
 
     def _draft(self, case: str) -> Path:
         return self._drafts / f"{case}.npz"

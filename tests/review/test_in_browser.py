@@ -13,6 +13,7 @@ from PIL import Image
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.review import images
+from nnunet_sfr.review.redirect import redirect_file
 from tests.review.reviewed_project import FIRST, SECOND, Served, read, served
 
 pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -262,6 +263,34 @@ def test_grey_values_are_those_of_the_window(
 def as_stored(file: Path, slice_of_all: np.ndarray) -> np.ndarray:
     """An image with the voxels of a file, (channel, slices, height, width), each slice the same."""
     return np.broadcast_to(slice_of_all, (1, *read(file).shape))
+
+
+def test_keys_while_a_stroke_is_drawn_end_it(page: Page, server: Served) -> None:
+    x, y = middle_of_axial_plane(page)
+    page.keyboard.press("b")
+    for key in ("Space", "n"):
+        page.mouse.move(x - 60, y)
+        page.mouse.down()
+        page.mouse.move(x + 60, y - 60, steps=4)
+        page.keyboard.press(key)
+        page.mouse.move(x, y - 60, steps=4)
+        page.mouse.up()
+        if key == "Space":
+            page.keyboard.press("z")  # the whole stroke; at the cross, where it began, Space draws nothing new
+            page.keyboard.press("s")
+            expect(page.locator("#message")).to_contain_text("Saved: 0 voxels")
+    page.wait_for_selector(f"body[data-ready={SECOND}]")
+    assert server.session.case_state(FIRST)["has_draft"]
+
+
+def test_the_file_that_is_opened_leads_to_the_page(browser: Browser, server: Served) -> None:
+    context = patient_context(browser)
+    page = context.new_page()
+    with redirect_file(server.address) as file:
+        page.goto(file.as_uri())
+        page.wait_for_selector(f"body[data-ready={FIRST}]")
+    assert page.url.startswith(server.address)
+    context.close()
 
 
 @pytest.mark.parametrize("size", [(1400, 900), (390, 844)])

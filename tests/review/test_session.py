@@ -17,6 +17,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.review.progress import Progress
 from nnunet_sfr.review.session import Session
 from tests.report.reported_project import CUBOID, SHIFTED, fill_model, fill_sam
 from tests.review.reviewed_project import FIRST, SECOND, opened, read
@@ -70,6 +71,30 @@ def test_save_accept_and_skip(project: SFRDataset, tmp_path: Path) -> None:
         assert session.case_state(FIRST)["state"] == "skipped"
         assert not (folder / f"{FIRST}.nii.gz").exists()
         assert gzip.decompress(session.labels(FIRST, "current")) == labels.tobytes()  # nothing is lost
+
+
+def test_skipping_takes_back_what_belongs_to_the_label_map(tmp_path: Path) -> None:
+    """Tiff3DIO writes the spacing into a file of its own, which sfr_add_labels would take for somebody's."""
+    progress = Progress(tmp_path, ".tif")
+    progress.corrected.mkdir()
+    names = ["a.json", "a.tif", "b.json", "b.tif"]
+    for name in names:
+        (progress.corrected / name).write_text("{}")
+    progress.remove_label("a")
+    assert sorted(file.name for file in progress.corrected.iterdir()) == names[2:]
+
+
+@pytest.mark.parametrize("damage", ["cut short", "changed"])
+def test_a_damaged_draft_is_named(damage: str, tmp_path: Path) -> None:
+    progress = Progress(tmp_path, ".nii.gz")
+    progress.write_draft("a", np.arange(1000))
+    file = tmp_path / "drafts" / "a.npz"
+    content = bytearray(file.read_bytes())
+    if damage == "changed":
+        content[100:110] = bytes(10)
+    file.write_bytes(content[:200] if damage == "cut short" else content)
+    with pytest.raises(UserError, match=r"a\.npz: the draft of case a is damaged \(.*\); delete it"):
+        progress.read_draft("a")
 
 
 def find_label_maps_of_one(folder: Path, project: SFRDataset) -> dict[str, Path]:

@@ -18,7 +18,7 @@ export class Drafts {
   // Send what is waiting; resolves when everything is on the disk.
   async flush() {
     clearTimeout(this.timer);
-    if (this.running) await this.running;
+    while (this.running) await this.running; // another that waited for it may have begun the next upload
     if (!this.waiting) return;
     const { name, labels } = this.waiting;
     this.waiting = null;

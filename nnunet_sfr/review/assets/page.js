@@ -17,7 +17,7 @@ const NARROW = matchMedia("(max-width: 45rem)");
 
 class Page {
   constructor() {
-    Object.assign(this, { name: null, drawing: null, sourceLabels: new Map(), shown: EDITED, pen: "move", value: 1, plane: 2, layout: null, hidden: false, outline: [], loadNumber: 0, busy: false, ended: false });
+    Object.assign(this, { name: null, drawing: null, sourceLabels: new Map(), shown: EDITED, pen: "move", value: 1, plane: 2, layout: null, hidden: false, outline: [], stroke: null, loadNumber: 0, busy: false, ended: false });
     this.drafts = new Drafts(api.putDraft, (name, standing) => this.stands(name, standing), (error) => this.fail(error));
   }
 
@@ -62,8 +62,10 @@ class Page {
 
   // One case, and nothing of an earlier one that comes late.
   async open(name) {
+    this.finishStroke();
     await this.drafts.flush();
     if (this.drafts.waiting) return; // it could not be kept, and the message says why
+    this.finishStroke(); // one that was begun meanwhile
     const number = ++this.loadNumber;
     const isLate = () => number !== this.loadNumber;
     this.name = name;
@@ -294,6 +296,7 @@ class Page {
   }
 
   setPen(key) {
+    this.finishStroke();
     if (this.pen === "outline" && key === "outline" && this.outline.length > 2) this.closeOutline();
     this.outline = [];
     this.pen = key;
@@ -362,6 +365,7 @@ class Page {
 
   get canDraw() {
     if (this.ended || this.busy || !this.drawing) return false;
+    this.finishStroke();
     if (this.shown !== EDITED) this.show(EDITED);
     return true;
   }
@@ -385,6 +389,15 @@ class Page {
     if (this.drawing.end()) this.changed();
   }
 
+  // The stroke of a pointer ends when it is lifted, or when something else is to be done.
+  finishStroke() {
+    if (!this.stroke) return;
+    if (this.pen === "outline" && this.outline.length > 2) this.drawing.polygon(this.outline, this.stroke.plane);
+    this.outline = [];
+    this.stroke = null;
+    this.endStroke();
+  }
+
   changed() {
     this.drafts.later(this.name, this.drawing.labels);
     this.showButtons();
@@ -393,8 +406,8 @@ class Page {
   listenToPointer() {
     const canvas = byId("view");
     const stage = byId("stage");
-    let stroke = null;
     const drawTo = (event) => {
+      const { stroke } = this;
       const place = this.viewer.at(event);
       if (!place || place.plane !== stroke.plane) return;
       place.voxel[stroke.plane] = stroke.slice;
@@ -415,33 +428,27 @@ class Page {
         this.endStroke();
         return;
       }
-      stroke = { plane: place.plane, slice: place.voxel[place.plane], last: place.voxel, pointer: event.pointerId };
+      this.stroke = { plane: place.plane, slice: place.voxel[place.plane], last: place.voxel, pointer: event.pointerId };
       this.outline = [];
       canvas.setPointerCapture(event.pointerId);
       drawTo(event);
     }, true);
     canvas.addEventListener("pointermove", (event) => {
-      if (stroke?.pointer !== event.pointerId) return;
+      if (this.stroke?.pointer !== event.pointerId) return;
       for (const one of event.getCoalescedEvents?.() ?? [event]) drawTo(one);
     });
-    const finish = (event) => {
-      if (stroke?.pointer !== event.pointerId) return;
-      if (this.pen === "outline" && this.outline.length > 2) this.drawing.polygon(this.outline, stroke.plane);
-      this.outline = [];
-      stroke = null;
-      this.endStroke();
-    };
+    const finish = (event) => { if (this.stroke?.pointer === event.pointerId) this.finishStroke(); };
     canvas.addEventListener("pointerup", finish);
     canvas.addEventListener("pointercancel", finish);
     // The viewer moves its cross with the same pointer, which is in the way of a pen.
     for (const name of ["mousedown", "mousemove", "touchstart", "touchmove"]) {
-      stage.addEventListener(name, (event) => { if (this.pen !== "move" && this.drawsWith(event, stroke)) event.stopPropagation(); }, { capture: true, passive: true });
+      stage.addEventListener(name, (event) => { if (this.pen !== "move" && this.drawsWith(event)) event.stopPropagation(); }, { capture: true, passive: true });
     }
   }
 
-  drawsWith(event, stroke) {
+  drawsWith(event) {
     if (event.type === "mousedown") return event.button === 0 && this.viewer.hasImage && this.viewer.at(event) !== null;
-    if (event.type === "mousemove") return stroke !== null;
+    if (event.type === "mousemove") return this.stroke !== null;
     return event.touches.length === 1;
   }
 
@@ -521,6 +528,7 @@ class Page {
 
   async decide(act) {
     if (this.busy || this.ended || !this.name) return;
+    this.finishStroke();
     this.busy = true;
     this.showButtons();
     try {
