@@ -76,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         dest="dataset",
         type=_dataset_number,
         metavar="ID",
-        help="number that it shall have; default: that of the data set of this name, or the first free one from 500",
+        help="number that it shall have; default: that of the data set of this name, or the first from 500 that is "
+        "free in all of nnU-Net's folders",
     )
     add(
         "--labelled",

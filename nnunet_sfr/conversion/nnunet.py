@@ -7,7 +7,6 @@ held out (``--test`` says how many). Images in ``imagesUl`` stay unlabelled.
 
 from __future__ import annotations
 
-import glob
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -135,7 +134,10 @@ def _folder(source: Path) -> Path:
     if source.is_dir():
         return source
     root, name = nnunet_root("nnUNet_raw"), str(source)
-    found = sorted(root.glob(f"Dataset{int(name):03d}_*" if name.isdecimal() else glob.escape(name)))
+    if name.isdecimal():
+        found = sorted(root.glob(f"Dataset{int(name):03d}_*"))
+    else:
+        found = [root / name] if source.name == name and (root / name).is_dir() else []
     if len(found) != 1:
         what = "no such data set" if not found else f"{len(found)} data sets of this number"
         raise UserError(f"{root}: has {what}: {name}; give SOURCE as name, number or folder of a raw data set")

@@ -26,7 +26,18 @@ from nnunet_sfr.atomic import free_bytes, nearest_existing, replacing, write_jso
 from nnunet_sfr.conversion.checking import check_all, progress_file
 from nnunet_sfr.conversion.source_dataset import SourceDataset, Split
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, TEST_IMAGES, UNLABELLED_IMAGES, nnunet_root
+from nnunet_sfr.paths import (
+    DATASET_JSON,
+    LABELLED_IMAGES,
+    LABELS,
+    PREPROCESSED,
+    RAW,
+    RESULTS,
+    TEST_IMAGES,
+    UNLABELLED_IMAGES,
+    is_set,
+    nnunet_root,
+)
 
 TEST_TRUTH, UNLABELLED_TRUTH, VALIDATION_TRUTH = "labelsTs", "labelsUl_truth", "labelsVal"
 RECORD = "sfr_convert.json"
@@ -40,33 +51,48 @@ def dataset_folder(number: int | None, name: str) -> Path:
     """``nnUNet_raw/DatasetNNN_<name>``, which need not exist.
 
     Args:
-        number: None for that of the data set of this name, or else the first free one from 500 on.
+        number: None for that of the data set of this name, or else the first one from 500 on that is free in all of
+            nnU-Net's folders that are set.
         name: of the data set.
 
     Raises:
-        UserError: nnUNet_raw is not set, another data set there has this number, or two have this name.
+        UserError: nnUNet_raw is not set, another data set has this number, or two have this name.
     """
-    root = nnunet_root("nnUNet_raw")
+    root = nnunet_root(RAW)
     if number is None:
-        return _folder_by_name(root, name)
-    folder = root / f"Dataset{number:03d}_{name}"
-    others = sorted(entry.name for entry in root.glob(f"Dataset{number:03d}_*") if entry != folder)
+        return root / _folder_name(name)
+    folder = root / f"{_prefix(number)}{name}"
+    others = [entry for entry in _data_sets() if entry.name.startswith(_prefix(number)) and entry.name != folder.name]
     if others:
-        raise UserError(f"{root / others[0]}: has the number {number} already; choose another with -d")
+        raise UserError(f"{others[0]}: has the number {number} already; choose another with -d")
     return folder
 
 
-def _folder_by_name(root: Path, name: str) -> Path:
-    same = sorted(root.glob(f"Dataset[0-9][0-9][0-9]_{name}"))
+def _folder_name(name: str) -> str:
+    """That of the data set of this name, or with the first free number."""
+    there = _data_sets()
+    same = list({entry.name: entry for entry in there if entry.name[len(_prefix(0)) :] == name}.values())
     if len(same) > 1:
         raise UserError(f"{same[0]} and {same[1].name}: have the same name; choose a number with -d")
     if same:
-        return same[0]
-    taken = {entry.name[len("Dataset") :][:3] for entry in root.glob("Dataset[0-9][0-9][0-9]_*")}
-    free = next((number for number in range(FIRST_FREE_NUMBER, 1000) if f"{number:03d}" not in taken), None)
+        return same[0].name
+    taken = {entry.name[: len(_prefix(0))] for entry in there}
+    free = next((number for number in range(FIRST_FREE_NUMBER, 1000) if _prefix(number) not in taken), None)
     if free is None:
-        raise UserError(f"{root}: has no free number from {FIRST_FREE_NUMBER} to 999; choose another with -d")
-    return root / f"Dataset{free:03d}_{name}"
+        raise UserError(
+            f"{nnunet_root(RAW)}: has no free number from {FIRST_FREE_NUMBER} to 999; choose another with -d"
+        )
+    return f"{_prefix(free)}{name}"
+
+
+def _data_sets() -> list[Path]:
+    """The data sets in nnU-Net's folders: one of which the raw data are gone keeps its number."""
+    roots = [nnunet_root(variable) for variable in (RAW, PREPROCESSED, RESULTS) if is_set(variable)]
+    return sorted(entry for root in roots for entry in root.glob("Dataset[0-9][0-9][0-9]_*"))
+
+
+def _prefix(number: int) -> str:
+    return f"Dataset{number:03d}_"
 
 
 def convert_source(
@@ -94,6 +120,7 @@ def convert_source(
         write_truth(source, temporary)
         record = {**source.record, **source.split.by_group(), "nnunet_sfr_version": __version__}
         write_json(record, temporary / RECORD)
+        check_target(dataset, overwrite=overwrite)  # another conversion may have been faster
         if dataset.exists():
             shutil.rmtree(dataset)
     progress.unlink(missing_ok=True)
@@ -122,9 +149,9 @@ def require_space(dataset: Path, files: Sequence[Path]) -> None:
         files: that will be read.
     """
     needed = int(sum(file.stat().st_size for file in files) * _RESERVE)
-    folder = nearest_existing(dataset.parent)
-    free = free_bytes(folder)
+    free = free_bytes(dataset.parent)
     if needed > free:
+        folder = nearest_existing(dataset.parent)
         raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free; make room first")
 
 

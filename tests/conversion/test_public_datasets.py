@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from nnunet_sfr.conversion import PUBLIC_DATASETS, abdomenct_1k, mact
 from nnunet_sfr.conversion.brats import CHANNELS
 from nnunet_sfr.conversion.lists import CaseLists, choose_labelled, read_lists
 from nnunet_sfr.conversion.mact import fold_lists
+from nnunet_sfr.conversion.nifti_dataset import NiftiDataset
 from nnunet_sfr.conversion.raw_dataset import convert_source, dataset_folder
 from nnunet_sfr.conversion.source_dataset import ConversionRequest, Split
 from nnunet_sfr.entry_points.convert import main
@@ -294,8 +296,10 @@ def test_an_nnunet_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     original = raw / "Dataset005_X" / "imagesTr" / f"{split.test[0]}_0001.nii.gz"
     assert (dataset / "imagesTs" / original.name).read_bytes() == original.read_bytes()
     assert PUBLIC_DATASETS["nnunet"].open(ConversionRequest(Path("5"), 4, seed=1)).split == split
-    for name in ("Dataset006_X", "6"):
-        with pytest.raises(UserError, match=f"has no such data set: {name}; give SOURCE as name, number or folder"):
+    for name in ("Dataset006_X", "6", str(tmp_path / "Dataset005_X"), "../Dataset005_X", "*"):
+        with pytest.raises(
+            UserError, match=f"has no such data set: {re.escape(name)}; give SOURCE as name, number or folder"
+        ):
             PUBLIC_DATASETS["nnunet"].open(ConversionRequest(Path(name), 4))
     # the data set of this name is found again, and another seed makes another one
     assert dataset_folder(None, str(source.record["dataset"])) == dataset
@@ -529,6 +533,36 @@ def test_numbers_of_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         dataset_folder(None, "BTCV")
     with pytest.raises(UserError, match="has the number 500 already"):
         dataset_folder(500, "BTCV")
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_preprocessed", "nnUNet_results"])
+def test_data_sets_without_raw_data_keep_their_numbers(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    monkeypatch.setenv(variable, str(tmp_path / "others"))
+    (tmp_path / "others" / "Dataset500_Heart").mkdir(parents=True)
+    assert dataset_folder(None, "BTCV") == tmp_path / "raw" / "Dataset501_BTCV"
+    assert dataset_folder(None, "Heart") == dataset_folder(500, "Heart") == tmp_path / "raw" / "Dataset500_Heart"
+    with pytest.raises(UserError, match=r"others.Dataset500_Heart: has the number 500 already"):
+        dataset_folder(500, "BTCV")
+
+
+def test_a_data_set_that_came_in_between_is_not_replaced(
+    brats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = tmp_path / "raw" / "BraTS"
+    write_label = NiftiDataset.write_label
+
+    def slowly(source: NiftiDataset, case: str, folder: Path) -> None:
+        write_label(source, case, folder)
+        dataset.mkdir(exist_ok=True)
+        (dataset / "sfr_convert.json").write_text("of another conversion")
+
+    monkeypatch.setattr(NiftiDataset, "write_label", slowly)
+    with pytest.raises(UserError, match="exists; add --overwrite"):
+        convert("BraTS", brats, dataset, allow_missing=True)
+    assert [file.name for file in dataset.parent.rglob("*")] == ["BraTS", "sfr_convert.json"]
 
 
 def test_lists_without_an_unlabelled_case() -> None:
