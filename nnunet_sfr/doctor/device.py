@@ -6,8 +6,10 @@ import os
 
 import torch
 
+from nnunet_sfr.command_lines import AUTO
 from nnunet_sfr.devices import low_precision, resolve_device
 from nnunet_sfr.doctor.findings import Finding, note, ok
+from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL
 from nnunet_sfr.wording import gib
 
@@ -25,7 +27,7 @@ def check_cores() -> list[Finding]:
 
 def check_device() -> list[Finding]:
     """What there is to compute on, and in which precision SAM computes there."""
-    device = resolve_device("auto")
+    device = resolve_device(AUTO)
     if device.type == "cuda":
         names = [_describe_gpu(index) for index in range(torch.cuda.device_count())]
         return [ok("device", f"cuda: {'; '.join(names)}")]
@@ -35,6 +37,31 @@ def check_device() -> list[Finding]:
     remedy = f"plan with -pl ExperimentPlannerCPU and let SAM be {DEFAULT_MODEL}; nnU-Net's commands want -device cpu"
     precision = "single precision" if low_precision(device) is None else "SAM in bfloat16"
     return [note("device", f"CPU alone, {precision}{built}", remedy)]
+
+
+def check_requested_device(name: str) -> list[Finding]:
+    """Nothing, if the machine has the device that was asked for.
+
+    Args:
+        name: after ``-device``.
+
+    Raises:
+        UserError: it does not have it.
+    """
+    resolve_device(name)
+    return []
+
+
+def device_to_use(name: str) -> torch.device:
+    """The device that was asked for, or the best that there is where :func:`check_requested_device` has a problem.
+
+    Args:
+        name: after ``-device``.
+    """
+    try:
+        return resolve_device(name)
+    except UserError:
+        return resolve_device(AUTO)
 
 
 def device_memory(device: torch.device) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nnunet_sfr.command_lines import CommandLines, shell_text
+from nnunet_sfr.command_lines import AUTO, CommandLines, shell_text
 from nnunet_sfr.doctor.findings import Check, Finding, Level, Section, count, note, problem, section
 from nnunet_sfr.doctor.installation import check_imports, check_packages
 from nnunet_sfr.doctor.subject import NamedDataset
@@ -38,21 +38,22 @@ def examine(subject: NamedDataset | None) -> Iterator[Section]:
         return
     name = None if subject is None else resolve_dataset_name(subject.dataset)
     yield from (installation, folders)
-    yield from _machine()
+    yield from _machine(AUTO if subject is None else subject.device)
     if subject is not None and name is not None:
         yield from _dataset(subject, name)
 
 
-def _machine() -> Iterator[Section]:
+def _machine(device: str) -> Iterator[Section]:
     # here and below, what imports torch and nnU-Net comes late: it takes seconds, or fails
-    from nnunet_sfr.doctor.device import check_cores, check_device
+    from nnunet_sfr.doctor.device import check_cores, check_device, check_requested_device
     from nnunet_sfr.doctor.trainers import check_new_processes, check_search, check_variable
 
     yield section(
         "Trainers",
         [("variable", check_variable), ("trainers", check_search), ("new process", check_new_processes)],
     )
-    yield section("Device", [("cores", check_cores), ("device", check_device)])
+    requested = partial(check_requested_device, device)
+    yield section("Device", [("cores", check_cores), ("device", check_device), ("device", requested)])
 
 
 def _dataset(subject: NamedDataset, name: str) -> Iterator[Section]:
@@ -112,10 +113,10 @@ def _not_planned(subject: NamedDataset) -> Finding:
 
 
 def _stages(subject: NamedDataset, dataset: SFRDataset, raw: RawImages | None) -> Iterator[Section]:
-    from nnunet_sfr.devices import resolve_device
     from nnunet_sfr.doctor import memory, sam, stages
+    from nnunet_sfr.doctor.device import device_to_use
 
-    device, fold = resolve_device(subject.device), subject.fold
+    device, fold = device_to_use(subject.device), subject.fold
     yield section(
         "SAM",
         [

@@ -64,13 +64,12 @@ def _stage(subject: NamedDataset) -> tuple[str, Command]:
     from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
     from nnunet_sfr.dataset import open_dataset
     from nnunet_sfr.devices import device_for_nnunet
+    from nnunet_sfr.trainers import find_trainer
 
     fold = subject.fold
     dataset = open_dataset(subject.dataset, subject.configuration, subject.plans_name)
     paths = dataset.paths
     lines = CommandLines.of(paths, fold, subject.device)
-    if paths.trainers(fold, (FINAL_CHECKPOINT,)):
-        return "see the result", lines.report()
     try:
         wanted = set(UnlabelledDataset(paths.unlabelled).identifiers)
         dataset.split(fold)
@@ -91,8 +90,10 @@ def _stage(subject: NamedDataset) -> tuple[str, Command]:
         if not (paths.sam_stage(fold) / FINAL_ADAPTER).is_file():
             return "fine-tune SAM", lines.fine_tune()
         return "label the unlabelled cases", lines.pseudo_label()
+    if any(map(find_trainer, paths.trainers(fold, (FINAL_CHECKPOINT,)))):
+        return "see the result", lines.report()
     nnunet = lines if subject.device != AUTO else replace(lines, device=device_for_nnunet())
-    begun = paths.trainers(fold, CHECKPOINTS)
+    begun = [name for name in paths.trainers(fold, CHECKPOINTS) if find_trainer(name)]
     if begun:
         return "complete the training", (*nnunet.train(begun[0]), "--c")
     return "train", nnunet.train(DEFAULT_TRAINER)

@@ -14,13 +14,15 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem, some_names
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.json_files import Shape, read_json
 from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, TEST_IMAGES, UNLABELLED_IMAGES
 
 SETS = {LABELLED_IMAGES: "labelled", UNLABELLED_IMAGES: "unlabelled", TEST_IMAGES: "test"}
 """Folders of images, and what their cases are called."""
 
 _CHANNEL = len("_0000")
+_CASES: Shape = {"dataset?": {...: {"images": [str], "label": str}}}
+"""What is read here of ``dataset.json``, besides the ending; planning checks all of it."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,10 @@ def read_folders(folder: Path) -> RawImages:
     """List a raw data set.
 
     Raises:
-        UserError: there is no ``dataset.json``, or none that says how the files end.
+        UserError: there is no ``dataset.json``, none that says how the files end, or its cases are of another shape.
     """
     remedy = "write it as nnU-Net's data set format asks for"
-    dataset_json = read_json(folder / DATASET_JSON, remedy)
+    dataset_json = read_json(folder / DATASET_JSON, remedy, _CASES)
     ending = dataset_json.get("file_ending")
     if not isinstance(ending, str):
         raise UserError(f"{folder / 'dataset.json'}: the key file_ending is missing; add it")

@@ -140,6 +140,20 @@ def test_the_only_plan_needs_no_name(run: Run, project: SFRDataset) -> None:
     assert f"Plan {PLANS}, 3d_fullres" in report
 
 
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_a_problem_of_the_report(
+    device: str, run: Run, project: SFRDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    code, report, _ = run(*ON_PROJECT, "-device", device, "--json")
+    assert code == 1
+    (finding,) = found(report, "problem")
+    assert (finding["section"], finding["subject"]) == ("Device", "device")
+    assert finding["text"] == f"-device {device}: torch finds no such device on this machine; use -device cpu"
+    assert json.loads(report)["findings"][-1]["section"] == "Stages of fold all"
+
+
 def next_of(subject: NamedDataset) -> str:
     return shell_text(next_step(subject, [])[1])
 
@@ -149,6 +163,11 @@ def test_every_stage_has_its_command(project: SFRDataset) -> None:
     subject = NamedDataset("42", None, None, "all", "cpu")
     case = f"-d 42 -c 3d_fullres -f all -p {PLANS}"
     assert next_of(subject) == f"nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p {PLANS} -device cpu"
+    of_nnunet = project.paths.training("nnUNetTrainer", "all")
+    of_nnunet.mkdir(parents=True)
+    for name in ("checkpoint_latest.pth", "checkpoint_final.pth"):
+        (of_nnunet / name).touch()
+        assert next_of(subject) == f"nnUNetv2_train 42 3d_fullres all -tr nnUNetTrainerSFR_MT -p {PLANS} -device cpu"
     training = project.paths.training("nnUNetTrainerSFR_ACMT", "all")
     training.mkdir(parents=True)
     (training / "checkpoint_latest.pth").touch()
@@ -157,8 +176,9 @@ def test_every_stage_has_its_command(project: SFRDataset) -> None:
     )
     (training / "checkpoint_final.pth").touch()
     assert next_of(subject) == f"sfr_report {case}"
+    shutil.rmtree(project.paths.pseudo_labels("all"))  # without which there is nothing to report
+    assert next_of(subject) == f"sfr_finetune {case} -device cpu"
     shutil.rmtree(training)
-    shutil.rmtree(project.paths.pseudo_labels("all"))
     assert next_of(subject) == f"sfr_finetune {case} -device cpu"
     adapter = project.paths.sam_stage("all") / FINAL_ADAPTER
     adapter.parent.mkdir(parents=True)

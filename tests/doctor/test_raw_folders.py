@@ -11,6 +11,7 @@ import pytest
 from nnunet_sfr.doctor.raw_folders import check_names, read_folders
 from nnunet_sfr.errors import UserError
 from tests.doctor.levels import levels, only
+from tests.tiff_dataset import edit_dataset_json
 from tests.tiny_dataset import NAME, make_raw_dataset
 
 
@@ -39,6 +40,20 @@ def test_files_are_listed_by_set_and_case(raw: Path) -> None:
         "test_00_0000.nii.gz",
         "test_00_0001.nii.gz",
     ]
+
+
+@pytest.mark.parametrize(
+    ("cases", "said"),
+    [
+        (["x"], "dataset: expected an object, got a list"),
+        ({"a": {"images": ["a_0000.nii.gz"]}}, "the key dataset.a.label is missing"),
+        ({"a": {"images": [1], "label": "a.nii.gz"}}, r"dataset.a.images\[0\]: expected text, got 1"),
+    ],
+)
+def test_cases_that_are_no_cases(cases: object, said: str, raw: Path) -> None:
+    edit_dataset_json(raw, dataset=cases)
+    with pytest.raises(UserError, match=rf"dataset\.json: {said}; write it as"):
+        read_folders(raw)
 
 
 def test_missing_labels(raw: Path) -> None:
