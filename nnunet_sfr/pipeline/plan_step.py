@@ -42,7 +42,8 @@ class Plan(Step):
         if options.plans != PLANS_OF_PLANNERS.get(planner):
             command += ["-p", options.plans]
         if options.target_spacing is not None:
-            command += ["-overwrite_target_spacing", *(f"{length:g}" for length in options.target_spacing)]
+            lengths = [repr(length).removesuffix(".0") for length in options.target_spacing]
+            command += ["-overwrite_target_spacing", *lengths]
         if options.sam is not None:
             command += ["-sam", options.sam]
         if options.adaptation is not None:

@@ -85,7 +85,11 @@ class Project:
 
     def num_labelled(self) -> int:
         """Number of labelled cases, raw or preprocessed."""
-        return len(self.raw_labels()) if self.raw_is_here() else len(self.properties(unlabelled=False))
+        if not self.raw_is_here():
+            return len(self.properties(unlabelled=False))
+        # what belongs to label maps, the spacing of TIFF volumes for example, does not count
+        ending = self.raw_dataset_json()["file_ending"]
+        return len(self._listed_cases() or visible_files(self.paths.raw_labels, ending))
 
     def raw_dataset_json(self) -> dict[str, Any]:
         return read_dataset_json(self.paths.raw_dataset_json, "write it as nnU-Net's data set format asks for")

@@ -16,15 +16,18 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_sfr.command_lines import shell_text
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.entry_points.run import main
 from nnunet_sfr.interruption import InterruptedRunError
 from nnunet_sfr.pipeline import run_steps
 from nnunet_sfr.pipeline.options import METHODS, PLANS_OF_PLANNERS, RunOptions
+from nnunet_sfr.pipeline.plan_step import Plan
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.planning.planners import find_planner
 from nnunet_sfr.trainers import find_trainer
 from tests.pipeline.fake_commands import FakeCommands, run_options
+from tests.tiff_dataset import edit_dataset_json, turn_into_tiff
 from tests.tiny_dataset import make_raw_dataset
 from tests.tiny_project import PLANS, nnunet_folders
 
@@ -122,6 +125,21 @@ def test_folds_of_the_users_own(sfr_run: Call, fake: FakeCommands) -> None:
     code, _, error = sfr_run(*CASE, "-f", "7")
     assert code == 1
     assert "splits_final.json: has no fold 7; use 0 to 6, or all" in error
+
+
+def test_folds_are_counted_by_label_maps_alone(sfr_run: Call, fake: FakeCommands) -> None:
+    turn_into_tiff(fake.dataset.paths.raw)
+    assert Project(run_options()).num_labelled() == 3
+    code, _, error = sfr_run(*CASE, "-f", "0")
+    assert (code, "needs 5 labelled cases and there are 3" in error) == (1, True)
+    images = ["imagesTr/train_00_0000.tif"]
+    edit_dataset_json(fake.dataset.paths.raw, dataset={"a": {"images": images, "label": "labelsTr/train_00.tif"}})
+    assert Project(run_options()).num_labelled() == 1
+
+
+def test_a_target_spacing_is_handed_on_to_the_last_digit(fake: FakeCommands) -> None:
+    step = Plan(Project(run_options(target_spacing=(0.78125123, 2.0, 1.5))))
+    assert shell_text(step.command).endswith("-overwrite_target_spacing 0.78125123 2 1.5")
 
 
 def test_the_only_plan_and_configuration_need_no_name(sfr_run: Call, fake: FakeCommands) -> None:
