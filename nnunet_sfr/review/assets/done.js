@@ -5,7 +5,8 @@ import { byId } from "./elements.js";
 
 const POLL = 700; // ms
 
-function howItEnded({ code, half_done }) {
+// What to say of an sfr_add_labels that has ended, above its output.
+export function howItEnded({ code, half_done }) {
   if (code === 0) return "The cases are labelled now. What is to be run again is said below.";
   if (half_done) return "sfr_add_labels has stopped half-way; run it again to complete it. What it said:";
   return "sfr_add_labels has not succeeded. What it said:";
