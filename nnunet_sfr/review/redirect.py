@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import html
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,15 +18,19 @@ _CONTENT = """<!doctype html>
 
 
 @contextlib.contextmanager
-def redirect_file(address: str) -> Iterator[Path]:
+def redirect_file(address: str, folder: Path) -> Iterator[Path]:
     """An HTML file that nobody else can read, as long as the context lasts.
 
     Args:
         address: of the page, with its token.
+        folder: of the review; browsers from snap or flatpak do not see the system's temporary files.
     """
-    with tempfile.TemporaryDirectory(prefix="sfr_review_") as folder:  # which is its user's alone
-        file = Path(folder, "open.html")
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(_CONTENT.format(address=html.escape(address)))
+    file = folder / "open.html"
+    file.unlink(missing_ok=True)  # of a review that was killed
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(_CONTENT.format(address=html.escape(address)))
+    try:
         yield file
+    finally:
+        file.unlink(missing_ok=True)

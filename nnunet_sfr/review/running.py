@@ -55,11 +55,7 @@ def review(
     listening = bind(port)
     port = listening.getsockname()[1]
     address = f"http://{LOOPBACK}:{port}/{token}/"
-    with (
-        serving(make_application(promise, token), listening),
-        ThreadPoolExecutor(_READERS) as executor,
-        redirect_file(address) as redirect,
-    ):
+    with serving(make_application(promise, token), listening), ThreadPoolExecutor(_READERS) as executor:
         print(f"the page is {address}", flush=True)
         print(f"from another machine: ssh -C -N -L {port}:{LOOPBACK}:{port} <this machine>, and the same address")
         try:
@@ -69,7 +65,7 @@ def review(
             from nnunet_sfr.review.session import Session
 
             dataset = open_dataset(dataset_name_or_id, configuration, plans)
-            with only_review(dataset.paths.review, typed):
+            with only_review(dataset.paths.review, typed), redirect_file(address, dataset.paths.review) as redirect:
                 session = Session(dataset, fold, executor)
                 promise.fulfil(session)
                 executor.submit(_read_first, session)  # which imports nnU-Net

@@ -283,10 +283,10 @@ def test_keys_while_a_stroke_is_drawn_end_it(page: Page, server: Served) -> None
     assert server.session.case_state(FIRST)["has_draft"]
 
 
-def test_the_file_that_is_opened_leads_to_the_page(browser: Browser, server: Served) -> None:
+def test_the_file_that_is_opened_leads_to_the_page(browser: Browser, server: Served, tmp_path: Path) -> None:
     context = patient_context(browser)
     page = context.new_page()
-    with redirect_file(server.address) as file:
+    with redirect_file(server.address, tmp_path) as file:
         page.goto(file.as_uri())
         page.wait_for_selector(f"body[data-ready={FIRST}]")
     assert page.url.startswith(server.address)
