@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
+import numpy as np
 import pytest
 import torch
 
 from nnunet_sfr.sam_models import SAMModel
 from nnunet_sfr.sam_stage.adaptation import adapt
+from nnunet_sfr.sam_stage.layers import prototypes
 from nnunet_sfr.sam_stage.layers.prototypes import PrototypePrompts, class_prototypes
 from nnunet_sfr.sam_stage.sam import build_sam
 from nnunet_sfr.settings import SAMSettings
@@ -62,3 +67,42 @@ def test_the_number_of_prototypes_is_checked() -> None:
         SAMSettings(model="vit_b", adaptation="few_shot", adaptation_settings={"prototypes_per_class": 0})
     with pytest.raises(ValueError, match="adaptation_settings of few_shot: unknown setting rank"):
         SAMSettings(model="vit_b", adaptation="few_shot", adaptation_settings={"rank": 3})
+
+
+@pytest.mark.parametrize("per_class", [1, 2])
+def test_memory_does_not_grow_with_the_number_of_images(per_class: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prototypes, "MOST_SAMPLES", 10)
+    monkeypatch.setattr(prototypes, "MOST_CLUSTERED", 20)
+    alive = []
+
+    def images() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        torch.manual_seed(3)
+        for index in range(12):
+            if index in (4, 8):  # k-means keeps as many again after twice as many
+                alive.append(_bytes_of_tensors())
+            yield torch.randn(4, 32, 32), torch.zeros(32, 32, dtype=torch.int64)
+
+    class_prototypes(images(), 1, per_class, ignore_index=IGNORE)
+    assert alive[0] == alive[1]
+
+
+def test_kmeans_sees_embeddings_of_all_images_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 0, 1, ..., 59 in ten images, at most 16 are kept: 0, 4, ..., 56, in whatever parts they come."""
+    monkeypatch.setattr(prototypes, "MOST_CLUSTERED", 16)
+    taken: list[np.ndarray] = []
+
+    def kmeans(values: np.ndarray, count: int, **_: object) -> tuple[np.ndarray, None]:
+        taken.append(values)
+        return values[:count], None
+
+    monkeypatch.setattr(prototypes, "kmeans2", kmeans)
+    values = torch.arange(60.0)
+    for parts in ([6] * 10, [1, 35, 24], [60]):
+        images = [(part.view(1, 1, -1), torch.zeros(1, len(part), dtype=torch.int64)) for part in values.split(parts)]
+        class_prototypes(images, 1, 2, ignore_index=IGNORE)
+        assert taken.pop().tolist() == [[value] for value in range(0, 60, 4)]
+
+
+def _bytes_of_tensors() -> int:
+    tensors = [held for held in gc.get_objects() if issubclass(type(held), torch.Tensor)]
+    return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())

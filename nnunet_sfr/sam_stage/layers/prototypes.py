@@ -17,6 +17,9 @@ from torch.nn import functional as F
 MOST_SAMPLES = 4096
 """Embeddings of each class in each image that prototypes are computed from; the largest organs have more."""
 
+MOST_CLUSTERED = 2**15
+"""Embeddings of each class in all images together that k-means takes; a mean takes all of them."""
+
 
 class PrototypePrompts(nn.Module):
     """Projected prototypes as prompt tokens.
@@ -91,23 +94,45 @@ def class_prototypes(
     Returns:
         [num_classes * per_class, dim], class by class; zeros for a class that no image shows.
     """
-    samples: list[list[Tensor]] = [[] for _ in range(num_classes)]
+    regions: list[_Region] = []
     for embedding, labels in embedded:
+        regions = regions or [_Region(len(embedding), clustered=per_class > 1) for _ in range(num_classes)]
         small = F.interpolate(labels[None, None].float(), size=embedding.shape[1:], mode="nearest-exact")[0, 0].long()
-        for label in range(num_classes):
+        for label, region in enumerate(regions):
             inside = embedding[:, small == label].T.float()
             stride = -(-len(inside) // MOST_SAMPLES) or 1
-            samples[label].append(inside[::stride])
-    centres = [_centres(torch.cat(values), per_class) if values else None for values in samples]
-    dim = next(centre.shape[1] for centre in centres if centre is not None)
-    return torch.cat([centre if centre is not None else torch.zeros(per_class, dim) for centre in centres])
+            region.add(inside[::stride])
+    return torch.cat([region.centres(per_class) for region in regions])
 
 
-def _centres(values: Tensor, count: int) -> Tensor:
-    """[count, dim] from [n, dim]: the mean, or the centres of k-means; zeros where there is nothing."""
-    if not len(values):
-        return values.new_zeros(count, values.shape[1])
-    if count == 1 or len(values) < count:
-        return values.mean(dim=0, keepdim=True).repeat(count, 1)
-    centres, _ = kmeans2(values.numpy().astype(np.float64), count, minit="++", seed=0)
-    return torch.from_numpy(centres).to(values.dtype)
+class _Region:
+    """What is kept of the embeddings inside one class, so that memory does not grow with the number of images.
+
+    Args:
+        dim: channels of an embedding.
+        clustered: whether k-means will need embeddings, evenly spaced among all; the mean needs only their sum.
+    """
+
+    def __init__(self, dim: int, *, clustered: bool) -> None:
+        self._sum = torch.zeros(dim, dtype=torch.float64)
+        self._count = 0
+        self._clustered = clustered
+        self._kept = torch.zeros(0, dim)
+        self._stride = 1
+
+    def add(self, values: Tensor) -> None:
+        """Take more embeddings [n, dim]."""
+        if self._clustered:
+            # every stride-th of all; cat copies, so that nothing holds the image's embedding
+            self._kept = torch.cat([self._kept, values[-self._count % self._stride :: self._stride]])
+            while len(self._kept) > MOST_CLUSTERED:
+                self._kept, self._stride = self._kept[::2].clone(), 2 * self._stride
+        self._sum += values.sum(dim=0, dtype=torch.float64)
+        self._count += len(values)
+
+    def centres(self, count: int) -> Tensor:
+        """[count, dim]: the mean, or the centres of k-means; zeros where there is nothing."""
+        if count > 1 and len(self._kept) >= count:
+            centres, _ = kmeans2(self._kept.numpy().astype(np.float64), count, minit="++", seed=0)
+            return torch.from_numpy(centres).float()
+        return (self._sum / max(1, self._count)).float().repeat(count, 1)
