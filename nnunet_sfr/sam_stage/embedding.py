@@ -124,6 +124,15 @@ class ViewMaker:
             for index in range(len(self._patches(identifier))):
                 yield self.store.read(self._folder_of[identifier], index)
 
+    def embed_unaugmented(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """What :meth:`unaugmented` reads, embedded here and stored nowhere: for an encoder that is trained."""
+        for identifier in self._cases.identifiers:
+            for index in range(len(self._patches(identifier))):
+                with torch.inference_mode():
+                    canvas, target = self._view(identifier, index)
+                    embedding = self._encoder(canvas.to(self._device))
+                yield embedding[0].cpu(), target[0]
+
     def _view(self, identifier: str, index: int) -> tuple[Tensor, Tensor]:
         """Image [1, channels, S, S] and target [1, S, S]; the first views are the patches without augmentation."""
         image, labels, _, _ = self._cases.load_case(identifier)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from accelerate import Accelerator
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch import Tensor
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.random_state import seed_everything
@@ -22,7 +25,8 @@ from nnunet_sfr.sam_stage.sam import StitchedSAM
 def examples_of_round(dataset: SFRDataset, this_round: Round, model: StitchedSAM, accelerator: Accelerator) -> Examples:
     """Embedded views where the encoder stays as it is, else augmented patches.
 
-    Views that are missing are embedded first, shared out among the processes; prompts of prototypes are collected.
+    Views that are missing are embedded first, shared out among the processes. Prototypes are collected in the first
+    round, later ones keep them.
 
     Args:
         dataset: planned and preprocessed.
@@ -37,6 +41,12 @@ def examples_of_round(dataset: SFRDataset, this_round: Round, model: StitchedSAM
     settings = this_round.settings
     if encoder_is_frozen(model.sam):
         return _view_examples(dataset, this_round, cases, model, accelerator)
+    if _needs_prototypes(this_round, model):
+        # The first layer is trained for these channels, and the embeddings change with it. It starts as the published
+        # one on the mean of the channels, so that regions stand apart from the first step on, and the projection of the
+        # prototypes is trained along with it. (Collected again later, prompts would change under the decoder.)
+        maker = _view_maker(dataset, this_round, cases, model, accelerator)
+        _collect_prototypes(dataset, model, maker.embed_unaugmented())
     draw_differently(settings.seed, accelerator)
     batches = labelled_patches(
         dataset,
@@ -63,7 +73,29 @@ def draw_differently(seed: int, accelerator: Accelerator) -> None:
 def _view_examples(
     dataset: SFRDataset, this_round: Round, cases: CasesWithIntensities, model: StitchedSAM, accelerator: Accelerator
 ) -> Examples:
-    maker = ViewMaker(
+    maker = _view_maker(dataset, this_round, cases, model, accelerator)
+    with accelerator.main_process_first():
+        maker.prepare()
+    part, parts = accelerator.process_index, accelerator.num_processes
+    counts = maker.make(part=part, parts=parts)
+    accelerator.wait_for_everyone()
+    if _needs_prototypes(this_round, model):
+        _collect_prototypes(dataset, model, maker.unaugmented())
+    views = EmbeddedViews(
+        maker.store,
+        counts,
+        this_round.sampling_probabilities,
+        batch_size=this_round.settings.batch_size,
+        part=part,
+        parts=parts,
+    )
+    return ViewExamples(views)
+
+
+def _view_maker(
+    dataset: SFRDataset, this_round: Round, cases: CasesWithIntensities, model: StitchedSAM, accelerator: Accelerator
+) -> ViewMaker:
+    return ViewMaker(
         dataset,
         cases,
         dataset.settings.fine_tuning,
@@ -77,20 +109,18 @@ def _view_examples(
         sampling_probabilities=this_round.sampling_probabilities,
         draws=this_round.settings.iterations * this_round.settings.batch_size,
     )
-    with accelerator.main_process_first():
-        maker.prepare()
-    part, parts = accelerator.process_index, accelerator.num_processes
-    counts = maker.make(part=part, parts=parts)
-    accelerator.wait_for_everyone()
-    prompts = model.sam.prompts
-    if isinstance(prompts, PrototypePrompts) and not prompts.has_prototypes:
-        prompts.collect(maker.unaugmented(), dataset.num_classes, ignore_index=IGNORE_INDEX)
-    views = EmbeddedViews(
-        maker.store,
-        counts,
-        this_round.sampling_probabilities,
-        batch_size=this_round.settings.batch_size,
-        part=part,
-        parts=parts,
-    )
-    return ViewExamples(views)
+
+
+def _needs_prototypes(this_round: Round, model: StitchedSAM) -> bool:
+    """Whether SAM has to be given prototypes.
+
+    A later round continues with what the one before had: none, where an earlier version of this package fine-tuned SAM
+    with a first layer that is trained.
+    """
+    return this_round.previous is None and isinstance(model.sam.prompts, PrototypePrompts)
+
+
+def _collect_prototypes(dataset: SFRDataset, model: StitchedSAM, embedded: Iterator[tuple[Tensor, Tensor]]) -> None:
+    """From embeddings [dim, h, w] and targets [S, S]; every process computes all of them, so that all have the same."""
+    assert isinstance(model.sam.prompts, PrototypePrompts)
+    model.sam.prompts.collect(embedded, dataset.num_classes, ignore_index=IGNORE_INDEX)
