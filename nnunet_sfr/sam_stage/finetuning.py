@@ -118,6 +118,9 @@ def _fine_tune_plane(
         print(f"{finished} is complete; --overwrite starts again")
         return None
     replaces = overwrite and folder.is_dir()
+    if not replaces:
+        # before the run starts, which deletes views that were made with other settings
+        _refuse_other_recipe(folder / FINE_TUNING_STATE, recipe)
     run = _Run.start(dataset, fold, device, new_folder(folder) if replaces else folder, recipe, this_round)
     if replaces:
         run.discard_other_recipe()
@@ -317,14 +320,9 @@ class _Run:
         On the CPU without worker processes the steps that follow are those that an uninterrupted run would take.
 
         Raises:
-            UserError: the file is damaged, or settings changed since.
+            UserError: the file is damaged.
         """
         state = _read_state(file)
-        if state.get("recipe") != self.recipe:
-            raise UserError(
-                f"{file}: was written with another {changed_names(state.get('recipe'), self.recipe)}; restore it, or "
-                "run sfr_finetune --overwrite"
-            )
         load_adapter_state(self.model.sam, state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
@@ -335,9 +333,22 @@ class _Run:
             draw_differently(self.settings.seed + self.iteration, self.accelerator)
 
 
-def _read_state(file: Path) -> dict[str, Any]:
+def _refuse_other_recipe(file: Path, recipe: str) -> None:
+    """Raise a UserError if there is a saved state, and it is damaged or settings changed since."""
+    if not file.is_file():
+        return
+    before = _read_state(file, on_disk=True).get("recipe")
+    if before != recipe:
+        raise UserError(
+            f"{file}: was written with another {changed_names(before, recipe)}; restore it, or run sfr_finetune "
+            "--overwrite"
+        )
+
+
+def _read_state(file: Path, *, on_disk: bool = False) -> dict[str, Any]:
+    """What :meth:`_Run.state` saved; ``on_disk`` leaves tensors there, where only the rest is looked at."""
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=on_disk)
     except Exception as error:
         raise UserError(f"{file}: cannot be read ({error}); run sfr_finetune --overwrite") from None
     return state
@@ -347,7 +358,7 @@ def _recipe_in(folder: Path) -> str | None:
     """The recipe of the run in a folder; None where nothing that can be used has been saved."""
     adapter, state = folder / FINAL_ADAPTER, folder / FINE_TUNING_STATE
     try:
-        recipe: str | None = recipe_of(adapter) if adapter.is_file() else _read_state(state).get("recipe")
+        recipe: str | None = recipe_of(adapter) if adapter.is_file() else _read_state(state, on_disk=True).get("recipe")
     except UserError:
         return None
     return recipe

@@ -129,6 +129,18 @@ def test_resuming_with_other_settings_is_refused(project: SFRDataset) -> None:
         fine_tune(project, "all", CPU)
 
 
+def test_resuming_with_other_settings_deletes_no_views(pretrained_project: SFRDataset) -> None:
+    with interrupted_at_step(3):
+        fine_tune(pretrained_project, "all", CPU)
+    views = pretrained_project.paths.sam_views
+    before = {file: file.read_bytes() for file in views.rglob("*.*")}
+    assert before
+    change_settings(pretrained_project, {"fine_tuning": {"seed": 7}})
+    with pytest.raises(UserError, match=r"was written with another fine_tuning\.seed; restore it"):
+        fine_tune(_reopened(pretrained_project), "all", CPU)
+    assert {file: file.read_bytes() for file in views.rglob("*.*")} == before
+
+
 def test_an_adapter_of_other_settings_is_refused(project: SFRDataset) -> None:
     adapter = fine_tune(project, "all", CPU) / FINAL_ADAPTER
     model = build_stitched_sam(project)
