@@ -35,7 +35,7 @@ from nnunet_sfr.sam_stage.model import (
     recipe_of,
     save_adapter,
 )
-from nnunet_sfr.sam_stage.processes import make_accelerator, sum_over_processes
+from nnunet_sfr.sam_stage.processes import make_accelerator, start_processes, sum_over_processes
 from nnunet_sfr.sam_stage.recipe import changed_names, fine_tuning_recipe
 from nnunet_sfr.sam_stage.rounds import Round, continue_from, open_round
 from nnunet_sfr.sam_stage.sam import StitchedSAM
@@ -77,12 +77,21 @@ def fine_tune(
         UserError: the data, the settings or an earlier run do not allow it.
     """
     dataset.write_split(fold)
+    _finish_replacements(dataset, fold, round_index, start_processes(device))
     runs = [
         _fine_tune_plane(plane, fold, device, round_index, overwrite=overwrite) for plane in reversed(dataset.planes)
     ]
     # not one by one: the SAMs of several axes belong together
     _replace([folder for folder in runs if folder is not None])
     return dataset.paths.sam_stage(fold, round_index)
+
+
+def _finish_replacements(dataset: SFRDataset, fold: Fold, round_index: int, processes: PartialState) -> None:
+    """Do what a killed call did not come to; one process does, before any of them looks at the folders."""
+    if processes.is_main_process:
+        for plane in dataset.planes:
+            finish_replacement(plane.paths.sam_stage(fold, round_index))
+    processes.wait_for_everyone()
 
 
 def _replace(folders: Sequence[Path]) -> None:
@@ -105,7 +114,6 @@ def _fine_tune_plane(
         The folder that the new run is to replace; None where it lies in its place.
     """
     folder = dataset.paths.sam_stage(fold, round_index)
-    finish_replacement(folder)
     this_round = open_round(dataset, fold, round_index)
     recipe = fine_tuning_recipe(dataset, fold, this_round)
     finished = folder / FINAL_ADAPTER

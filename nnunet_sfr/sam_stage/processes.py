@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 
 from nnunet_sfr.devices import low_precision
@@ -13,6 +15,20 @@ from nnunet_sfr.errors import UserError
 
 _PRECISIONS = {None: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 """What accelerate calls them; with float16 it scales the loss."""
+
+
+LONGEST_WAIT = timedelta(hours=24)
+"""How long processes wait for one another. One validates while the others wait, and large cases take it longer than the
+10 minutes after which PyTorch gives up; a process that dies ends the others at once, for the launcher ends them."""
+
+
+def start_processes(device: torch.device) -> PartialState:
+    """Connect the processes that the command was started with; with one, there is nothing to connect.
+
+    Args:
+        device: to compute on.
+    """
+    return PartialState(cpu=device.type == "cpu" or parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=LONGEST_WAIT)
 
 
 def make_accelerator(device: torch.device, batch_size: int) -> Accelerator:
@@ -25,6 +41,7 @@ def make_accelerator(device: torch.device, batch_size: int) -> Accelerator:
     Raises:
         UserError: the processes cannot share a batch evenly.
     """
+    start_processes(device)
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=_PRECISIONS[low_precision(device)])
     if batch_size % accelerator.num_processes:
         raise UserError(

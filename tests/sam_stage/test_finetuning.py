@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -18,7 +20,7 @@ from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, FINE_TUNING_STATE
 from nnunet_sfr.random_state import seed_everything
-from nnunet_sfr.replacement import new_folder
+from nnunet_sfr.replacement import finish_replacement, new_folder
 from nnunet_sfr.sam_stage import finetuning
 from nnunet_sfr.sam_stage.examples import CanvasLogits
 from nnunet_sfr.sam_stage.finetuning import fine_tune, learning_rate
@@ -139,6 +141,27 @@ def test_resuming_with_other_settings_deletes_no_views(pretrained_project: SFRDa
     with pytest.raises(UserError, match=r"was written with another fine_tuning\.seed; restore it"):
         fine_tune(_reopened(pretrained_project), "all", CPU)
     assert {file: file.read_bytes() for file in views.rglob("*.*")} == before
+
+
+def test_a_killed_replacement_is_finished_by_the_first_of_several_processes(project: SFRDataset) -> None:
+    """This process, another one, looks at nothing before that."""
+    folder = fine_tune(project, "all", CPU)
+    adapter = (folder / FINAL_ADAPTER).read_bytes()
+    shutil.copytree(folder, new_folder(folder))
+    old = folder.parent / ".old" / folder.name
+    old.parent.mkdir()
+    folder.rename(old)
+
+    def first_process_works() -> None:
+        assert old.exists()
+        assert not folder.exists()
+        finish_replacement(folder)
+
+    second = SimpleNamespace(is_main_process=False, wait_for_everyone=first_process_works)
+    with mock.patch.object(finetuning, "start_processes", return_value=second):
+        assert fine_tune(project, "all", CPU) == folder
+    assert (folder / FINAL_ADAPTER).read_bytes() == adapter
+    assert not old.exists()
 
 
 def test_an_adapter_of_other_settings_is_refused(project: SFRDataset) -> None:

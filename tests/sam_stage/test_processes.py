@@ -1,20 +1,25 @@
-"""Fine-tuning on two processes equals one process on the joined batch."""
+"""Fine-tuning on two processes equals one process on the joined batch, and waits for it."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from accelerate import DistributedType, PartialState
 from safetensors.torch import load_file
 from torch import Tensor
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
+from nnunet_sfr.sam_stage.processes import start_processes
 from tests.patience import PATIENCE
 from tests.tiny_project import change_settings
 
@@ -66,6 +71,25 @@ def test_a_batch_that_cannot_be_shared_is_refused(pretrained_project: SFRDataset
     finished = fine_tuned(pretrained_project, *LAUNCHER)
     assert finished.returncode != 0
     assert "error: fine_tuning.batch_size 3 cannot be shared by 2 processes" in finished.stderr
+
+
+def test_processes_wait_a_day_for_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a group of one process, as a launcher would start it."""
+    monkeypatch.setattr(PartialState, "_shared_state", {})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launched = {"LOCAL_RANK": 0, "RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, str(value))
+    # accelerate sets it, monkeypatch takes it back
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    try:
+        assert start_processes(torch.device("cpu")).distributed_type == DistributedType.MULTI_CPU
+        group: Any = torch.distributed.group.WORLD
+        assert group._get_backend(torch.device("cpu")).options._timeout == timedelta(days=1)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("ignored", [0, 5])
