@@ -158,13 +158,13 @@ def sampling_probabilities(num_labelled: int, num_high: int, labelled_fraction: 
 
 
 def continue_from(previous: Path, model: StitchedSAM, optimizer: torch.optim.Optimizer, dataset: SFRDataset) -> None:
-    """Load the adapter and the optimiser that a finished run left.
+    """Load the adapter and the optimiser's moments that a finished run left.
 
     Args:
         previous: folder of the finished run.
         model: changed in place.
         optimizer: changed in place.
-        dataset: whose settings the adapter has to fit.
+        dataset: whose settings the adapter has to fit and the optimiser takes.
 
     Raises:
         UserError: they are not there, damaged, or do not belong together.
@@ -181,3 +181,7 @@ def continue_from(previous: Path, model: StitchedSAM, optimizer: torch.optim.Opt
     if state.get("recipe") != recipe_of(previous / FINAL_ADAPTER):
         raise UserError(f"{file}: belongs to another run than the adapter beside it; {remedy}")
     optimizer.load_state_dict(state["optimizer"])
+    settings = dataset.settings.fine_tuning
+    for group in optimizer.param_groups:
+        # which the state has as they were in the round before; the learning rate is set in every step
+        group.update(betas=settings.betas, weight_decay=settings.weight_decay)

@@ -22,9 +22,10 @@ from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.sam_stage import finetuning
 from nnunet_sfr.sam_stage.adaptation import adapter_state
 from nnunet_sfr.sam_stage.finetuning import fine_tune
+from nnunet_sfr.sam_stage.model import build_stitched_sam
 from nnunet_sfr.sam_stage.patches import labelled_patches
 from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
-from nnunet_sfr.sam_stage.rounds import open_round, round_settings, sampling_probabilities
+from nnunet_sfr.sam_stage.rounds import continue_from, open_round, round_settings, sampling_probabilities
 from nnunet_sfr.selection import select
 from nnunet_sfr.settings import FineTuningSettings
 from tests.later_round import BY_FLIPS, HIGH, LOW, scripted_round
@@ -120,6 +121,16 @@ def test_a_round_goes_on_from_adapter_and_optimiser(second_round: SFRDataset) ->
             assert torch.equal(moments[index][key], value)
     assert run.settings.iterations == 2, "half of round 0's"
     assert run.folder == second_round.paths.sam_stage("all", 1)
+
+
+def test_a_round_takes_the_optimisers_settings_of_today(second_round: SFRDataset) -> None:
+    change_settings(second_round, {"fine_tuning": {"betas": [0.8, 0.9], "weight_decay": 0.25}})
+    project = reopened(second_round)
+    model = build_stitched_sam(project)
+    optimizer = finetuning._optimizer(model, project.settings.fine_tuning)
+    continue_from(project.paths.sam_stage("all"), model, optimizer, project)
+    assert [(group["betas"], group["weight_decay"]) for group in optimizer.param_groups] == [((0.8, 0.9), 0.25)]
+    assert {state["step"].item() for state in optimizer.state.values()} == {4}
 
 
 def test_a_resumed_round_ends_with_the_same_weights(second_round: SFRDataset) -> None:
