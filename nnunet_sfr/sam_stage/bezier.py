@@ -18,34 +18,41 @@ class BezierCurveTransform(ImageOnlyTransform):
 
     Args:
         probability: chance that a slice (of one channel) is changed.
+        slice_axis: across which slices are taken, 0 for D, 1 for H, 2 for W.
     """
 
-    def __init__(self, probability: float = 1.0) -> None:
+    def __init__(self, probability: float = 1.0, slice_axis: int = 0) -> None:
         super().__init__()
         self.probability = probability
+        self.slice_axis = slice_axis
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         # NumPy's global generator is the one that nnU-Net seeds in each worker.
         return {"rng": np.random.default_rng(np.random.randint(2**31))}
 
     def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
-        return bend_intensities(img, params["rng"], probability=self.probability)
+        return bend_intensities(img, params["rng"], probability=self.probability, slice_axis=self.slice_axis)
 
 
-def bend_intensities(patch: Tensor, rng: np.random.Generator, *, probability: float = 1.0) -> Tensor:
+def bend_intensities(
+    patch: Tensor, rng: np.random.Generator, *, probability: float = 1.0, slice_axis: int = 0
+) -> Tensor:
     """Map each slice of each channel through a curve of its own that rises from the slice's minimum to its maximum.
 
     Args:
         patch: [C, D, H, W], normalised intensities; left as it is.
         rng: source of the curves.
         probability: chance that a slice is changed.
+        slice_axis: across which slices are taken, 0 for D, 1 for H, 2 for W.
 
     Returns:
         A new tensor of the same shape and dtype. The order of intensities, and each slice's extremes, are kept.
     """
     bent = patch.clone()
-    for channel, index in np.argwhere(rng.random(patch.shape[:2]) < probability):
-        bent[channel, index] = _bend(patch[channel, index], random_monotone_curve(rng))
+    # both are views: [C, slices, ...]
+    slices, bent_slices = patch.movedim(1 + slice_axis, 1), bent.movedim(1 + slice_axis, 1)
+    for channel, index in np.argwhere(rng.random(slices.shape[:2]) < probability):
+        bent_slices[channel, index] = _bend(slices[channel, index], random_monotone_curve(rng))
     return bent
 
 

@@ -76,8 +76,11 @@ def _augmentation(dataset: SFRDataset) -> tuple[BasicTransform, Any]:
     )
     if min(patch_size) < SHORTEST_AXIS_TO_BLUR:
         transforms = without_blur(transforms)
-    settings = dataset.settings.fine_tuning
-    extras = [RandomShiftTransform(settings.shift_fraction), BezierCurveTransform(settings.bezier_probability)]
+    settings, slice_axis = dataset.settings.fine_tuning, dataset.settings.stitching.slice_axes[0]
+    extras = [
+        RandomShiftTransform(settings.shift_fraction),
+        BezierCurveTransform(settings.bezier_probability, slice_axis),
+    ]
     return ComposeTransforms([without_timing(transforms), *extras]), initial_patch_size
 
 

@@ -52,6 +52,16 @@ def test_order_and_range_of_each_slice_are_kept() -> None:
     assert len(shifts) == 10, "every slice should have a curve of its own"
 
 
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+def test_slices_are_those_across_the_given_axis(slice_axis: int) -> None:
+    """As across the first axis of a patch whose axes are exchanged."""
+    torch.manual_seed(0)
+    patch = torch.randn(2, 4, 5, 6)
+    bent = bend_intensities(patch, np.random.default_rng(0), slice_axis=slice_axis)
+    turned = bend_intensities(patch.movedim(1 + slice_axis, 1).contiguous(), np.random.default_rng(0))
+    assert torch.equal(bent.movedim(1 + slice_axis, 1), turned)
+
+
 def test_constant_slices_stay() -> None:
     patch = torch.full((1, 2, 4, 4), 1.5)
     assert torch.equal(bend_intensities(patch, np.random.default_rng(0)), patch)
