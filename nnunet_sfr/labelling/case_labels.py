@@ -189,7 +189,7 @@ def _combine(
         plane: torch.Tensor | None = None
         before = count
         for prediction in of_plane:
-            probabilities = _finite(identifier, prediction.probabilities)
+            probabilities = require_finite(identifier, prediction.probabilities)
             any_mirrored |= prediction.mirrored
             if prediction.mirrored or labeller.average:
                 single.append(labels_from_probabilities(probabilities, label_manager, labeller))
@@ -206,7 +206,16 @@ def _combine(
     )
 
 
-def _finite(identifier: str, probabilities: torch.Tensor) -> torch.Tensor:
+def require_finite(identifier: str, probabilities: torch.Tensor) -> torch.Tensor:
+    """The probabilities themselves, of any shape: an argmax over NaN would pass for a label.
+
+    Args:
+        identifier: of the case, for the message.
+        probabilities: that something predicted.
+
+    Raises:
+        UserError: some are NaN or infinite.
+    """
     if not torch.isfinite(probabilities).all():
         raise UserError(f"{identifier}: the prediction has numbers that are not finite; did the training diverge?")
     return probabilities

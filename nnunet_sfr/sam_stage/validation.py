@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.labelling.case_labels import require_finite
 from nnunet_sfr.sam_stage.intensities import intensities_of, intensities_of_case
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.sam import StitchedSAM
@@ -27,6 +28,9 @@ def mean_foreground_dice(model: StitchedSAM, cases: Any, dataset: SFRDataset, de
 
     Returns:
         0 to 1; 0 without any foreground.
+
+    Raises:
+        UserError: SAM predicts numbers that are not finite.
     """
     predictor = VolumePredictor(model, model.geometry.patch_size, dataset.settings.pseudo_labels, device)
     intensities = intensities_of(dataset)
@@ -38,7 +42,7 @@ def mean_foreground_dice(model: StitchedSAM, cases: Any, dataset: SFRDataset, de
         truth = torch.from_numpy(labels[0].astype(np.int64))
         counted = truth != ignore_label if ignore_label is not None else torch.ones_like(truth, dtype=torch.bool)
         voxels = torch.from_numpy(intensities_of_case(intensities, image[:], labels))
-        predicted = predictor.probabilities(voxels).argmax(dim=0)
+        predicted = require_finite(identifier, predictor.probabilities(voxels)).argmax(dim=0)
         for label in range(dataset.num_classes):
             ours, theirs = (predicted == label) & counted, (truth == label) & counted
             overlap[label] += int((ours & theirs).sum())

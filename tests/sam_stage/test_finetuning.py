@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from nnunet_sfr.data.datasets import LabelledDataset
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, FINE_TUNING_STATE
@@ -30,6 +31,7 @@ from nnunet_sfr.sam_stage.model import (
     load_adapter,
     save_adapter,
 )
+from nnunet_sfr.sam_stage.validation import mean_foreground_dice
 from nnunet_sfr.settings import FineTuningSettings
 from tests.conftest import Golden
 from tests.sam_stage.interrupted_steps import interrupted_at_step
@@ -293,6 +295,14 @@ def test_numbers_that_are_not_finite_end_with_one_line_and_the_last_good_state(
         state = torch.load(folder / FINE_TUNING_STATE, weights_only=True)
         assert state["iteration"] == 2
         assert all(bool(torch.isfinite(value).all()) for value in state["adapter"].values())
+
+
+def test_a_validation_that_is_not_finite_names_its_case(project: SFRDataset) -> None:
+    model = build_stitched_sam(project)
+    next(model.sam.mask_decoder.parameters()).data.fill_(torch.nan)
+    cases = LabelledDataset(str(project.paths.labelled), ["train_01"])
+    with pytest.raises(UserError, match=r"^train_01: the prediction has numbers that are not finite"):
+        mean_foreground_dice(model, cases, project, CPU)
 
 
 def test_a_new_run_that_was_killed_before_it_took_its_place_does(project: SFRDataset) -> None:
