@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.raw_cases import RawCase, RawDataset, raise_first
 from nnunet_sfr.data.readers import find_reader
-from nnunet_sfr.data.reading import ContentError, check_spacing_file, in_mm, read_strictly
+from nnunet_sfr.data.reading import ContentError, check_spacing_file, read_strictly
 from nnunet_sfr.data.sidecars import spacing_file
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import DATASET_JSON
@@ -244,24 +245,13 @@ def _read_images(task: _Check) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """All channels (channels, and three axes), and the reader's properties of the first: spacing in mm, geometry."""
     case = task.case
     channels: list[NDArray[np.float32]] = []
-    spacings: list[Sequence[float]] = []
     first: dict[str, Any] = {}
     for file in case.images:
         array, properties = read_strictly(task.reader, file, case)
-        spacing = properties["spacing"]
         first = first or properties
-        if channels and array.shape[1:] != channels[0].shape[1:]:
-            raise ContentError(
-                f"{file}: {_size(array)} voxels, but {case.images[0].name} of case {case.identifier} has "
-                f"{_size(channels[0])}; resample the channels to one grid"
-            )
-        if spacings and not np.allclose(spacing, spacings[0]):
-            raise ContentError(
-                f"{file}: spacing {in_mm(spacing)}, but {case.images[0].name} of case {case.identifier} has "
-                f"{in_mm(spacings[0])}; resample the channels to one grid"
-            )
+        if channels:
+            _require_grid_of_first_channel(file, (array.shape[1:], properties), (channels[0].shape[1:], first), case)
         channels.append(array)
-        spacings.append(spacing)
     images = np.concatenate(channels)
     if len(images) != task.num_channels:
         raise ContentError(
@@ -276,6 +266,20 @@ def _read_images(task: _Check) -> tuple[NDArray[np.float32], dict[str, Any]]:
             "remove it"
         )
     return images, first
+
+
+def _require_grid_of_first_channel(
+    file: Path,
+    channel: tuple[Sequence[int], Mapping[str, Any]],
+    first: tuple[Sequence[int], Mapping[str, Any]],
+    case: RawCase,
+) -> None:
+    """nnU-Net lays channels over one another by their voxels, and only prints that they lie in different places."""
+    like, remedy = "first channel", "resample the channels to one grid"
+    try:
+        require_same_grid(file, channel, first, case.identifier, like=like, remedy=remedy)
+    except UserError as error:
+        raise ContentError(str(error)) from None
 
 
 def _read_label(task: _Check, shape: tuple[int, ...], image: dict[str, Any]) -> NDArray[np.float32]:

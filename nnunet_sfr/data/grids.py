@@ -1,4 +1,4 @@
-"""Whether a label map lies on the grid of its image or truth, as far as nnU-Net's readers tell."""
+"""Whether a label map or channel lies on the grid of its image or truth, as far as nnU-Net's readers tell."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ def require_same_grid(
     case: str,
     *,
     like: str = "image",
+    remedy: str | None = None,
 ) -> None:
     """Compare size, spacing and, where the reader tells them, origin and direction.
 
     Args:
-        file: with the label map, for the message.
-        label: lengths in voxels and the reader's properties of the label map.
+        file: with the label map, or the channel of an image, for the message.
+        label: lengths in voxels and the reader's properties of it.
         image: the same of what it shall be like.
         case: identifier of both.
         like: what that is, for the message.
+        remedy: what to do, for the message; None for what a label map needs.
 
     Raises:
         UserError: they differ.
     """
     (label_shape, found), (image_shape, wanted) = label, image
-    other, remedy = f"the {like} of case {case}", f"a label map has to lie on the grid of the {like}"
+    other, remedy = f"the {like} of case {case}", remedy or f"a label map has to lie on the grid of the {like}"
     if tuple(label_shape) != tuple(image_shape):
         raise UserError(f"{file}: {times(label_shape)} voxels, but {other} has {times(image_shape)}; {remedy}")
     for name, tolerance in _tolerances(wanted).items():
@@ -47,7 +49,10 @@ def _geometry(properties: Mapping[str, Any]) -> dict[str, np.ndarray]:
     geometry = {"spacing": np.asarray(properties["spacing"], float)}
     if "sitk_stuff" in properties:
         itk = properties["sitk_stuff"]
-        geometry |= {"origin": np.asarray(itk["origin"]), "direction": np.asarray(itk["direction"])}
+        origin = np.asarray(itk["origin"])
+        direction = np.asarray(itk["direction"]).reshape(len(origin), len(origin))
+        # channels in one file are a fourth axis, which says nothing of the place
+        geometry |= {"origin": origin[:3], "direction": direction[:3, :3]}
     if "nibabel_stuff" in properties:
         affines = properties["nibabel_stuff"]
         affine = np.asarray(affines.get("reoriented_affine", affines["original_affine"]))

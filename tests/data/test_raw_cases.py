@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_sfr.data.checks import check_cases
 from nnunet_sfr.data.raw_cases import list_cases
@@ -158,12 +161,12 @@ MISTAKES: dict[str, tuple[Break, str, str]] = {
     "channels of two sizes": (
         lambda raw: write_image(raw / U1, image(shape=(6, 8, 8))),
         U1,
-        "6 x 8 x 8 voxels, but unlabelled_00_0000.nii.gz of case unlabelled_00 has 6 x 8 x 7",
+        "6 x 8 x 8 voxels, but the first channel of case unlabelled_00 has 6 x 8 x 7; resample the channels",
     ),
     "channels of two spacings": (
         lambda raw: write_image(raw / U1, image(), spacing=(1.0, 1.0, 2.0)),
         U1,
-        "spacing 1 x 1 x 2 mm, but unlabelled_00_0000.nii.gz of case unlabelled_00 has 1 x 1 x 1 mm",
+        "spacing 1 1 2, but the first channel of case unlabelled_00 has 1 1 1; resample the channels to one grid",
     ),
     "label of another size": (
         lambda raw: write_image(raw / "labelsTr/train_00.nii.gz", np.ones((6, 8, 8), np.uint8)),
@@ -381,10 +384,17 @@ def link_to_itself(file: Path) -> None:
     file.symlink_to(file.name)
 
 
-def move(file: Path) -> None:
+def move(file: Path, distance: float = 5.0) -> None:
     moved = SimpleITK.ReadImage(str(file))
-    moved.SetOrigin((5.0, 0.0, 0.0))
+    moved.SetOrigin((distance, 0.0, 0.0))
     SimpleITK.WriteImage(moved, str(file))
+
+
+def turn(file: Path) -> None:
+    """By half a turn around the last axis."""
+    turned = SimpleITK.ReadImage(str(file))
+    turned.SetDirection((-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
+    SimpleITK.WriteImage(turned, str(file))
 
 
 def set_spacing(file: Path, length: float) -> None:
@@ -416,6 +426,43 @@ def test_a_mistake_is_one_line_and_changes_nothing(raw: Path, mistake: str, capf
     assert "\n" not in str(error.value)
     assert snapshot(raw.parent.parent) == before
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("reader", [SimpleITKIO, NibabelIO])
+@pytest.mark.parametrize("differing", ["origin", "direction"])
+def test_channels_in_different_places_are_refused(raw: Path, reader: type[BaseReaderWriter], differing: str) -> None:
+    """The second channel of an unlabelled case; its voxels are as many and as large as those of the first."""
+    edit_json(raw, overwrite_image_reader_writer=reader.__name__)
+    if differing == "origin":
+        move(raw / U1)
+    else:
+        turn(raw / U1)
+    with pytest.raises(UserError) as error:
+        check_cases(list_cases(raw), samples_per_case=10, processes=1)
+    assert str(error.value).startswith(f"{raw / U1}: {differing} ")
+    assert ", but the first channel of case unlabelled_00 has " in str(error.value)
+    assert str(error.value).endswith("; resample the channels to one grid")
+
+
+@pytest.mark.parametrize("reader", [SimpleITKIO, NibabelIO])
+def test_channels_whose_headers_are_rounded_otherwise_are_accepted(raw: Path, reader: type[BaseReaderWriter]) -> None:
+    edit_json(raw, overwrite_image_reader_writer=reader.__name__)
+    move(raw / U1, 1e-4)
+    assert "unlabelled_00" in check_cases(list_cases(raw), samples_per_case=10, processes=1)
+
+
+def test_channels_in_one_file_lie_where_the_label_lies(raw: Path) -> None:
+    """SimpleITK counts them as a fourth axis, which a label map does not have."""
+    for first in [*raw.glob("images*/*_0000.nii.gz")]:
+        second = first.with_name(first.name.replace("_0000", "_0001"))
+        both = SimpleITK.JoinSeries([SimpleITK.ReadImage(str(file)) for file in (first, second)])
+        second.unlink()
+        SimpleITK.WriteImage(both, str(first))
+    facts = check_cases(list_cases(raw), samples_per_case=10, processes=1)
+    assert [len(channel) for channel in facts["train_00"].foreground] == [10, 10]
+    move(raw / "labelsTr/train_00.nii.gz")
+    with pytest.raises(UserError, match="origin 5 0 0, but the image of case train_00 has 0 0 0; a label map has to"):
+        check_cases(list_cases(raw), samples_per_case=10, processes=1)
 
 
 def test_several_bad_cases_are_counted(raw: Path) -> None:
