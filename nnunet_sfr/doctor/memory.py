@@ -42,9 +42,9 @@ NNUNET_REFERENCE_VOXELS = {"PlainConvUNet": (85e6, 560e6), "ResidualEncoderUNet"
 NNUNET_REFERENCE_BATCH = (12, 2)
 """Patches in a batch that they go with, in 2D and in 3D."""
 
-LABELLING_BYTES_PER_CLASS, LABELLING_BYTES = 20, 32
-"""Main memory for one voxel of a case that is being labelled: for each class (its probability, those of the mirrored
-image, and what the confidence is computed from), and beside. Measured with 2, 5 and 14 classes (tests/doctor)."""
+PREDICTING_BYTES, CONFIDENCE_BYTES = (19, 24), (4, 81)
+"""Main memory for one voxel of a case that is being labelled: for each class, and beside. The most is needed while the
+last mirrored image is predicted, or with few classes while its confidence is computed. Measured with 2 to 14."""
 
 
 def check_fine_tuning(dataset: SFRDataset, device: torch.device) -> list[Finding]:
@@ -69,6 +69,15 @@ def check_fine_tuning(dataset: SFRDataset, device: torch.device) -> list[Finding
     return [_finding("fine-tuning", needed, device, remedy)]
 
 
+def labelling_bytes(num_classes: int) -> int:
+    """Main memory for one voxel of a case that is being labelled.
+
+    Args:
+        num_classes: background included.
+    """
+    return max(per_class * num_classes + beside for per_class, beside in (PREDICTING_BYTES, CONFIDENCE_BYTES))
+
+
 def check_pseudo_labelling(dataset: SFRDataset, device: torch.device) -> list[Finding]:
     """SAM's forward pass, and the probabilities of the largest case, which lie in main memory.
 
@@ -80,7 +89,7 @@ def check_pseudo_labelling(dataset: SFRDataset, device: torch.device) -> list[Fi
     network = _Predicting(for_inference(model), device).eval()
     needed = forward_pass(network, _patch_of(dataset), device, gradients=False).peak
     largest = max(int(np.prod(shape)) for shape in volumes(dataset, fingerprint_of(dataset)))
-    maps = largest * (LABELLING_BYTES_PER_CLASS * dataset.num_classes + LABELLING_BYTES)
+    maps = largest * labelling_bytes(dataset.num_classes)
     if device.type == "cpu":
         # where the encoder lies twice: as it was fine-tuned, and in its form for inference
         needed, beside = needed + _encoder_bytes(model) + maps, ""

@@ -16,6 +16,7 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
     ResEncUNetPlanner,
 )
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
 from nnunet_sfr.confidence import confidence_record
@@ -30,7 +31,8 @@ from nnunet_sfr.doctor.memory import (
     nnunets_own_estimate,
 )
 from nnunet_sfr.doctor.plan import fingerprint_of, volumes
-from nnunet_sfr.labelling.case_labels import predict_mirrored
+from nnunet_sfr.label_decision import LARGEST_PROBABILITY
+from nnunet_sfr.labelling.case_labels import _combine, labels_from_probabilities
 from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
@@ -40,6 +42,7 @@ from nnunet_sfr.sam_stage.layers import frozen_encoder
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
+from nnunet_sfr.sam_stage.pseudo_labelling import _Predictors, _SAMLabeller
 from nnunet_sfr.sam_stage.sam import StitchedSAM, build_sam
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 from nnunet_sfr.settings import PseudoLabelSettings
@@ -195,7 +198,7 @@ def test_prediction_against_a_real_one(project: SFRDataset) -> None:
             torch.softmax(logits.float(), dim=1)
 
     (finding,) = check_pseudo_labelling(project, CPU)
-    labelling = 20 * 24 * 22 * (20 * 2 + 32)
+    labelling = 20 * 24 * 22 * memory.labelling_bytes(2)
     assert max(np.prod(shape) for shape in volumes(project, fingerprint_of(project))) == 20 * 24 * 22
     assert bytes_in(finding) - labelling == pytest.approx(peak_of(real), rel=0.02)
 
@@ -210,14 +213,17 @@ def test_main_memory_of_labelling_a_case(classes: int) -> None:
     predictor = VolumePredictor(Copies(), (16, 16, 16), PseudoLabelSettings(), CPU)
     image = torch.randn(1, *shape)
 
-    def label() -> None:
-        probabilities = predictor.probabilities(image)
-        others = predict_mirrored(predictor.probabilities, image, (1, 2, 3))
-        mirrored = (other.probabilities.argmax(0) for other in others)
-        confidence_record(probabilities, probabilities.argmax(0), num_classes=classes, regions=False, mirrored=mirrored)
+    predictors = _Predictors(predictor.probabilities, predictor.probabilities, (1, 2, 3))
+    labeller = _SAMLabeller([predictors], average=True, decision=LARGEST_PROBABILITY)
+    manager = LabelManager({"background": 0, **{str(value): value for value in range(1, classes)}}, None)
 
-    expected = np.prod(shape) * (memory.LABELLING_BYTES_PER_CLASS * classes + memory.LABELLING_BYTES)
-    assert peak_of(label) == pytest.approx(expected, rel=0.1)
+    def label() -> None:
+        predictions = labeller.case_probabilities("case", image.numpy(), {}, mirrored=True)
+        combined = _combine("case", predictions, manager, labeller)
+        labels = labels_from_probabilities(combined.probabilities, manager, labeller)
+        confidence_record(combined.probabilities, labels, num_classes=classes, regions=False, mirrored=combined.single)
+
+    assert peak_of(label) == pytest.approx(np.prod(shape) * memory.labelling_bytes(classes), rel=0.02)
 
 
 def test_factors_of_the_trainers_are_those_that_were_measured() -> None:
