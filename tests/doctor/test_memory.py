@@ -32,11 +32,12 @@ from nnunet_sfr.doctor.memory import (
 )
 from nnunet_sfr.doctor.plan import fingerprint_of, volumes
 from nnunet_sfr.label_decision import LARGEST_PROBABILITY
-from nnunet_sfr.labelling.case_labels import _combine, labels_from_probabilities
+from nnunet_sfr.labelling.case_labels import LoadedCase, _combine, labels_from_probabilities
 from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 from nnunet_sfr.sam_stage.examples import CanvasLogits
+from nnunet_sfr.sam_stage.intensities import AsPreprocessed
 from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
 from nnunet_sfr.sam_stage.layers import frozen_encoder
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
@@ -211,14 +212,15 @@ def test_main_memory_of_labelling_a_case(classes: int) -> None:
 
     shape = (48, 64, 64)
     predictor = VolumePredictor(Copies(), (16, 16, 16), PseudoLabelSettings(), CPU)
-    image = torch.randn(1, *shape)
+    image = torch.randn(1, *shape).numpy()
+    case = LoadedCase("case", image, image, {})
 
     predictors = _Predictors(predictor.probabilities, predictor.probabilities, (1, 2, 3))
-    labeller = _SAMLabeller([predictors], average=True, decision=LARGEST_PROBABILITY)
+    labeller = _SAMLabeller(AsPreprocessed(), [predictors], average=True, decision=LARGEST_PROBABILITY)
     manager = LabelManager({"background": 0, **{str(value): value for value in range(1, classes)}}, None)
 
     def label() -> None:
-        predictions = labeller.case_probabilities("case", image.numpy(), {}, mirrored=True)
+        predictions = labeller.case_probabilities(case, mirrored=True)
         combined = _combine("case", predictions, manager, labeller)
         labels = labels_from_probabilities(combined.probabilities, manager, labeller)
         confidence_record(combined.probabilities, labels, num_classes=classes, regions=False, mirrored=combined.single)

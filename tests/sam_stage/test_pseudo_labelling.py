@@ -71,7 +71,9 @@ def loaded(plane: SFRDataset, adapter: Path) -> StitchedSAM:
 
 def test_a_prediction_that_is_not_finite_names_its_case(planned: SFRDataset) -> None:
     predict = VolumePredictor(Diverged(), (20, 24, 22), PseudoLabelSettings(), CPU).probabilities
-    labeller = _SAMLabeller([_Predictors(predict, predict, [1, 2, 3])], average=True, decision=LARGEST_PROBABILITY)
+    labeller = _SAMLabeller(
+        AsPreprocessed(), [_Predictors(predict, predict, [1, 2, 3])], average=True, decision=LARGEST_PROBABILITY
+    )
     case = LoadedCase.open("unlabelled_01", UnlabelledDataset(planned.paths.unlabelled), planned)
     with pytest.raises(UserError, match=r"^unlabelled_01: the prediction has numbers that are not finite; did the"):
         case_labels.label_case(case, labeller, planned)
