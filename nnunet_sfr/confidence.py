@@ -23,24 +23,42 @@ REFERENCES = ("previous_round_agreement", "sam_agreement")
 NO_REFERENCE_LABELS: Mapping[str, torch.Tensor | None] = dict.fromkeys(REFERENCES)
 
 
-def decision_probability(probabilities: torch.Tensor, *, regions: bool) -> torch.Tensor:
-    """The probability that a model gives to what it decided, voxel by voxel.
+def largest_probability(probabilities: torch.Tensor, *, regions: bool) -> torch.Tensor:
+    """The probability of the most probable label, voxel by voxel.
 
     Args:
         probabilities: (C, D, H, W), softmax over label values, or one sigmoid per region.
         regions: which of the two.
 
     Returns:
-        (D, H, W) in double precision. Softmax: max_c p_c, as in eq. 8 of the paper. Regions: the product over regions
+        (D, H, W). Softmax: max_c p_c, as in eq. 8 of the paper. Regions, in double precision: the product over regions
         of max(p_r, 1 - p_r), which is the probability of exactly those regions that are above 0.5, if they were
         independent.
     """
     if not regions:
-        return probabilities.amax(dim=0).double()
+        return probabilities.amax(dim=0)
     decision = torch.ones(probabilities.shape[1:], dtype=torch.float64)
     for region in probabilities:  # one at a time: all of them in double precision can fill the memory
         decision *= torch.maximum(region, 1 - region)
     return decision
+
+
+def decision_probability(probabilities: torch.Tensor, labels: torch.Tensor, *, regions: bool) -> torch.Tensor:
+    """The probability that a model gives to what was decided, voxel by voxel.
+
+    By the rule of the highest expected Dice that need not be the most probable label: foreground can be decided at 0.3.
+
+    Args:
+        probabilities: (C, D, H, W), softmax over label values, or one sigmoid per region.
+        labels: (D, H, W), the label values decided on; of regions, whose rule is nnU-Net's, they do not matter.
+        regions: which of the two.
+
+    Returns:
+        (D, H, W). Softmax: p of the label. Regions: :func:`largest_probability`.
+    """
+    if regions:
+        return largest_probability(probabilities, regions=True)
+    return probabilities.gather(0, labels[None].long())[0]
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,7 @@ def _of_each_class(case: PredictedCase) -> dict[str, float | None]:
 
 
 ENTRIES: dict[str, Callable[[PredictedCase], Any]] = {
-    "mean_max_probability": lambda case: float(case.certainty.mean()),
+    "mean_max_probability": lambda case: _mean(largest_probability(case.probabilities, regions=case.regions)),
     "foreground_mean_max_probability": lambda case: _mean_over(case.certainty, case.labels > 0),
     "class_mean_max_probability": _of_each_class,
     "expected_dice": lambda case: expected_dice(case.probabilities, case.labels, regions=case.regions),
@@ -99,14 +117,14 @@ def confidence_record(
         mirrored: label maps (D, H, W) of the mirrored image, mirrored back.
         planes: label maps (D, H, W) of mosaics across each axis, if there are several.
         others: label maps (D, H, W) to compare with, by the entry of ``REFERENCES`` that they give.
-        certainty: :func:`decision_probability` of the probabilities, from those who have it; None to compute it.
+        certainty: :func:`decision_probability`, from those who have it; None to compute it.
 
     Returns:
         None stands for a number that does not exist, as nothing can be said of foreground that was not found.
 
-        ``mean_max_probability``: eq. 8 of the paper, the mean over all voxels of :func:`decision_probability`.
-        ``foreground_mean_max_probability``: the same mean over predicted foreground (background fills most of a volume
-        and hides how sure the model is of the organ).
+        ``mean_max_probability``: eq. 8 of the paper, the mean over all voxels of :func:`largest_probability`.
+        ``foreground_mean_max_probability``: the mean of :func:`decision_probability` over predicted foreground
+        (background fills most of a volume and hides how sure the model is of the organ).
         ``class_mean_max_probability`` and ``class_voxels``: by label value, as strings, for JSON.
         ``expected_dice``: :func:`expected_dice`.
         ``boundary_entropy``: mean normalised entropy within ``BOUNDARY_WIDTH`` voxels of a predicted boundary.
@@ -116,7 +134,7 @@ def confidence_record(
         ``sam_agreement``: of the re-trained model's labels with those of round 0, SAM's usually, which were made before
         SAM learned anything from the model.
     """
-    sure = decision_probability(probabilities, regions=regions) if certainty is None else certainty
+    sure = decision_probability(probabilities, labels, regions=regions) if certainty is None else certainty
     case = PredictedCase(probabilities, labels, sure, num_classes, regions)
     return {
         **{entry: value(case) for entry, value in ENTRIES.items()},
@@ -287,4 +305,8 @@ def near_boundary(labels: torch.Tensor) -> torch.Tensor:
 
 
 def _mean_over(values: torch.Tensor, mask: torch.Tensor) -> float | None:
-    return float(values[mask].mean()) if bool(mask.any()) else None
+    return _mean(values[mask]) if bool(mask.any()) else None
+
+
+def _mean(values: torch.Tensor) -> float:
+    return float(values.mean(dtype=torch.float64))

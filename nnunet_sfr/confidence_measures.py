@@ -27,11 +27,25 @@ class Measure:
     entries: tuple[str, ...]
     meaning: str
     combine: Callable[..., float | None] = lambda *values: math.prod(values)
+    needs_foreground: bool = False
+    """Whether a label map in which nothing was found has no value: background is certain, and would pass for
+    confidence."""
 
     def value(self, record: Mapping[str, Any]) -> float | None:
-        """The measure of a case by its confidence record; None where the record lacks one of the entries."""
+        """The measure of a case by its confidence record.
+
+        None where the record lacks one of the entries, or where nothing was found and that would pass for confidence.
+        """
+        if self.needs_foreground and nothing_found(record):
+            return None
         values = [record.get(entry) for entry in self.entries]
         return None if None in values else self.combine(*values)
+
+
+def nothing_found(record: Mapping[str, Any]) -> bool:
+    """Whether a label map has no foreground, by its confidence record."""
+    of_foreground = [voxels for label, voxels in (record.get("class_voxels") or {}).items() if label != "0"]
+    return bool(of_foreground) and not any(of_foreground)
 
 
 def _least_certain_class(by_class: Mapping[str, float | None]) -> float | None:
@@ -59,7 +73,11 @@ MEASURES: dict[str, Measure] = {
         ("boundary_entropy",), "1 - mean normalised entropy near predicted boundaries", lambda entropy: 1.0 - entropy
     ),
     "previous_round_agreement": Measure(("previous_round_agreement",), "Dice with the previous round's label map"),
-    PAPER_MEASURE: Measure((PAPER_MEASURE,), "eq. 8 of the paper: mean probability of its decision, all voxels"),
+    PAPER_MEASURE: Measure(
+        (PAPER_MEASURE,),
+        "eq. 8 of the paper: mean probability of the most probable label, all voxels",
+        needs_foreground=True,
+    ),
 }
 """What cases can be told apart by. docs/results.md has their rank correlation with the true Dice,
 docs/add-a-confidence-measure.md goes through a new one."""

@@ -9,31 +9,38 @@ from nnunet_sfr.settings import SAMSettings
 HounsfieldWindow = tuple[float, float]
 """Lowest and highest Hounsfield units that are told apart."""
 
-SOFT_TISSUE: HounsfieldWindow = SAMSettings.window
-LUNG: HounsfieldWindow = (-1350.0, 150.0)
-BONE: HounsfieldWindow = (-500.0, 1300.0)
-"""Windows in HU with which MedSAM's training data were made (widths 400, 1500, 1800 around 40, -600, 400)."""
-CT_WINDOWS: Mapping[str, HounsfieldWindow] = {"soft tissue": SOFT_TISSUE, "lung": LUNG, "bone": BONE}
+SOFT_TISSUE, LUNG, BONE = "soft tissue", "lung", "bone"
+CT_WINDOWS: Mapping[str, HounsfieldWindow] = {
+    SOFT_TISSUE: SAMSettings.window,
+    LUNG: (-1350.0, 150.0),
+    BONE: (-500.0, 1300.0),
+}
+"""In which people look at a CT (widths 400, 1500, 1800 around 40, -600, 400)."""
+MEDSAM_WINDOWS: Mapping[str, HounsfieldWindow] = {**CT_WINDOWS, LUNG: (-910.0, 590.0)}
+"""With which MedSAM's training data were made: that of the lung lies around -160 (J. Ma et al., "Segment anything in
+medical images", Nature Communications 15:654, 2024, Methods)."""
 CT_SCHEME = "CTNormalization"
 """nnU-Net's name of the normalisation of channels in Hounsfield units."""
 
 
-def choose_window(intensities: Mapping[str, Mapping[str, float]], schemes: Sequence[str]) -> HounsfieldWindow:
-    """The window that holds the median of the labelled foreground of the first CT channel; soft tissue without one.
+def choose_window(intensities: Mapping[str, Mapping[str, float]], schemes: Sequence[str]) -> str:
+    """The window for the labelled foreground of the first CT channel, by its median; soft tissue without one.
 
     Args:
         intensities: of the labelled foreground by channel, nnU-Net's ``foreground_intensity_properties_per_channel``.
         schemes: nnU-Net's ``normalization_schemes``, which say what channels are CT.
 
     Returns:
-        lowest and highest Hounsfield units.
+        its name in :data:`CT_WINDOWS` and :data:`MEDSAM_WINDOWS`: soft tissue where the median lies in that window,
+        lung below, bone above.
     """
     if CT_SCHEME not in schemes:
         return SOFT_TISSUE
-    properties = intensities[str(schemes.index(CT_SCHEME))]
-    if properties["median"] < SOFT_TISSUE[0]:
+    median = intensities[str(schemes.index(CT_SCHEME))]["median"]
+    low, high = CT_WINDOWS[SOFT_TISSUE]
+    if median < low:
         return LUNG
-    return BONE if properties["median"] > SOFT_TISSUE[1] else SOFT_TISSUE
+    return BONE if median > high else SOFT_TISSUE
 
 
 def preprocessed_window(window: HounsfieldWindow, properties: Mapping[str, float]) -> HounsfieldWindow:

@@ -15,7 +15,7 @@ from typing import Any
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.confidence_measures import MEASURES, PAPER_MEASURE, PAPER_THRESHOLD
+from nnunet_sfr.confidence_measures import MEASURES, PAPER_MEASURE, PAPER_THRESHOLD, nothing_found
 from nnunet_sfr.data.preprocessed_files import unlabelled_identifiers
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
@@ -154,6 +154,7 @@ def select(
     _check_overruling(overrule_high, overrule_low, pool)
     threshold = rule.find_threshold(values)
     high = {case for case, value in values.items() if value is not None and value >= threshold}
+    high -= {case for case in high if nothing_found(model.read_confidence(case))}
     high = (high | set(overrule_high)) - set(overrule_low)
     selection = Selection(
         high=tuple(sorted(high)),

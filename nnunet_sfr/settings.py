@@ -107,9 +107,11 @@ class FineTuningSettings:
     """Fine-tuning of SAM on stitched labelled patches (paper, section IV-B; SFR code)."""
 
     iterations: int = 6000
-    """T, the optimiser steps (planning writes what the model's record says)."""
+    """T, the optimiser steps. Planning writes what the records of model and adaptation say; for ``decoder`` and
+    ``few_shot`` that number times the root of the number of labelled cases, at most this default."""
     batch_size: int = 2
-    """Stitched patches per step, over all processes together."""
+    """Stitched patches per step, over all processes together. Planning writes fewer than the model's record says where
+    the canvas is large."""
     views: int = 32
     """Where the image encoder is frozen: augmented views of each labelled patch that are embedded once and kept on
     disk, the first without augmentation. A case has as many patches as it has voxels of one."""
@@ -211,7 +213,8 @@ class PseudoWeightingSettings:
     """The number is raised to this power first: above 1 cases of low confidence count for less."""
     voxel_power: float = 0.0
     """A voxel counts with ((q - q0) / (1 - q0)) ** voxel_power, q being the stored probability of its label and q0 that
-    of a guess (1 / classes; with n regions 2 ** -n); 0 weights all voxels alike."""
+    of a guess (1 / classes; with n regions 2 ** -n); 0 weights all voxels alike. Foreground that the highest expected
+    Dice found below q0 weighs nothing then."""
     voxel_threshold: float = 0.0
     """Voxels whose label has a lower stored probability take no part; 0 takes all."""
     boundary_weight: float = 1.0

@@ -29,6 +29,26 @@ def test_means_by_hand() -> None:
     assert record["class_voxels"] == {"0": 2, "1": 2}
 
 
+def test_confidence_is_that_of_what_was_decided() -> None:
+    """Foreground at 0.3 is decided where that promises the highest Dice, and is not as sure as background at 0.7."""
+    foreground = torch.tensor([[[0.3, 0.45, 0.1]]])
+    labels = torch.tensor([[[1, 1, 0]]])
+    record = confidence_record(torch.stack([1 - foreground, foreground]), labels, num_classes=2, regions=False)
+    assert record["foreground_mean_max_probability"] == pytest.approx((0.3 + 0.45) / 2)
+    assert record["class_mean_max_probability"] == {"0": pytest.approx(0.9), "1": pytest.approx((0.3 + 0.45) / 2)}
+    assert record["mean_max_probability"] == pytest.approx((0.7 + 0.55 + 0.9) / 3)
+
+
+def test_certain_background_alone_is_no_confidence() -> None:
+    probabilities = torch.tensor([0.995, 0.005]).view(2, 1, 1, 1).expand(2, 2, 3, 4)
+    record = confidence_record(probabilities, torch.zeros(2, 3, 4, dtype=torch.long), num_classes=2, regions=False)
+    assert record["mean_max_probability"] == pytest.approx(0.995)
+    assert MEASURES["mean_max_probability"].value(record) is None
+    found = {**record, "class_voxels": {"0": 23, "1": 1}}
+    assert MEASURES["mean_max_probability"].value(found) == record["mean_max_probability"]
+    assert MEASURES["flip_agreement"].value({**record, "flip_agreement": 0.0}) == 0.0, "the mirrored images differ"
+
+
 def test_background_hides_an_unsure_organ_from_equation_8() -> None:
     """docs/method.md, section 3: an organ of 1 % held at 0.5 still gives 0.995."""
     foreground = torch.zeros(10, 10, 10)

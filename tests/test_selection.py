@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from nnunet_sfr.confidence_measures import PAPER_MEASURE
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.selection import Rule, Selection, make_rule, read_identifiers, read_selection, select
@@ -148,10 +149,21 @@ def test_warnings(project: SFRDataset) -> None:
     [warning] = warnings(select(project, "all", 1, BY_FLIPS), store, two_classes)
     assert warning == "the model's labels of any case do not have tumour"
 
-    record = store.folder / f"{HIGH}.json"
-    record.write_text(json.dumps({**json.loads(record.read_text(encoding="utf-8")), "class_voxels": {"0": 5, "1": 0}}))
-    [warning] = warnings(select(project, "all", 1, BY_FLIPS), store, project.class_names)
-    assert warning == "the model's labels of a high case do not have class_1"
+    change_voxels(store, HIGH, {"0": 5, "1": 0, "2": 3})
+    [warning] = warnings(select(project, "all", 1, BY_FLIPS), store, two_classes)
+    assert warning == "the model's labels of a high case do not have liver"
+
+
+def test_a_case_in_which_nothing_was_found_is_never_high(project: SFRDataset) -> None:
+    store = fill_model_store(project, {HIGH: 0.9, LOW: 0.1})
+    change_voxels(store, HIGH, {"0": 5, "1": 0})
+    selection = select(project, "all", 1, rule(threshold=0.0))
+    assert (selection.high, selection.low) == ((LOW,), (HIGH,))
+
+
+def change_voxels(store: PseudoLabelStore, case: str, class_voxels: dict[str, int]) -> None:
+    record = store.folder / f"{case}.json"
+    record.write_text(json.dumps({**json.loads(record.read_text(encoding="utf-8")), "class_voxels": class_voxels}))
 
 
 def test_the_histogram_shows_both_sides(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def label_case(
     if fusion is not None:
         probabilities = fusion(case.identifier, probabilities)
     labels = labels_from_probabilities(probabilities, dataset.label_manager, labeller)
-    certainty = decision_probability(probabilities, regions=labeller.regions)
+    certainty = decision_probability(probabilities, labels, regions=labeller.regions)
     confidence = confidence_record(
         probabilities,
         labels,
@@ -154,8 +154,7 @@ def label_case(
     values = labels.numpy()[None]
     # nnU-Net marks background outside the image's non-zero mask by -1; its masked augmentation relies on that
     stored = np.where((case.mask[:] < 0) & (values == 0), -1, values)
-    of_labels = certainty if labeller.regions else probabilities.gather(0, labels[None])[0]
-    return CaseLabels(stored, {**confidence, "input": image_hash(case.properties)}, of_labels.float().numpy())
+    return CaseLabels(stored, {**confidence, "input": image_hash(case.properties)}, certainty.float().numpy())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_sfr.ct_windows import choose_window
+from nnunet_sfr.ct_windows import MEDSAM_WINDOWS, choose_window
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.planning.fingerprint import OWN_KEY
@@ -143,7 +143,7 @@ def make_sfr_plan(
         target_spacing=manager.spacing,
     )
     window = choose_window(plans_manager.foreground_intensity_properties_per_channel, manager.normalization_schemes)
-    sam = replace(_sam_settings(wanted), window=window)
+    sam = replace(_sam_settings(wanted), window=MEDSAM_WINDOWS[window])
     model, adaptation = find_model(sam.model), find_adaptation(sam.adaptation)
     slice_axes = choose_slice_axes(manager.spacing, plans_manager.transpose_forward)
     stitching = choose_stitching(model, extent, manager.patch_size, slice_axes=slice_axes)

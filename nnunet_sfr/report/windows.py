@@ -69,11 +69,11 @@ def choose_windows(dataset: SFRDataset, own: HounsfieldWindow | None = None) -> 
     properties, default = intensities["0"], choose_window(intensities, schemes)
     kept = (properties["percentile_00_5"], properties["percentile_99_5"])
     named = [("chosen", own)] if own is not None else []
-    named += sorted(CT_WINDOWS.items(), key=lambda one: one[1] != default)
+    named += sorted(CT_WINDOWS.items(), key=lambda one: one[0] != default)
     return [
         GreyWindow(name.replace(" ", "_"), _describe(name, window), preprocessed_window(window, properties))
         for name, window in named
-        if window in (own, default) or _share(window, kept) >= LEAST_SHARE
+        if window == own or name == default or _share(window, kept) >= LEAST_SHARE
     ]
 
 

@@ -284,7 +284,7 @@ class Session:
     def _ct_windows(self) -> list[tuple[str, HounsfieldWindow]]:
         """Names and Hounsfield units, the one that fits the labelled foreground first."""
         first = choose_window(self._dataset.foreground_intensities, self._schemes)
-        return sorted(CT_WINDOWS.items(), key=lambda window: window[1] != first)
+        return sorted(CT_WINDOWS.items(), key=lambda window: window[0] != first)
 
     def _first_window(self, channel: int) -> HounsfieldWindow | None:
         """What a channel is shown in at first; None for percentiles of the image."""

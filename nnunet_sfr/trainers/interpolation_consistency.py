@@ -27,7 +27,7 @@ def draw_mix(batch_size: int, alpha: float) -> tuple[float, int]:
         alpha: of the beta distribution, above 0.
 
     Returns:
-        lambda between 0 and 1, and the shift from 0 to ``batch_size`` - 1.
+        lambda between 0 and 1, and the shift from 1 to ``batch_size`` - 1.
     """
     return float(np.random.beta(alpha, alpha)), int(np.random.randint(1, batch_size))
 

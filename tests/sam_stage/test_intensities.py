@@ -11,7 +11,7 @@ import torch
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
-from nnunet_sfr.ct_windows import BONE, LUNG, SOFT_TISSUE, choose_window
+from nnunet_sfr.ct_windows import BONE, LUNG, MEDSAM_WINDOWS, SOFT_TISSUE, choose_window
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage.intensities import (
@@ -73,7 +73,7 @@ def test_ct_is_windowed_in_hounsfield_units() -> None:
     """From HU through nnU-Net's own normalisation: -160 HU becomes 0, 40 HU a half, 240 HU 1."""
     hounsfield = np.array([-200, -160, 40, 240, 300], np.float32).reshape(1, 1, 1, 5)
     preprocessed = CTNormalization(intensityproperties=PROPERTIES).run(hounsfield.copy())
-    dataset: Any = Faked(["CTNormalization"], {"0": PROPERTIES}, SOFT_TISSUE)
+    dataset: Any = Faked(["CTNormalization"], {"0": PROPERTIES}, MEDSAM_WINDOWS[SOFT_TISSUE])
     mapped = intensities_of_case(ZeroToOne(ct_windows(dataset)), preprocessed, None)
     np.testing.assert_allclose(mapped.ravel(), [0, 0, 0.5, 1, 1], atol=1e-6)
 
@@ -84,10 +84,16 @@ def test_only_ct_channels_have_a_window() -> None:
 
 
 @pytest.mark.parametrize(("median", "window"), [(95.0, SOFT_TISSUE), (-700.0, LUNG), (500.0, BONE)])
-def test_planning_takes_the_window_of_the_foreground(median: float, window: tuple[float, float]) -> None:
+def test_planning_takes_the_window_of_the_foreground(median: float, window: str) -> None:
     intensities = {"0": {**PROPERTIES, "median": median}}
     assert choose_window(intensities, ["CTNormalization"]) == window
     assert choose_window(intensities, ["ZScoreNormalization"]) == SOFT_TISSUE
+
+
+def test_windows_are_medsams() -> None:
+    """Width and level of its paper: 400 at 40, 1500 at -160; of its data format: 1800 at 400."""
+    levels = {name: (high - low, (high + low) / 2) for name, (low, high) in MEDSAM_WINDOWS.items()}
+    assert levels == {SOFT_TISSUE: (400, 40), LUNG: (1500, -160), BONE: (1800, 400)}
 
 
 def test_a_window_must_rise() -> None:
@@ -142,7 +148,7 @@ def test_outside_the_mask_is_black_in_every_part() -> None:
 
 
 def test_channels_are_masked_that_nnunet_normalises_in_a_mask() -> None:
-    dataset: Any = Faked(["ZScoreNormalization"] * 3, {}, SOFT_TISSUE)
+    dataset: Any = Faked(["ZScoreNormalization"] * 3, {}, (0.0, 1.0))
     dataset.configuration_manager = SimpleNamespace(use_mask_for_norm=[True, False, True])
     assert INTENSITIES["zero_to_one"](dataset) == ZeroToOne((None, None, None), masked=(0, 2))
 
