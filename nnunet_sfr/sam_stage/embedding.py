@@ -146,7 +146,12 @@ class ViewMaker:
         else:
             seed_everything(view_seed(self._settings.seed, identifier, self._geometry.slice_axis, index))
             only = _OneCase(self._cases, identifier)
-            batch = next(labelled_patches(self._dataset, only, batch_size=1, processes=0, pin_memory=False))
+            share = foreground_share(len(corners))
+            batch = next(
+                labelled_patches(
+                    self._dataset, only, batch_size=1, oversample_foreground=share, processes=0, pin_memory=False
+                )
+            )
             data, target = batch["data"], batch["target"]
         return labelled_canvas(
             self._geometry,
@@ -167,10 +172,31 @@ class ViewMaker:
             "sam.model": settings["sam"]["model"],
             "stitching": _as_json(dataclasses.asdict(self._geometry)),
             "sam.window": list(settings["sam"]["window"]),
-            "share of patches on foreground": OVERSAMPLE_FOREGROUND,
             "fine_tuning.seed": self._settings.seed,
             **{f"fine_tuning.{name}": value for name, value in augmentation.items()},
+            **self._repaired_since(identifier),
         }
+
+    def _repaired_since(self, identifier: str) -> dict[str, Any]:
+        """What was repaired since views are kept, for the cases whose views it changed; others keep theirs."""
+        share = foreground_share(len(self._patches(identifier)))
+        curves = self._dataset.settings.fine_tuning.bezier_probability > 0 and self._geometry.slice_axis > 0
+        return {
+            **({"share of views on foreground": share} if share else {}),
+            **({"black outside the mask": True} if self._intensities.uses_mask else {}),
+            **({"axis of intensity curves": self._geometry.slice_axis} if curves else {}),
+        }
+
+
+def foreground_share(patches: int) -> float:
+    """Share of a case's augmented views that are centred on foreground: nnU-Net's, if it is larger than a patch.
+
+    A case that fits into one is labelled whole and in the middle; centred on a voxel, part of it would be cut off.
+
+    Args:
+        patches: that the case is large (:func:`spread_patches`).
+    """
+    return OVERSAMPLE_FOREGROUND if patches > 1 else 0.0
 
 
 def number_of_views(patches: int, views: int, draws: float) -> int:

@@ -27,6 +27,7 @@ def labelled_patches(
     *,
     batch_size: int,
     sampling_probabilities: Sequence[float] | None = None,
+    oversample_foreground: float = OVERSAMPLE_FOREGROUND,
     processes: int,
     pin_memory: bool,
 ) -> Iterator[dict[str, Any]]:
@@ -37,6 +38,7 @@ def labelled_patches(
         cases: to learn from.
         batch_size: patches in a batch.
         sampling_probabilities: of each case, in the order of ``cases.identifiers``; None for equal ones.
+        oversample_foreground: share of patches that are centred on foreground.
         processes: that augment; 0 for this process.
         pin_memory: for CUDA.
 
@@ -50,9 +52,9 @@ def labelled_patches(
         initial_patch_size,
         dataset.settings.stitching.patch_size,
         dataset.label_manager,
-        oversample_foreground_percent=OVERSAMPLE_FOREGROUND,
-        # each patch by itself: nnU-Net's other rule takes the last of a batch, and of a batch of one none
-        probabilistic_oversampling=True,
+        oversample_foreground_percent=oversample_foreground,
+        # by chance: nnU-Net's other rule takes the last of a batch, and of a batch of one none
+        probabilistic_oversampling=batch_size == 1 and oversample_foreground > 0,
         sampling_probabilities=sampling_probabilities,
         transforms=transforms,
     )

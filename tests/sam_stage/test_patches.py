@@ -11,8 +11,6 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.random_state import seed_everything
-from nnunet_sfr.sam_stage import patches
-from nnunet_sfr.sam_stage.bezier import BezierCurveTransform
 from nnunet_sfr.sam_stage.patches import OVERSAMPLE_FOREGROUND, labelled_patches
 from tests.tiny_project import build_trainer, change_settings
 
@@ -47,20 +45,15 @@ def test_single_patches_are_centred_on_foreground_too(project: SFRDataset) -> No
     """A third of them; where nnU-Net counts within a batch, a batch of one would have none."""
     change_settings(project, {"stitching": {"patch_size": [6, 8, 8]}, "fine_tuning": {"shift_fraction": 0.0}})
     small = open_dataset(project.paths.dataset_name, "3d_fullres", project.paths.plans_name)
-    seed_everything(0)
-    batches = labelled_patches(small, OneBlob(), batch_size=1, processes=0, pin_memory=False)  # type: ignore[arg-type]
-    share = np.mean([bool((next(batches)["target"] == 1).any()) for _ in range(120)])
-    assert 0.2 < share < 0.5
+    blob: Any = OneBlob()
 
+    def share(patches: int, **options: Any) -> float:
+        seed_everything(0)
+        batches = labelled_patches(small, blob, batch_size=1, processes=0, pin_memory=False, **options)
+        return float(np.mean([bool((next(batches)["target"] == 1).any()) for _ in range(patches)]))
 
-@pytest.mark.parametrize("slice_axes", [(0,), (2,), (1, 2)])
-def test_curves_bend_the_slices_that_sam_is_shown(slice_axes: tuple[int, ...], project: SFRDataset) -> None:
-    change_settings(project, {"stitching": {"slice_axes": slice_axes}})
-    dataset = open_dataset(project.paths.dataset_name, "3d_fullres", project.paths.plans_name)
-    for plane, axis in zip(dataset.planes, slice_axes, strict=True):
-        transforms: Any = patches._augmentation(plane)[0]
-        [bending] = [part for part in transforms.transforms if isinstance(part, BezierCurveTransform)]
-        assert bending.slice_axis == axis
+    assert 0.2 < share(120) < 0.5
+    assert share(40, oversample_foreground=0.0) < 0.2
 
 
 def test_foreground_is_drawn_as_often_as_nnunet_draws_it(project: SFRDataset) -> None:

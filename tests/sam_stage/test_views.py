@@ -17,6 +17,7 @@ from nnunet_sfr.sam_stage.embedding import (
     ViewMaker,
     covering_patches,
     expected_draws,
+    foreground_share,
     number_of_views,
     spread_patches,
     view_seed,
@@ -24,6 +25,7 @@ from nnunet_sfr.sam_stage.embedding import (
 from nnunet_sfr.sam_stage.intensities import CasesWithIntensities, intensities_of, intensities_of_case
 from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
 from nnunet_sfr.sam_stage.model import build_stitched_sam, for_inference
+from nnunet_sfr.sam_stage.patches import OVERSAMPLE_FOREGROUND
 from nnunet_sfr.sam_stage.views import ViewStore
 from tests.tiny_project import change_settings
 
@@ -196,6 +198,21 @@ def test_no_case_gets_more_views_than_it_is_drawn(pretrained_project: SFRDataset
     assert number_of_views(3, 32, 1000) == 3 * 32
     assert expected_draws(["a", "b"], [0.25, 0.75], 8) == {"a": 2, "b": 6}
     assert expected_draws(["a", "b"], None, 8) == {"a": 4, "b": 4}
+
+
+def test_cases_that_fit_into_a_patch_are_shown_whole() -> None:
+    assert foreground_share(1) == 0
+    assert foreground_share(2) == OVERSAMPLE_FOREGROUND
+
+
+def test_only_views_that_were_made_otherwise_are_made_again(pretrained_project: SFRDataset) -> None:
+    """The recipe of a case that fits into a patch stays as it was; of a larger one it says how views are drawn."""
+    case = make_maker(pretrained_project)._cases.identifiers[0]
+    before = make_maker(pretrained_project)._recipe(case)
+    assert not [key for key in before if " " in key]
+    change_settings(pretrained_project, {"stitching": {"patch_size": [6, 24, 22]}})
+    now = make_maker(reopened(pretrained_project))._recipe(case)
+    assert now.keys() - before.keys() == {"share of views on foreground"}
 
 
 def test_seeds_differ_between_views_cases_and_axes() -> None:
