@@ -24,7 +24,9 @@ def choose_fine_tuning(
         canvas_size: side of the mosaic in pixels.
         num_labelled: labelled cases of the data set.
     """
-    settings = FineTuningSettings(**{**model.fine_tuning, **adaptation.fine_tuning})
+    # what suits published weights is not what a network needs that starts from random ones
+    of_adaptation = {} if model.weights is None else adaptation.fine_tuning
+    settings = FineTuningSettings(**{**model.fine_tuning, **of_adaptation})
     iterations = settings.iterations
     if adaptation.steps_grow:
         iterations = min(FineTuningSettings.iterations, round(iterations * math.sqrt(num_labelled)))

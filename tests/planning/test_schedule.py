@@ -25,6 +25,19 @@ def test_other_schedules_are_the_records() -> None:
     assert choose_fine_tuning(LITE_MEDSAM, ADAPTATIONS["lora"], 256, 16).iterations == 400
 
 
+def test_published_weights_are_trained_gently_and_random_ones_are_not() -> None:
+    rates = {
+        (model, adaptation): choose_fine_tuning(MODELS[model], ADAPTATIONS[adaptation], 256, 4).learning_rate
+        for model, adaptation in (("lite_medsam", "full"), ("vit_b", "full"), ("vit_tiny", "full"), ("vit_b", "lora"))
+    }
+    assert rates == {
+        ("lite_medsam", "full"): 1e-4,
+        ("vit_b", "full"): 1e-4,
+        ("vit_tiny", "full"): 1e-3,
+        ("vit_b", "lora"): 1e-3,
+    }
+
+
 def test_large_canvases_come_in_smaller_batches() -> None:
     batches = [
         choose_fine_tuning(LITE_MEDSAM, ADAPTATIONS["decoder"], canvas, 1).batch_size for canvas in (64, 256, 512)

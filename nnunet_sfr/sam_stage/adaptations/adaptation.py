@@ -32,7 +32,8 @@ class Adaptation:
     fits_random_weights: bool = False
     """Whether it suits a model that is trained from scratch."""
     fine_tuning: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the section ``fine_tuning`` that planning writes, over those of the model."""
+    """Settings of the section ``fine_tuning`` that planning writes, over those of the model; a model without weights
+    has its own alone."""
     steps_grow: bool = False
     """Whether ``iterations`` are those of one labelled case, and grow with their number
     (:mod:`nnunet_sfr.planning.schedule`)."""

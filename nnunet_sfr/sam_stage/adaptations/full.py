@@ -26,4 +26,6 @@ FULL = Adaptation(
     prepare=prepare,
     frozen_encoder=False,
     fits_random_weights=True,
+    # MedSAM's rate; ten times as much is for modules that start from nothing
+    fine_tuning={"learning_rate": 1e-4},
 )
