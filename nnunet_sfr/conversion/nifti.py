@@ -5,23 +5,29 @@ from __future__ import annotations
 import gzip
 import re
 import shutil
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import SimpleITK as sitk
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from nnunet_sfr.conversion.source_dataset import ENDING
 from nnunet_sfr.conversion.volume import LPS_TO_RAS, Volume, right_angled, spacing_of
+from nnunet_sfr.data.nifti_files import open_nifti, read_voxels
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.wording import times
 
 NIFTI = (".nii.gz", ".nii")
 _GRID_TOLERANCE = 0.05
 """Of a voxel: how far a corner of a label may lie from its image's. Headers are rounded; a shift is a voxel or more."""
+
+_DAMAGE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError)
+"""What nibabel and gzip raise of a file that is damaged or no NIfTI file."""
 
 
 def find_nifti(folder: Path, stem: str) -> Path | None:
@@ -89,8 +95,8 @@ def read_volume(file: Path) -> Volume:
     """
     _, affine = read_affine(file)
     try:
-        voxels = np.asanyarray(_open(file).dataobj)
-    except (OSError, EOFError, ValueError) as error:
+        voxels = read_voxels(file)
+    except _DAMAGE as error:
         raise UserError(f"{file}: its voxels cannot be read ({_last_line(error)}); replace the file") from None
     if voxels.dtype.kind == "f" and not np.all(np.isfinite(voxels)):
         raise UserError(f"{file}: has NaN or infinite voxels; replace the file")
@@ -210,15 +216,9 @@ def sitk_header(file: Path) -> sitk.Image:
 
 def _open(file: Path) -> Any:
     try:
-        with _quiet():
-            return nibabel.load(file)
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        return open_nifti(file)
+    except _DAMAGE as error:
         raise UserError(f"{file}: cannot be read as NIfTI ({_last_line(error)}); replace it") from None
-
-
-def _quiet() -> Any:
-    """Let nibabel not print what it corrects in a header."""
-    return nibabel.imageglobals.LoggingOutputSuppressor()
 
 
 def _last_line(error: BaseException) -> str:

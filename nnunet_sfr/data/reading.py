@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel
 import numpy as np
-from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.openers import ImageOpener
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from numpy.typing import NDArray
 
+from nnunet_sfr.data.nifti_files import open_nifti, read_voxels
 from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.data.sidecars import spacing_file
 from nnunet_sfr.errors import UserError
@@ -135,15 +134,13 @@ def check_spacing_file(image: Path, case: RawCase, kind: Kind) -> None:
 
 
 def _check_nifti(file: Path, case: RawCase) -> None:
-    """Find what SimpleITK's NIfTI reader passes over: voxels cut off, which it makes up, and NaN, which become 0."""
-    # it would print that it takes a spacing of 0 for 1, as SimpleITK does
-    with LoggingOutputSuppressor():
-        image: Any = nibabel.load(file)
+    """Find what nnU-Net's NIfTI readers pass over: voxels cut off or damaged, and NaN, which SimpleITK takes for 0."""
+    image = open_nifti(file)
     with ImageOpener(str(file)) as stream:
         header = type(image).header_class.from_fileobj(stream, check=False)
     # nibabel corrects it when it loads the image
     _require_spacing([float(length) for length in header["pixdim"][1 : 1 + min(3, len(image.shape))]], file, case)
-    stored = np.asarray(image.dataobj.get_unscaled())
+    stored = read_voxels(file, as_stored=True)
     if stored.dtype.kind == "f":
         _require_numbers(stored, file, case)
 
