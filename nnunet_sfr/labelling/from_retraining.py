@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 import torch
+from torch._dynamo import OptimizedModule
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.provenance import Provenance
@@ -85,9 +86,12 @@ def labeller_of_preprocessed(model: TrainedModel, dataset: SFRDataset, device: t
     """
     _check_grid(model, dataset)
     predictor = model.predictor
-    predictor.network.load_state_dict(predictor.list_of_parameters[0])
+    network = predictor.network
+    if isinstance(network, OptimizedModule):  # with nnUNet_compile set, nnU-Net has wrapped it
+        network = network._orig_mod
+    network.load_state_dict(predictor.list_of_parameters[0])
     settings = dataset.settings.pseudo_labels
-    return NetworkLabeller(predictor.network, dataset, settings, device, mirror_axes=predictor.allowed_mirroring_axes)
+    return NetworkLabeller(network, dataset, settings, device, mirror_axes=predictor.allowed_mirroring_axes)
 
 
 def _check_grid(model: TrainedModel, dataset: SFRDataset) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from torch._dynamo import OptimizedModule
 
 from nnunet_sfr.confidence import agreement
 from nnunet_sfr.data.datasets import UnlabelledDataset
@@ -17,7 +18,8 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.labelling.filling import CasePartition
-from nnunet_sfr.labelling.from_retraining import CHECKPOINT, label_from_retraining
+from nnunet_sfr.labelling.from_retraining import CHECKPOINT, label_from_retraining, labeller_of_preprocessed
+from nnunet_sfr.labelling.trained_model import open_model
 from tests.tiny_model import CPU, random_model
 
 CASES = ["unlabelled_00", "unlabelled_01"]
@@ -58,6 +60,18 @@ def test_the_labels_are_nnunets_and_the_manifest_says_whose(project: SFRDataset)
 def test_a_model_that_was_not_trained_to_mirror_is_not_asked_to(project: SFRDataset) -> None:
     random_model(project)
     assert label(project).read_confidence(CASES[0])["flip_agreement"] is None
+
+
+def test_a_network_that_nnunet_has_wrapped_to_compile_it(project: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(project)
+    labels = label(project).read_labels(CASES[0])
+    monkeypatch.setenv("nnUNet_compile", "t")
+    opened = open_model(model, ["all"], CHECKPOINT, project, CPU)
+    assert isinstance(opened.predictor.network, OptimizedModule), "without it the test would prove nothing"
+    labeller = labeller_of_preprocessed(opened, project, CPU)
+    image = torch.from_numpy(UnlabelledDataset(project.paths.unlabelled).load_case(CASES[0])[0][:])
+    # a forward pass through the wrapper would compile for a minute
+    np.testing.assert_array_equal(labels[0], labeller.probabilities(image).argmax(0).numpy())
 
 
 def test_it_is_compared_with_sam_first_and_with_itself_later(project: SFRDataset) -> None:
