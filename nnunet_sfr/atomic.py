@@ -18,6 +18,9 @@ from nnunet_sfr.errors import NO_SPACE, UserError, explained, file_errors_explai
 _NEXT_TO_NOTHING = 2**20
 """Free bytes below which a disk counts as full."""
 
+_WRITING: set[Path] = set()
+"""Temporary files that this process is writing."""
+
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
@@ -38,6 +41,7 @@ def replacing(file: Path) -> Iterator[Path]:
         # torch, blosc2 and SimpleITK would not say why they cannot write
         temporary.touch()
         temporary.unlink()
+    _WRITING.add(temporary.absolute())
     try:
         yield temporary
         with file_errors_explained(file):
@@ -50,6 +54,8 @@ def replacing(file: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and str(error.filename) == str(temporary):
             raise (explained(error, file) or error) from None
         raise
+    finally:
+        _WRITING.discard(temporary.absolute())
 
 
 def require_writable(folder: Path) -> None:
@@ -78,13 +84,28 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         folder: to look into.
         name: of the file that they should have become; None for any.
     """
-    if os.name == "nt":
-        return  # os.kill(..., 0) is no question there
-    pattern = re.compile(rf"\.{re.escape(socket.gethostname())}-(\d+)\.{'.+' if name is None else re.escape(name)}")
     for entry in os.listdir(folder):
-        match = pattern.fullmatch(entry)
-        if match and not process_exists(int(match[1])):
+        if is_left_over(folder / entry, name):
             _remove(folder / entry)
+
+
+def is_left_over(path: Path, name: str | None = None) -> bool:
+    """Whether a path is a temporary file of :func:`replacing` that no process of this machine is writing.
+
+    Args:
+        path: of a file or folder.
+        name: of the file that it should have become; None for any.
+    """
+    if os.name == "nt":
+        return False  # os.kill(..., 0) is no question there
+    pattern = rf"\.{re.escape(socket.gethostname())}-(\d+)\.{'.+' if name is None else re.escape(name)}"
+    match = re.fullmatch(pattern, path.name)
+    if match is None:
+        return False
+    if int(match[1]) == os.getpid():
+        # in containers every call can be process 1
+        return path.absolute() not in _WRITING
+    return not process_exists(int(match[1]))
 
 
 def process_exists(process: int) -> bool:

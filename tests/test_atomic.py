@@ -68,6 +68,25 @@ def test_what_a_killed_process_left_is_removed_by_the_next_writer_of_the_same_fi
     assert sorted(path.name for path in tmp_path.iterdir()) == [other_machine.name, "a.json", "a.json.json"]
 
 
+def test_what_an_earlier_process_of_this_number_left_is_removed(tmp_path: Path) -> None:
+    """In a container every call can be process 1."""
+    with replacing(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "kept").touch()
+        remove_leftovers(tmp_path)
+        assert (temporary / "kept").exists(), "this call writes it"
+    left = [temporary, temporary.with_name(f"{temporary.name}.other")]
+    for folder in left:
+        folder.mkdir()
+        (folder / "half").touch()
+    shutil.rmtree(tmp_path / "folder")
+    with replacing(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+    assert list((tmp_path / "folder").iterdir()) == []
+    remove_leftovers(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
 def test_the_temporary_name_keeps_the_suffix_and_hides(tmp_path: Path) -> None:
     with replacing(tmp_path / "deep" / "case.nii.gz") as temporary:
         assert temporary.name.startswith(".")

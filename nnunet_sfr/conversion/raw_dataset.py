@@ -14,18 +14,19 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from nnunet_sfr import __version__
-from nnunet_sfr.atomic import free_bytes, nearest_existing, replacing, write_json
+from nnunet_sfr.atomic import free_bytes, is_left_over, nearest_existing, replacing, write_json
 from nnunet_sfr.conversion.checking import check_all, progress_file
 from nnunet_sfr.conversion.source_dataset import SourceDataset, Split
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.paths import (
     DATASET_JSON,
     LABELLED_IMAGES,
@@ -38,6 +39,7 @@ from nnunet_sfr.paths import (
     is_set,
     nnunet_root,
 )
+from nnunet_sfr.replacement import kept_aside, remove_kept_aside, set_aside
 
 TEST_TRUTH, UNLABELLED_TRUTH, VALIDATION_TRUTH = "labelsTs", "labelsUl_truth", "labelsVal"
 RECORD = "sfr_convert.json"
@@ -45,6 +47,10 @@ FIRST_FREE_NUMBER = 500
 """Where the search for a number begins: nnU-Net keeps the first ten, and people number theirs from there."""
 _RESERVE = 1.1
 """Disk space that is asked for, over the size of what is read."""
+
+
+_NUMBERED = re.compile(r"(\..*\.)?Dataset(?P<number>\d{3})_(?P<name>.*)")
+"""Names of data sets, and of those that are being written."""
 
 
 def dataset_folder(number: int | None, name: str) -> Path:
@@ -62,10 +68,17 @@ def dataset_folder(number: int | None, name: str) -> Path:
     if number is None:
         return root / _folder_name(name)
     folder = root / f"{_prefix(number)}{name}"
-    others = [entry for entry in _data_sets() if entry.name.startswith(_prefix(number)) and entry.name != folder.name]
-    if others:
-        raise UserError(f"{others[0]}: has the number {number} already; choose another with -d")
+    _require_free_number(folder, [*_data_sets(), *_being_written()])
     return folder
+
+
+def _require_free_number(folder: Path, others: Iterable[Path]) -> None:
+    """Refuse a number that another data set has."""
+    numbered = _NUMBERED.fullmatch(folder.name)
+    for other in others:
+        found = _NUMBERED.fullmatch(other.name)
+        if numbered and found and found["number"] == numbered["number"] and found["name"] != numbered["name"]:
+            raise UserError(f"{other}: has the number {int(found['number'])} already; choose another with -d")
 
 
 def _folder_name(name: str) -> str:
@@ -76,8 +89,11 @@ def _folder_name(name: str) -> str:
         raise UserError(f"{same[0]} and {same[1].name}: have the same name; choose a number with -d")
     if same:
         return same[0].name
-    taken = {entry.name[: len(_prefix(0))] for entry in there}
-    free = next((number for number in range(FIRST_FREE_NUMBER, 1000) if _prefix(number) not in taken), None)
+    numbered = [match for entry in (*there, *_being_written()) if (match := _NUMBERED.fullmatch(entry.name))]
+    # the one that is being written may be of a stopped call: what that has checked is noted under its number
+    begun = next((int(match["number"]) for match in numbered if match["name"] == name), None)
+    taken = {int(match["number"]) for match in numbered}
+    free = begun or next((number for number in range(FIRST_FREE_NUMBER, 1000) if number not in taken), None)
     if free is None:
         raise UserError(
             f"{nnunet_root(RAW)}: has no free number from {FIRST_FREE_NUMBER} to 999; choose another with -d"
@@ -89,6 +105,12 @@ def _data_sets() -> list[Path]:
     """The data sets in nnU-Net's folders: one of which the raw data are gone keeps its number."""
     roots = [nnunet_root(variable) for variable in (RAW, PREPROCESSED, RESULTS) if is_set(variable)]
     return sorted(entry for root in roots for entry in root.glob("Dataset[0-9][0-9][0-9]_*"))
+
+
+def _being_written() -> list[Path]:
+    """The hidden folders of conversions that are at work."""
+    there = nnunet_root(RAW).glob(".*.Dataset[0-9][0-9][0-9]_*") if is_set(RAW) else ()
+    return sorted(entry for entry in there if not is_left_over(entry))
 
 
 def _prefix(number: int) -> str:
@@ -108,22 +130,38 @@ def convert_source(
         bar: show a progress bar while writing.
 
     Raises:
-        UserError: the folder exists and may not be replaced, a volume cannot be used, or there is no room.
+        UserError: the folder exists and may not be replaced, another data set has taken its number, a volume cannot be
+            used, or there is no room.
     """
+    _settle_replacement(dataset)
     check_target(dataset, overwrite=overwrite)
     checks = [source.check(case) for cases in source.split.by_group().values() for case in cases]
     progress = progress_file(dataset)
     check_all(checks, progress, processes=processes)
     require_space(dataset, [file for check in checks for file in check.files])
-    with replacing(dataset) as temporary:
-        write_images_and_labels(source, temporary, bar=bar)
-        write_truth(source, temporary)
-        record = {**source.record, **source.split.by_group(), "nnunet_sfr_version": __version__}
-        write_json(record, temporary / RECORD)
-        check_target(dataset, overwrite=overwrite)  # another conversion may have been faster
-        if dataset.exists():
-            shutil.rmtree(dataset)
+    # another conversion may have been faster: asked before the writing, and after it
+    _require_free_number(dataset, [*_data_sets(), *_being_written()])
+    try:
+        with replacing(dataset) as temporary:
+            write_images_and_labels(source, temporary, bar=bar)
+            write_truth(source, temporary)
+            record = {**source.record, **source.split.by_group(), "nnunet_sfr_version": __version__}
+            write_json(record, temporary / RECORD)
+            check_target(dataset, overwrite=overwrite)
+            _require_free_number(dataset, _data_sets())
+            set_aside(dataset)
+    finally:
+        _settle_replacement(dataset)
     progress.unlink(missing_ok=True)
+
+
+def _settle_replacement(dataset: Path) -> None:
+    """Remove what was set aside once the new data set is in its place; put it back if that was stopped before."""
+    kept = kept_aside(dataset)
+    with file_errors_explained():
+        if kept.exists() and not dataset.exists():
+            os.rename(kept, dataset)
+        remove_kept_aside(dataset)
 
 
 def check_target(dataset: Path, *, overwrite: bool) -> None:
@@ -132,7 +170,12 @@ def check_target(dataset: Path, *, overwrite: bool) -> None:
     Args:
         dataset: folder of a raw data set that is to be written.
         overwrite: whether one of an earlier conversion may be replaced.
+
+    Raises:
+        UserError: it is there and may not be replaced, or is a link.
     """
+    if dataset.is_symlink():
+        raise UserError(f"{dataset}: is a link, which sfr_convert does not replace; remove it, or choose another -d")
     if not dataset.exists():
         return
     if not overwrite:

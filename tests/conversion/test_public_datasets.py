@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_sfr.conversion import PUBLIC_DATASETS, abdomenct_1k, mact
+from nnunet_sfr.atomic import replacing
+from nnunet_sfr.conversion import PUBLIC_DATASETS, abdomenct_1k, mact, raw_dataset
 from nnunet_sfr.conversion.brats import CHANNELS
 from nnunet_sfr.conversion.lists import CaseLists, choose_labelled, read_lists
 from nnunet_sfr.conversion.mact import fold_lists
@@ -23,6 +26,7 @@ from nnunet_sfr.conversion.raw_dataset import convert_source, dataset_folder
 from nnunet_sfr.conversion.source_dataset import ConversionRequest, Split
 from nnunet_sfr.entry_points.convert import main
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.replacement import set_aside
 from tests.conversion import trees
 from tests.tiny_dataset import make_raw_dataset
 
@@ -563,6 +567,92 @@ def test_a_data_set_that_came_in_between_is_not_replaced(
     with pytest.raises(UserError, match="exists; add --overwrite"):
         convert("BraTS", brats, dataset, allow_missing=True)
     assert [file.name for file in dataset.parent.rglob("*")] == ["BraTS", "sfr_convert.json"]
+
+
+def replaced(brats: Path, dataset: Path, stopping: Any) -> None:
+    """Convert with --overwrite over a data set that has one more file, while ``os.rename`` or the like stops it."""
+    convert("BraTS", brats, dataset, allow_missing=True)
+    (dataset / "old").touch()
+    source = PUBLIC_DATASETS["BraTS"].open(ConversionRequest(brats, 1, allow_missing=True))
+    with stopping, pytest.raises(KeyboardInterrupt):
+        convert_source(source, dataset, overwrite=True, bar=False)
+
+
+def stop(module: Any, name: str) -> Any:
+    return mock.patch.object(module, name, side_effect=KeyboardInterrupt)
+
+
+def test_stopped_while_it_replaces_a_data_set_one_of_the_two_is_whole(brats: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "raw" / "BraTS"
+    # between the two renamings: the old one is put back
+    replaced(brats, dataset, stop(os, "replace"))
+    assert [entry.name for entry in dataset.parent.iterdir()] == ["BraTS"]
+    assert (dataset / "old").is_file()
+    assert len(names(dataset, "imagesTr")) == 1
+    shutil.rmtree(dataset)
+    # while the old one is removed: the new one is there, and the next call removes the rest
+    replaced(brats, dataset, stop(shutil, "rmtree"))
+    assert len(names(dataset, "imagesTr")) == 1
+    assert not (dataset / "old").exists()
+    with pytest.raises(UserError, match="exists; add --overwrite"):
+        convert("BraTS", brats, dataset, allow_missing=True)
+    assert [entry.name for entry in dataset.parent.iterdir()] == ["BraTS"]
+
+
+def test_killed_between_the_renamings_the_next_call_puts_the_old_one_back(brats: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "raw" / "BraTS"
+    convert("BraTS", brats, dataset, allow_missing=True)
+    set_aside(dataset)
+    with pytest.raises(UserError, match="exists; add --overwrite"):
+        convert("BraTS", brats, dataset, allow_missing=True)
+    assert [entry.name for entry in dataset.parent.iterdir()] == ["BraTS"]
+
+
+def test_a_link_to_a_data_set_is_refused_before_anything_is_read(brats: Path, tmp_path: Path) -> None:
+    there, dataset = tmp_path / "other disk", tmp_path / "raw" / "BraTS"
+    convert("BraTS", brats, there, allow_missing=True)
+    dataset.parent.mkdir()
+    dataset.symlink_to(there)
+    source = PUBLIC_DATASETS["BraTS"].open(ConversionRequest(brats, 1, allow_missing=True))
+    with stop(raw_dataset, "check_all"), pytest.raises(UserError, match="BraTS: is a link, which sfr_convert does not"):
+        convert_source(source, dataset, overwrite=True, bar=False)
+    assert dataset.is_symlink()
+
+
+def test_the_number_of_a_conversion_at_work_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    with replacing(dataset_folder(None, "Heart")) as temporary:
+        temporary.mkdir()
+        assert dataset_folder(None, "BTCV").name == "Dataset501_BTCV"
+        assert dataset_folder(None, "Heart").name == "Dataset500_Heart"
+        with pytest.raises(UserError, match="Dataset500_Heart: has the number 500 already"):
+            dataset_folder(500, "BTCV")
+    shutil.rmtree(tmp_path / "Dataset500_Heart")
+    temporary.mkdir()
+    assert dataset_folder(None, "BTCV").name == "Dataset500_BTCV", "what a stopped call left takes no number"
+
+
+def test_of_two_conversions_that_chose_one_number_the_later_is_refused(
+    brats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    dataset = dataset_folder(None, "BraTS")
+    other = tmp_path / "raw" / ".elsewhere-7.Dataset500_Heart"
+    other.mkdir(parents=True)
+    write_label, refused = NiftiDataset.write_label, "Heart: has the number 500 already; choose another with -d"
+    with stop(NiftiDataset, "write_images"), pytest.raises(UserError, match=refused):
+        convert("BraTS", brats, dataset, allow_missing=True)
+    other.rmdir()
+    done = tmp_path / "raw" / "Dataset500_Heart"
+
+    def slowly(source: NiftiDataset, case: str, folder: Path) -> None:
+        write_label(source, case, folder)
+        done.mkdir(exist_ok=True)
+
+    monkeypatch.setattr(NiftiDataset, "write_label", slowly)
+    with pytest.raises(UserError, match=refused):
+        convert("BraTS", brats, dataset, allow_missing=True)
+    assert [entry.name for entry in done.parent.iterdir()] == [done.name]
 
 
 def test_lists_without_an_unlabelled_case() -> None:
