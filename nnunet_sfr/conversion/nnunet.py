@@ -22,7 +22,7 @@ from nnunet_sfr.data.checks import case_problem, label_values
 from nnunet_sfr.data.dataset_json import read_raw_dataset_json
 from nnunet_sfr.data.raw_cases import RawCase, RawDataset, list_labelled, list_unlabelled
 from nnunet_sfr.data.readers import find_reader
-from nnunet_sfr.data.sidecars import sidecars
+from nnunet_sfr.data.sidecars import SPACING_ENDING, renamed_sidecars
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import DATASET_JSON, TEST_IMAGES, TEST_LABELS, UNLABELLED_IMAGES, nnunet_root
 from nnunet_sfr.wording import first_names
@@ -98,18 +98,32 @@ class NNUNetDataset:
 
     def write_images(self, case: str, folder: Path) -> None:
         ending = self.raw.dataset_json["file_ending"]
-        for channel, file in enumerate(self.cases[case].images):
-            shutil.copyfile(file, folder / f"{case}_{channel:04d}{ending}")
-        for file in self.cases[case].sidecars:
-            shutil.copyfile(file, folder / file.name)
+        images = self.cases[case].images
+        _copy({file: f"{case}_{channel:04d}{ending}" for channel, file in enumerate(images)}, folder, ending)
 
     def write_label(self, case: str, folder: Path) -> None:
         label = self.cases[case].label
         assert label is not None, f"{case} has no label"
         ending = self.raw.dataset_json["file_ending"]
-        shutil.copyfile(label, folder / f"{case}{ending}")
-        for file in sidecars([label], ending, is_label=True):
-            shutil.copyfile(file, folder / file.name)
+        _copy({label: f"{case}{ending}"}, folder, ending, is_label=True)
+
+
+def _copy(names: Mapping[Path, str], folder: Path, ending: str, *, is_label: bool = False) -> None:
+    """Copy the files of a case under new names, and what belongs to them.
+
+    Raises:
+        UserError: two headers name voxels in files of one name, which cannot both lie in the folder.
+    """
+    sources: dict[str, Path] = {}
+    for file, name in names.items():
+        sources[name] = file
+        for sidecar, new in renamed_sidecars(file, name, ending, is_label=is_label).items():
+            # of several channels, nnU-Net takes the spacing that belongs to the first
+            first = sources.setdefault(new, sidecar)
+            if (first != sidecar and not new.endswith(SPACING_ENDING)) or (folder / new).exists():
+                raise UserError(f"{sidecar}: {folder.name} would have two files of this name; rename one of the two")
+    for name, file in sources.items():
+        shutil.copyfile(file, folder / name)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.preprocessed_files import PROVENANCE
 from nnunet_sfr.data.preprocessed_grid import expected_shape, hash_of, plan_hash
 from nnunet_sfr.data.raw_cases import RawCase, RawDataset
-from nnunet_sfr.data.sidecars import SPACING_ENDING
+from nnunet_sfr.data.sidecars import renamed_sidecars
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import SFRPaths
 
@@ -125,11 +125,10 @@ def copy_ground_truth(raw: RawDataset, preprocessed: Path) -> None:
     folder, ending = preprocessed / "gt_segmentations", raw.dataset_json["file_ending"]
     for case in raw.labelled:
         assert case.label is not None
-        copies = {case.label: folder / f"{case.identifier}{ending}"}
-        for file in case.label_sidecars:
-            # the key dataset may call a label otherwise than its case
-            named_like_the_label = file.suffix == SPACING_ENDING
-            copies[file] = folder / (f"{case.identifier}{SPACING_ENDING}" if named_like_the_label else file.name)
+        # the key dataset may call a label otherwise than its case
+        name = f"{case.identifier}{ending}"
+        names = {case.label: name, **renamed_sidecars(case.label, name, ending, is_label=True)}
+        copies = {file: folder / new for file, new in names.items()}
         for source, target in copies.items():
             if not (target.is_file() and _size_and_time(target) == _size_and_time(source)):
                 with replacing(target) as temporary:

@@ -46,6 +46,28 @@ def sidecars(files: Iterable[Path], ending: str, *, is_label: bool = False) -> t
     return tuple(found)
 
 
+def renamed_sidecars(file: Path, name: str, ending: str, *, is_label: bool = False) -> dict[Path, str]:
+    """The files that belong to a channel of an image or to a label map, and what they are called beside a copy of it.
+
+    Args:
+        file: the channel or label map.
+        name: of the copy, which the key ``dataset`` of dataset.json may call otherwise than the file.
+        ending: of the data set's files.
+        is_label: label maps have no channel in their names.
+
+    Returns:
+        New names by file. Voxels that a header names keep their name.
+    """
+    copy = file.with_name(name)
+    stem, new_stem = file.name.removesuffix(ending), name.removesuffix(ending)
+    renamed = {
+        file.with_name(f"{stem}{other}"): f"{new_stem}{other}"
+        for other in (SPACING_ENDING, *_PAIRS.get(ending.lower(), ()))
+    }
+    renamed[spacing_file(file, ending, is_label=is_label)] = spacing_file(copy, ending, is_label=is_label).name
+    return {sidecar: renamed.get(sidecar, sidecar.name) for sidecar in sidecars([file], ending, is_label=is_label)}
+
+
 def spacing_file(file: Path, ending: str, *, is_label: bool) -> Path:
     """Where nnU-Net's Tiff3DIO looks for the spacing of an image or a label map.
 

@@ -15,9 +15,10 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_sfr.atomic import replacing
-from nnunet_sfr.conversion import PUBLIC_DATASETS, abdomenct_1k, mact, raw_dataset
+from nnunet_sfr.conversion import PUBLIC_DATASETS, abdomenct_1k, mact, nnunet, raw_dataset
 from nnunet_sfr.conversion.brats import CHANNELS
 from nnunet_sfr.conversion.lists import CaseLists, choose_labelled, read_lists
 from nnunet_sfr.conversion.mact import fold_lists
@@ -28,6 +29,7 @@ from nnunet_sfr.entry_points.convert import main
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.replacement import set_aside
 from tests.conversion import trees
+from tests.tiff_dataset import SPACING, edit_dataset_json, turn_into_tiff
 from tests.tiny_dataset import make_raw_dataset
 
 SPLITS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "splits.json").read_text(encoding="utf-8"))
@@ -310,6 +312,49 @@ def test_an_nnunet_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError, match="exists; add --overwrite"):
         convert_source(source, dataset)
     assert dataset_folder(None, "X_4labelled_seed2").name == "Dataset501_X_4labelled_seed2"
+
+
+def under_the_key_dataset(folder: Path) -> None:
+    """Case ``train_00`` is read from files called ``scan``."""
+    listed = {
+        f"train_0{number}": {
+            "images": [f"imagesTr/train_0{number}_0000.tif"], "label": f"labelsTr/train_0{number}.tif"
+        }
+        for number in range(4)
+    }  # fmt: skip
+    listed["train_00"] = {"images": ["imagesTr/scan_0000.tif"], "label": "labelsTr/scan.tif"}
+    edit_dataset_json(folder, dataset=listed)
+    for file in folder.glob("*Tr/train_00*"):
+        file.rename(file.with_name(file.name.replace("train_00", "scan")))
+
+
+def test_files_that_belong_to_a_case_are_renamed_with_it(tmp_path: Path) -> None:
+    make_raw_dataset(tmp_path, labelled=4, unlabelled=0, test=0, shape=(6, 8, 7), name="Dataset006_Y")
+    turn_into_tiff(tmp_path / "Dataset006_Y")
+    under_the_key_dataset(tmp_path / "Dataset006_Y")
+    split = convert("nnunet", tmp_path / "Dataset006_Y", tmp_path / "out", labelled=1)
+    assert split.labelled == ("train_00",)
+    assert names(tmp_path / "out", "imagesTr") == ["train_00.json", "train_00_0000.tif"]
+    assert names(tmp_path / "out", "labelsTr") == ["train_00.json", "train_00.tif"]
+    label, properties = Tiff3DIO().read_seg(str(tmp_path / "out" / "labelsTr" / "train_00.tif"))
+    assert (label.shape, properties["spacing"]) == ((1, 6, 8, 7), SPACING)
+
+
+def test_voxels_that_a_header_names_keep_their_name(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    headers = []
+    for place in ("first", "second"):
+        headers.append(tmp_path / place / "scan.mhd")
+        headers[-1].parent.mkdir()
+        sitk.WriteImage(sitk.Image(3, 4, 5, sitk.sitkUInt8) + 7, str(headers[-1]))
+    nnunet._copy({headers[0]: "a_0000.mhd"}, folder, ".mhd")
+    assert sorted(file.name for file in folder.iterdir()) == ["a_0000.mhd", "scan.raw"]
+    assert sitk.ReadImage(str(folder / "a_0000.mhd"))[1, 1, 1] == 7
+    said = rf"{headers[1].with_suffix('.raw')}: out would have two files of this name"
+    with pytest.raises(UserError, match=said):
+        nnunet._copy({headers[1]: "b_0000.mhd"}, folder, ".mhd")
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_test_cases_with_a_truth_stay(tmp_path: Path) -> None:
