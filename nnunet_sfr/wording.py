@@ -27,3 +27,13 @@ def gib(size: float) -> str:
 def times(lengths: Iterable[float | str]) -> str:
     """A shape or a spacing: numbers with six digits at most, text as it is."""
     return " x ".join(length if isinstance(length, str) else f"{length:g}" for length in lengths)
+
+
+def shortest(value: float) -> str:
+    """A number with six digits, or with all that it takes to tell it from another one.
+
+    Args:
+        value: Python's or numpy's.
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else str(value)

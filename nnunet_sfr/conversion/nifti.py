@@ -20,7 +20,7 @@ from nnunet_sfr.conversion.source_dataset import ENDING
 from nnunet_sfr.conversion.volume import LPS_TO_RAS, Volume, right_angled, spacing_of
 from nnunet_sfr.data.nifti_files import open_nifti, read_voxels
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.wording import times
+from nnunet_sfr.wording import shortest, times
 
 NIFTI = (".nii.gz", ".nii")
 _GRID_TOLERANCE = 0.05
@@ -143,7 +143,7 @@ def require_values(file: Path, voxels: NDArray[Any], case: str, known: Mapping[i
     if unknown.size:
         names = ", ".join(f"{value} ({name})" for value, name in known.items())
         raise UserError(
-            f"{file}: case {case}: its label has the value {unknown.flat[0]:g}, where only {names} are known; "
+            f"{file}: case {case}: its label has the value {shortest(unknown.flat[0])}, where only {names} are known; "
             "correct the label"
         )
 

@@ -23,7 +23,7 @@ from nnunet_sfr.data.reading import ContentError, check_spacing_file, read_stric
 from nnunet_sfr.data.sidecars import spacing_file
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import DATASET_JSON
-from nnunet_sfr.wording import times
+from nnunet_sfr.wording import shortest, times
 
 
 @dataclass(frozen=True)
@@ -258,6 +258,11 @@ def _read_images(task: _Check) -> tuple[NDArray[np.float32], dict[str, Any]]:
             f"{case.images[0]}: case {case.identifier} has {len(images)} channels where dataset.json names "
             f"{task.num_channels}; check the files of this case and the dimensions of the image"
         )
+    if len(first.get("sitk_stuff", {}).get("spacing", ())) > 3:
+        raise ContentError(
+            f"{case.images[0]}: case {case.identifier} has four dimensions, of which nnU-Net cannot write "
+            "label maps, so that it fails when it validates or predicts; save every channel in a file of its own"
+        )
     if not np.any(images):
         raise ContentError(f"{case.images[0]}: case {case.identifier} has no voxel but zeros; replace or remove it")
     if all(channel.min() == channel.max() for channel in images):
@@ -300,8 +305,8 @@ def _read_label(task: _Check, shape: tuple[int, ...], image: dict[str, Any]) -> 
     unknown = label[~np.isin(label, task.labels)]
     if unknown.size:
         raise ContentError(
-            f"{case.label}: case {case.identifier} has the label {unknown.min():g}, which dataset.json does not name; "
-            "correct one of the two"
+            f"{case.label}: case {case.identifier} has the label {shortest(unknown.min())}, which dataset.json does "
+            "not name; correct one of the two"
         )
     return label
 

@@ -18,6 +18,7 @@ from nnunet_sfr.data.reading import read_label
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.classes import Classes
 from nnunet_sfr.evaluation.metrics import Metrics, measure
+from nnunet_sfr.wording import shortest
 
 _MM3_PER_ML = 1000.0
 _INVENTED_SLICE_SPACING = 100
@@ -97,7 +98,7 @@ def _unknown_values(label: NDArray[np.float32], file: Path, known: Sequence[int]
     unknown = label[~np.isin(label, known)]
     if not unknown.size:
         return []
-    return [f"{file}: has the value {unknown.min():g}, which is no label in dataset.json, so it is in no class"]
+    return [f"{file}: has the value {shortest(unknown.min())}, which is no label in dataset.json, so it is in no class"]
 
 
 def _is_picture(label: NDArray[np.float32], spacing: Sequence[float]) -> bool:

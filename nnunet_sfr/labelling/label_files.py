@@ -13,6 +13,7 @@ from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.data.reading import read_label
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.wording import shortest
 
 
 def find_label_files(folder: Path, identifiers: Sequence[str], ending: str) -> dict[str, Path]:
@@ -66,5 +67,5 @@ def _check_values(label: np.ndarray, file: Path, case: RawCase, dataset: SFRData
     if unknown.min() == labels.ignore_label:
         what = f"the ignore label {labels.ignore_label}: a pseudo-label has to name a class"
     else:
-        what = f"the value {unknown.min():g}, which is no label in dataset.json"
+        what = f"the value {shortest(unknown.min())}, which is no label in dataset.json"
     raise UserError(f"{file}: case {case.identifier} has {what}")

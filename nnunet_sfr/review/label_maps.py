@@ -18,6 +18,7 @@ from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.data.reading import read_label
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.review.viewer_grid import ViewerGrid
+from nnunet_sfr.wording import shortest
 
 _GZIP = 16 + zlib.MAX_WBITS
 _OVERHEAD = 4096
@@ -91,7 +92,7 @@ def read_label_map(
         raise UserError(f"{file}: {labels.shape} voxels, but the image has {grid.raw_shape}; {remedy}")
     wrong = labels[(labels < 0) | (labels > largest_value) | (labels != np.rint(labels))]
     if wrong.size:
-        raise UserError(f"{file}: has the label {wrong.min():g}, which dataset.json does not name; {remedy}")
+        raise UserError(f"{file}: has the label {shortest(wrong.min())}, which dataset.json does not name; {remedy}")
     whole: np.ndarray = labels.astype(np.uint8)
     return whole
 

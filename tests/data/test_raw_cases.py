@@ -451,17 +451,25 @@ def test_channels_whose_headers_are_rounded_otherwise_are_accepted(raw: Path, re
     assert "unlabelled_00" in check_cases(list_cases(raw), samples_per_case=10, processes=1)
 
 
-def test_channels_in_one_file_lie_where_the_label_lies(raw: Path) -> None:
-    """SimpleITK counts them as a fourth axis, which a label map does not have."""
+def test_channels_in_one_file_are_refused_as_nnunet_could_not_predict_them(raw: Path) -> None:
+    """SimpleITK counts them as a fourth axis, which nnU-Net's writer does not take."""
     for first in [*raw.glob("images*/*_0000.nii.gz")]:
         second = first.with_name(first.name.replace("_0000", "_0001"))
         both = SimpleITK.JoinSeries([SimpleITK.ReadImage(str(file)) for file in (first, second)])
         second.unlink()
         SimpleITK.WriteImage(both, str(first))
-    facts = check_cases(list_cases(raw), samples_per_case=10, processes=1)
-    assert [len(channel) for channel in facts["train_00"].foreground] == [10, 10]
-    move(raw / "labelsTr/train_00.nii.gz")
-    with pytest.raises(UserError, match="origin 5 0 0, but the image of case train_00 has 0 0 0; a label map has to"):
+    array, properties = SimpleITKIO().read_images([str(raw / U0)])
+    with pytest.raises(AssertionError):
+        SimpleITKIO().write_seg(array[0], str(raw / "label.nii.gz"), properties)
+    with pytest.raises(UserError, match="case train_00 has four dimensions, of which nnU-Net cannot write label maps"):
+        check_cases(list_cases(raw), samples_per_case=10, processes=1)
+
+
+def test_an_unknown_label_is_told_from_the_one_beside_it(raw: Path) -> None:
+    label = np.ones(SHAPE, np.float32)
+    label[0, 0, 0] = np.nextafter(np.float32(1), np.float32(0))
+    write_image(raw / "labelsTr/train_00.nii.gz", label)
+    with pytest.raises(UserError, match=r"case train_00 has the label 0\.99999994, which dataset\.json does not name"):
         check_cases(list_cases(raw), samples_per_case=10, processes=1)
 
 
