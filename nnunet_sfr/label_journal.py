@@ -1,6 +1,6 @@
 """What sfr_add_labels has decided to do: on disk before the first file changes, so that any later call can complete it.
 
-``nnUNet_raw/<data set>/.sfr_add_labels/`` holds ``journal.json`` and copies of the label maps. It appears with one
+``nnUNet_raw/<data set>/.sfr_add_labels/`` holds ``.journal.json`` and copies of the label maps. It appears with one
 rename, when everything has been checked, and goes when everything is done. Nothing here imports nnU-Net, since
 ``sfr_run`` asks too.
 """
@@ -18,7 +18,9 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import Shape, read_json
 
 FOLDER, PARTIAL = ".sfr_add_labels", ".sfr_add_labels.partial"
-_FILE = "journal.json"
+_FILE, _EARLIER_FILE = ".journal.json", "journal.json"
+"""The copies lie beside it, and no case has a name that begins with a dot; of a case ``journal``, the spacing file of a
+TIFF label map is called as earlier versions called the journal."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Journal:
 
     def end(self) -> None:
         """Everything is done."""
-        (self.raw / FOLDER / _FILE).unlink(missing_ok=True)
+        _file(self.raw).unlink(missing_ok=True)
         shutil.rmtree(self.raw / FOLDER)
 
 
@@ -91,7 +93,7 @@ def read_journal(raw: Path) -> Journal | None:
     """
     if not is_under_way(raw):
         return None
-    file = raw / FOLDER / _FILE
+    file = _file(raw)
     remedy = (
         "look into the folder for the label maps, put them and their images in place by hand, delete it and run "
         "sfr_plan_and_preprocess"
@@ -107,7 +109,13 @@ def is_under_way(raw: Path) -> bool:
     Args:
         raw: ``nnUNet_raw/<name>``.
     """
-    return (raw / FOLDER / _FILE).is_file()
+    return _file(raw).is_file()
+
+
+def _file(raw: Path) -> Path:
+    """The journal, or where it would be."""
+    earlier, file = raw / FOLDER / _EARLIER_FILE, raw / FOLDER / _FILE
+    return earlier if earlier.is_file() and not file.is_file() else file
 
 
 def require_completed(raw: Path) -> None:
@@ -146,5 +154,5 @@ def stage(raw: Path, files: Iterable[Path]) -> Path:
 def remove_remains(raw: Path) -> None:
     """Remove what calls have left that were killed before they had decided, or after everything was done."""
     for name in (PARTIAL, FOLDER):
-        if not (raw / FOLDER / _FILE).is_file() or name == PARTIAL:
+        if not is_under_way(raw) or name == PARTIAL:
             shutil.rmtree(raw / name, ignore_errors=True)

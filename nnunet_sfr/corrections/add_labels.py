@@ -18,6 +18,7 @@ from nnunet_sfr.data.raw_cases import RawDataset, list_cases
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError, file_errors_explained
+from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.label_journal import Journal, read_journal, remove_remains, stage
 from nnunet_sfr.locking import locked
 from nnunet_sfr.paths import LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES, DatasetPaths, resolve_dataset_name
@@ -70,11 +71,19 @@ def _add(raw_folder: Path, folder: Path, typed: str, processes: int) -> bool:
         print(f"{len(maps.known)} of {len(maps.known) + len(maps.new)} cases have this very label already")
     if not maps.new:
         return False
+    # before the checks, which take a while: what they have not seen is not taken
+    stamp, contents = raw.stamp(), _contents(maps.new, raw)
     _check_data_set(raw)
     check_label_maps(maps.new, raw, processes=processes)
     with locked(DatasetPaths(raw_folder.name), typed):
-        _take(maps.new, raw, processes)
+        _take(maps.new, raw, stamp, contents, processes)
     return True
+
+
+def _contents(maps: Mapping[str, Path], raw: RawDataset) -> dict[Path, str]:
+    """Hashes of the label maps and of what belongs to them."""
+    belonging = sidecars(maps.values(), raw.dataset_json["file_ending"], is_label=True)
+    return {file: file_hash(file) for file in (*maps.values(), *belonging)}
 
 
 def _shown(datasets: list[SFRDataset], plans: str | None, name: str) -> list[SFRDataset]:
@@ -108,20 +117,42 @@ def _check_data_set(raw: RawDataset) -> None:
     derived_data.read_selections(datasets)
 
 
-def _take(maps: Mapping[str, Path], raw: RawDataset, processes: int) -> None:
-    """Decide, and do it; no other process is at work on the data set."""
+def _take(maps: Mapping[str, Path], raw: RawDataset, stamp: str, contents: Mapping[Path, str], processes: int) -> None:
+    """Decide, and do it; no other process is at work on the data set.
+
+    Args:
+        maps: label maps by identifier.
+        raw: the data set as it was listed.
+        stamp: of the raw data before they were checked.
+        contents: hashes of the label maps, and of what belongs to them, before they were checked.
+        processes: processes that preprocess.
+    """
     now = list_cases(raw.folder)
-    if read_journal(raw.folder) is not None or now.stamp() != raw.stamp():
+    if read_journal(raw.folder) is not None or now.stamp() != stamp:
         raise UserError(f"{raw.folder}: has changed while the label maps were checked; run the same command again")
     try:
         ending = raw.dataset_json["file_ending"]
         belonging = {case: sidecars([file], ending, is_label=True) for case, file in maps.items()}
-        copies = stage(raw.folder, [*maps.values(), *(file for files in belonging.values() for file in files)])
+        files = [*maps.values(), *(file for files in belonging.values() for file in files)]
+        copies = stage(raw.folder, files)
+        _require_unchanged({file: file_hash(copies / file.name) for file in files}, contents)
         journal = _journal(raw, copies, {case: [file.name for file in files] for case, files in belonging.items()})
         journal.commit()
     finally:
         remove_remains(raw.folder)
     _complete(journal, processes)
+
+
+def _require_unchanged(copied: Mapping[Path, str], checked: Mapping[Path, str]) -> None:
+    """Refuse label maps that were written to while they were checked.
+
+    Args:
+        copied: hashes of what is taken, by the file that it is a copy of.
+        checked: hashes from before the checks.
+    """
+    for file in sorted({*copied, *checked}):
+        if copied.get(file) != checked.get(file):
+            raise UserError(f"{file}: has changed while the label maps were checked; run the same command again")
 
 
 def _journal(raw: RawDataset, copies: Path, label_sidecars: Mapping[str, Sequence[str]]) -> Journal:

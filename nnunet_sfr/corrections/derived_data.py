@@ -86,7 +86,13 @@ def remove_pseudo_labels(datasets: Sequence[SFRDataset], cases: Sequence[str]) -
     Returns:
         The stores that there are.
     """
-    stores = [manifest.parent for dataset in datasets for manifest in _pool_files(dataset, f"*/{MANIFEST}")]
+    # one that is being replaced or was set aside lies a folder lower, which is hidden
+    stores = [
+        manifest.parent
+        for dataset in datasets
+        for place in ("*", ".*/*")
+        for manifest in _pool_files(dataset, f"{place}/{MANIFEST}")
+    ]
     for store in stores:
         for case in cases:
             for file in (*case_files(store, case), voxel_confidence_file(store, case)):

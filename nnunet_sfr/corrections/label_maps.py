@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from nnunet_sfr.data.reading import read_label
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.paths import LABELS, UNLABELLED_IMAGES
+from nnunet_sfr.paths import LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES
+from nnunet_sfr.wording import shortest
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def find_label_maps(folder: Path, raw: RawDataset) -> LabelMaps:
     known = {case.identifier: files[name] for name, case in labelled.items() if name in files}
     problems += [_conflict(files[name], case) for name, case in labelled.items() if name in files]
     new = {case.identifier: files[name] for name, case in unlabelled.items() if name in files}
-    problems += [_occupied(raw, case.identifier, name) for name, case in unlabelled.items() if name in files]
+    problems += [_occupied(raw, case, files[name]) for name, case in unlabelled.items() if name in files]
     raise_first([problem for problem in problems if problem])
     if len(new) == len(raw.unlabelled):
         raise UserError(
@@ -88,12 +90,18 @@ def _conflict(file: Path, case: RawCase) -> str:
     )
 
 
-def _occupied(raw: RawDataset, identifier: str, name: str) -> str:
-    """What lies in the place of a label that is to come; nothing if the place is free."""
-    place = raw.folder / LABELS / name
-    if not place.exists():
-        return ""
-    return f"{place}: is there, though case {identifier} is in {UNLABELLED_IMAGES}; remove one of the two labels"
+def _occupied(raw: RawDataset, case: RawCase, file: Path) -> str:
+    """What lies in the place of a file that is to come; nothing if every place is free."""
+    labels, images = raw.folder / LABELS, raw.folder / LABELLED_IMAGES
+    belonging = sidecars([file], raw.dataset_json["file_ending"], is_label=True)
+    places = [labels / own.name for own in (file, *belonging)]
+    # where dataset.json lists the cases, files in imagesTr can belong to none
+    places += [images / own.name for own in (*case.images, *case.sidecars)]
+    for place in places:
+        if os.path.lexists(place):
+            what = "one of the two labels" if place.parent == labels else "one of the two"
+            return f"{place}: is there, though case {case.identifier} is in {UNLABELLED_IMAGES}; remove {what}"
+    return ""
 
 
 def check_label_maps(maps: Mapping[str, Path], raw: RawDataset, *, processes: int) -> None:
@@ -144,6 +152,6 @@ def _problem(task: _Check) -> str:
     if not unknown.size:
         return ""
     return (
-        f"{file}: case {case.identifier} has the label {unknown.min():g}, which dataset.json does not name; fix the "
-        "label map"
+        f"{file}: case {case.identifier} has the label {shortest(unknown.min())}, which dataset.json does not name; "
+        "fix the label map"
     )

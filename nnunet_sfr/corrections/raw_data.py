@@ -73,6 +73,12 @@ def _move(source: Path, target: Path) -> None:
     if not source.exists():
         return
     target.parent.mkdir(exist_ok=True)
+    if source.is_symlink() and os.path.realpath(target.parent / os.readlink(source)) != os.path.realpath(source):
+        # a relative link, in an imagesUl that is a link to a folder elsewhere
+        with replacing(target) as temporary:
+            temporary.symlink_to(source.resolve())
+        source.unlink()
+        return
     try:
         os.replace(source, target)
     except OSError as error:

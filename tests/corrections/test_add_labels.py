@@ -20,7 +20,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_sfr.corrections import add_labels as add_labels_module
-from nnunet_sfr.corrections import outdated, raw_data
+from nnunet_sfr.corrections import label_maps, outdated, raw_data
 from nnunet_sfr.corrections.add_labels import add_labels
 from nnunet_sfr.data.datasets import PseudoLabelledDataset
 from nnunet_sfr.data.preprocessing import PreprocessingResult, preprocess
@@ -28,7 +28,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.label_journal import FOLDER, PARTIAL, read_journal
+from nnunet_sfr.label_journal import FOLDER, PARTIAL, Journal, read_journal, remove_remains, stage
 from nnunet_sfr.labelling.filling import CasePartition
 from nnunet_sfr.locking import locked
 from nnunet_sfr.paths import RunPaths, portable_name
@@ -246,6 +246,33 @@ def test_unlabelled_images_on_another_disk(
     assert not image.exists()
 
 
+def test_a_relative_link_in_a_folder_that_is_a_link_still_leads_to_the_image(tmp_path: Path) -> None:
+    pool, raw = tmp_path / "disk" / "pool" / "unlabelled", tmp_path / "raw"
+    for folder in (pool, raw):
+        folder.mkdir(parents=True)
+    (tmp_path / "disk" / "scan").write_text("voxels")
+    (pool / "a_0000.nii.gz").symlink_to("../../scan")
+    (raw / "imagesUl").symlink_to(pool)
+    for _ in range(2):  # a call that was killed is repeated
+        raw_data._move(raw / "imagesUl" / "a_0000.nii.gz", raw / "imagesTr" / "a_0000.nii.gz")
+        assert (raw / "imagesTr" / "a_0000.nii.gz").read_text(encoding="utf-8") == "voxels"
+        assert names(pool) == []
+    assert (raw / "imagesTr" / "a_0000.nii.gz").is_symlink()
+    assert names(raw / "imagesTr") == ["a_0000.nii.gz"]
+
+
+def test_stores_that_are_being_replaced_or_were_set_aside_lose_the_cases_too(
+    dataset: SFRDataset, corrected: Path
+) -> None:
+    store = dataset.paths.pseudo_labels("all")
+    hidden = [store.parent / place / store.name for place in (".new", ".earlier")]
+    for copy in hidden:
+        shutil.copytree(store, copy)
+    add(corrected)
+    for copy in hidden:
+        assert names(copy) == ["manifest.json", f"{REST}.b2nd", f"{REST}.json", f"{REST}.pkl"]
+
+
 # --- refused ---------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +328,22 @@ def forgotten_label(folder: Path, raw: Path) -> None:
     (raw / "labelsTr" / f"{LAST}.nii.gz").write_text("of last week")
 
 
+def forgotten_image(folder: Path, raw: Path) -> None:
+    """Which the list of cases in dataset.json leaves out."""
+    file = raw / "dataset.json"
+    listed = {
+        case: {"images": [f"imagesTr/{case}_000{channel}.nii.gz" for channel in range(2)], "label": label}
+        for case, label in (("train_00", "labelsTr/train_00.nii.gz"), ("train_01", "labelsTr/train_01.nii.gz"))
+    }
+    file.write_text(json.dumps({**content(file), "dataset": listed}))
+    (raw / "imagesTr" / f"{LAST}_0001.nii.gz").write_text("of last week")
+
+
+def forgotten_sidecar(folder: Path, raw: Path) -> None:
+    (raw / "imagesUl" / f"{LAST}_0000.json").write_text("of the scanner")
+    (raw / "imagesTr" / f"{LAST}_0000.json").write_text("of another one")
+
+
 def new_image(folder: Path, raw: Path) -> None:
     for channel in range(2):
         write_image(
@@ -337,6 +380,8 @@ def damaged_selection(folder: Path, raw: Path) -> None:
         (no_folder, "corrected: not found; name the folder with the label maps"),
         (every_case, "labels every unlabelled case, and SFR needs one; leave one out"),
         (forgotten_label, f"{LAST}.nii.gz: is there, though case {LAST} is in imagesUl"),
+        (forgotten_image, f"imagesTr/{LAST}_0001.nii.gz: is there, though case {LAST} is in imagesUl; remove one"),
+        (forgotten_sidecar, f"imagesTr/{LAST}_0000.json: is there, though case {LAST} is in imagesUl; remove one"),
         (new_image, "have changed since they were planned; run sfr_plan_and_preprocess first"),
         (no_plan, "has no SFR plan; move the images to imagesTr and the labels to labelsTr by hand"),
         (damaged_splits, "splits_final.json: "),
@@ -352,6 +397,30 @@ def test_mistakes_are_found_before_anything_changes(
         add(corrected)
     assert said in str(refused.value)
     assert below(dataset.paths.raw.parents[1]) == before
+
+
+@pytest.mark.parametrize("changing", ["image", "label map", "spacing"])
+def test_what_changes_while_it_is_checked_is_not_taken(
+    changing: str, dataset: SFRDataset, corrected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = dataset.paths.raw
+    file, said = {
+        "image": (raw / "imagesUl" / f"{REST}_0000.nii.gz", f"{NAME}: has changed while the label maps were checked"),
+        "label map": (corrected / f"{LAST}.nii.gz", f"{LAST}.nii.gz: has changed while the label maps were checked"),
+        "spacing": (corrected / f"{LAST}.json", f"{LAST}.json: has changed while the label maps were checked"),
+    }[changing]
+    check = label_maps.check_label_maps
+
+    def slowly(*arguments: Any, **options: Any) -> None:
+        check(*arguments, **options)
+        file.write_text("something else")
+
+    monkeypatch.setattr(add_labels_module, "check_label_maps", slowly)
+    before = below(raw.parents[1])
+    with pytest.raises(UserError, match=said):
+        add(corrected)
+    changed = {name: data for name, data in below(raw.parents[1]).items() if before.get(name) != data}
+    assert list(changed.values()) == [b"something else"]
 
 
 def test_a_plan_that_there_is_not(dataset: SFRDataset, corrected: Path) -> None:
@@ -492,6 +561,36 @@ def test_what_was_stopped_is_completed_first(
     assert read_journal(dataset.paths.raw) is None
     own = content(dataset.paths.preprocessed / "dataset_fingerprint.json")["nnunet_sfr"]
     assert own["labels_added"]["stamp"] == list_cases(dataset.paths.raw).stamp()
+
+
+def test_the_files_of_a_case_called_journal_are_not_taken_for_the_journal(tmp_path: Path) -> None:
+    label, spacing = tmp_path / "maps" / "journal.tif", tmp_path / "maps" / "journal.json"
+    label.parent.mkdir()
+    label.write_text("voxels")
+    spacing.write_text('{"spacing": [1, 1, 1]}')
+    raw = tmp_path / "raw"
+    stage(raw, [label, spacing])
+    journal = Journal(
+        raw, {"journal": ["journal_0000.tif"]}, ".tif", 3, "stamp", {"journal": []}, {"journal": [spacing.name]}
+    )
+    journal.commit()
+    assert read_journal(raw) == journal
+    assert journal.copy(spacing.name).read_text(encoding="utf-8") == '{"spacing": [1, 1, 1]}'
+    journal.end()
+    assert list(raw.iterdir()) == []
+
+
+def test_the_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, {"a": ["a_0000.nii.gz"]}, ".nii.gz", 3, "stamp")
+    (tmp_path / PARTIAL).mkdir()
+    journal.commit()
+    written = tmp_path / FOLDER / ".journal.json"
+    written.rename(written.with_name("journal.json"))
+    assert read_journal(tmp_path) == journal
+    remove_remains(tmp_path)
+    assert read_journal(tmp_path) == journal
+    journal.end()
+    assert not (tmp_path / FOLDER).exists()
 
 
 # --- what is to be done again ----------------------------------------------------------------------------------------
