@@ -114,7 +114,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
         results(root) / f"SFR_run__{PLANS}__{CONFIGURATION}" / "fold_all" / "SFR_MT" / "state.json"
     ),
     "cross-check": lambda root: results(root) / f"SFR_crosscheck__{PLANS}__{CONFIGURATION}" / "crosscheck.json",
-    "journal of sfr_add_labels": lambda root: raw(root) / ".sfr_add_labels" / "journal.json",
+    "journal of sfr_add_labels": lambda root: raw(root) / ".sfr_add_labels" / ".journal.json",
     "preprocessed properties": lambda root: (
         preprocessed(root) / f"{PLANS}_{CONFIGURATION}_unlabelled/{SMALLEST_CASE}.pkl"
     ),

@@ -47,7 +47,7 @@ def find_label_maps(folder: Path, raw: RawDataset) -> LabelMaps:
 
     Raises:
         UserError: no such folder or nothing in it, a file that is no label map of a case, a case that is labelled
-            already with another label, a label map in the place of the new one, or no case left unlabelled.
+            already with another label, another file in the place of one that is to come, or no case left unlabelled.
     """
     ending = raw.dataset_json["file_ending"]
     names = f"<case>{ending}, with unlabelled cases of {raw.folder.name}"

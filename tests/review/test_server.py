@@ -200,7 +200,7 @@ def test_sfr_add_labels_is_shown_and_run(code: int, server: Served, monkeypatch:
 
 
 def test_an_sfr_add_labels_that_stopped_half_way_is_told(server: Served) -> None:
-    journal = DatasetPaths("Dataset042_Tiny").raw / ".sfr_add_labels" / "journal.json"
+    journal = DatasetPaths("Dataset042_Tiny").raw / ".sfr_add_labels" / ".journal.json"
     assert ask(server, "added")[1]["half_done"] is False
     journal.parent.mkdir()
     journal.write_text("{}")
