@@ -19,7 +19,9 @@ def parser() -> argparse.ArgumentParser:
         "sfr_plan_and_preprocess",
         "Check the raw data, let nnU-Net plan from labelled and unlabelled images together, derive the SFR plan, and "
         "preprocess all cases with nnU-Net's preprocessor. Unlabelled images lie in imagesUl of the raw data set, "
-        "named like those in imagesTr. Run again, it does only what is missing or changed.",
+        "named like those in imagesTr. Run again, it does only what is missing or changed: both plans stay with their "
+        "edits, nnU-Net's until raw data change or another planner or target spacing, a memory, or --clean is asked "
+        "for.",
         examples={
             "-d 42": "nnU-Net's default plan and LiteMedSAM",
             "-d 42 -pl ExperimentPlannerCPU -overwrite_target_spacing 2.5 2.5 2.5": "without a GPU, on a coarser grid",
@@ -55,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "-gpu_memory_target",
         type=positive_length,
         metavar="GB",
-        help="GPU memory to plan for; default: the planner's own",
+        help="GPU memory to plan for; makes nnU-Net's plan again; default: the planner's own",
     )
     add(
         "-overwrite_target_spacing",
@@ -63,8 +65,8 @@ def parser() -> argparse.ArgumentParser:
         type=spacing,
         nargs=3,
         metavar="MM",
-        help="three numbers, for 3d_fullres, in the order in which nnU-Net reads the axes (NIfTI: z y x); default: the "
-        "planner's choice",
+        help="three numbers, for 3d_fullres, in the order in which nnU-Net reads the axes (NIfTI: z y x); default: "
+        "what the plan has while it is kept, the planner's choice in a new one",
     )
     add(
         "-sam",
@@ -85,9 +87,14 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--overwrite_sfr_plan",
         action="store_true",
-        help="make the SFR plan again; without it, one that still fits nnU-Net's plan is kept with its edits",
+        help="make the whole SFR plan again; without it, one that still fits nnU-Net's plan is kept with its edits, "
+        "and another grid or SAM renews only what depends on it",
     )
-    add("--clean", action="store_true", help="make the fingerprint again even if no image changed")
+    add(
+        "--clean",
+        action="store_true",
+        help="make the fingerprint and nnU-Net's plan again even if no image changed",
+    )
     add(
         "--verify_dataset_integrity",
         dest="verify",

@@ -148,4 +148,5 @@ def read_fingerprint(file: Path, remedy: str = PLAN_AGAIN) -> dict[str, Any]:
     Raises:
         UserError: it is missing or of another shape.
     """
-    return read_json(file, remedy, {**FINGERPRINT_SHAPE, "nnunet_sfr?": {"stamp?": str, "labels_added?": {}}})
+    own: Shape = {"stamp?": str, "labels_added?": {}, "outdated_plans?": [str]}
+    return read_json(file, remedy, {**FINGERPRINT_SHAPE, "nnunet_sfr?": own})

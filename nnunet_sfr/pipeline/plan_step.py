@@ -77,10 +77,19 @@ class Plan(Step):
         return {
             "-pl": options.planner,
             "-overwrite_target_spacing": options.target_spacing,
-            "-sam": options.sam,
-            "-adaptation": options.adaptation,
-            "-checkpoint": options.checkpoint and str(Path(options.checkpoint).expanduser().resolve()),
+            **self._sam_parts(),
             **self._raw_parts(),
+        }
+
+    def _sam_parts(self) -> Parts:
+        """What is asked for of SAM and the SFR plan does not have."""
+        options = self.options
+        checkpoint = options.checkpoint and str(Path(options.checkpoint).expanduser().resolve())
+        wanted = {"model": options.sam, "adaptation": options.adaptation, "checkpoint": checkpoint}
+        planned = self.project.sfr_plan().get("sam", {}) if self.project.is_planned() else {}
+        return {
+            option: None if wanted[key] == planned.get(key) else wanted[key]
+            for option, key in (("-sam", "model"), ("-adaptation", "adaptation"), ("-checkpoint", "checkpoint"))
         }
 
     def _raw_parts(self) -> Parts:
@@ -110,26 +119,22 @@ class Plan(Step):
                 self.result.unlink()
 
     def found_complete(self) -> bool:
-        """Whether sfr_plan_and_preprocess has been here and no file has changed since.
-
-        Running it again would lose edits of nnU-Net's plan.
-        """
+        """Whether sfr_plan_and_preprocess has been here and no file has changed since."""
         options = self.options
-        asked = (options.target_spacing, options.sam, options.adaptation, options.checkpoint)
-        if any(value is not None for value in asked):
+        if any(value is not None for value in (options.target_spacing, *self._sam_parts().values())):
             return False
         if not self.project.is_planned() or options.planner not in (None, self._planner_used):
             return False
         if not self.project.raw_is_here():
             return all(self.project.properties(unlabelled=unlabelled) for unlabelled in (False, True))
         from nnunet_sfr.data.raw_cases import list_cases
-        from nnunet_sfr.planning.fingerprint import stamps
+        from nnunet_sfr.planning.fingerprint import is_outdated, stamps
 
         raw = list_cases(self.project.paths.raw)
         fingerprint = read_fingerprint(self.project.paths.fingerprint_file, "delete it")
         same = raw.is_that_of(stamps(fingerprint))
         raw.hashes.save()  # so that copied files are read once
-        return same and self._has_cases(raw)
+        return same and not is_outdated(fingerprint, options.plans) and self._has_cases(raw)
 
     def has_taken_in(self, changed: Sequence[str]) -> bool:
         """Whether sfr_add_labels has changed the raw data, and no planning came since.

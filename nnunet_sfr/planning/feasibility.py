@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,32 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_sfr.data.preprocessed_grid import preprocessed_shape
 from nnunet_sfr.data.raw_cases import RawDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.nnunet_json import read_plans
 from nnunet_sfr.planning.planners import MOST_VOXELS
 from nnunet_sfr.wording import times
 
 FEWEST_STAGES = 3
 """nnU-Net's deep supervision leaves out the outputs of the two coarsest stages; with none left its loss is not a number
 (two stages), or its trainer fails (one)."""
+
+
+def require_configurations(plans: Mapping[str, Any], configurations: Sequence[str], file: Path) -> None:
+    """Check that the configurations that are asked for are planned, before the plans are written.
+
+    Args:
+        plans: nnU-Net's, as its planner makes them.
+        configurations: names.
+        file: where the plans will be; what is there and is not planned now stays there.
+
+    Raises:
+        UserError: naming those that there are.
+    """
+    remedy = "correct it, or delete it and run the same command again"
+    present = read_plans(file, remedy)["configurations"] if file.is_file() else ()
+    known = list(dict.fromkeys([*plans["configurations"], *present]))
+    for name in configurations:
+        if name not in known:
+            raise UserError(f"{file}: has no configuration {name}; choose -c from {', '.join(known)}")
 
 
 def require_trainable(

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.checks import CaseFacts, check_cases
 from nnunet_sfr.data.raw_cases import RawDataset
+from nnunet_sfr.errors import UserError
 from nnunet_sfr.nnunet_json import read_fingerprint
+from nnunet_sfr.paths import SFR_PLANS_ENDING
 
 OWN_KEY = "nnunet_sfr"
 _LABELS_ADDED = "labels_added"
@@ -25,6 +27,12 @@ _LABELS_ADDED = "labels_added"
 
 The fingerprint's own stamp stays that of the raw data that it was made from, so that sfr_plan_and_preprocess makes it
 again."""
+
+_OUTDATED_PLANS = "outdated_plans"
+"""In our part of the fingerprint: names of nnU-Net's plans that were made from an earlier one, of other raw data."""
+
+_NO_PLANS = ("dataset", "dataset_fingerprint", "splits_final")
+"""The other JSON files beside the fingerprint, without their ending."""
 
 FOREGROUND_SAMPLES = 100_000_000
 """Intensities drawn from all labelled cases together (``num_foreground_voxels_for_intensitystats`` in nnU-Net)."""
@@ -48,22 +56,63 @@ def update_fingerprint(file: Path, raw: RawDataset, *, processes: int, clean: bo
     Raises:
         UserError: an image that does not pass the checks of :func:`nnunet_sfr.data.checks.check_cases`.
     """
-    if file.is_file() and not clean:
-        fingerprint = read_fingerprint(file, "delete it and run the same command again")
-        if raw.is_that_of([fingerprint.get(OWN_KEY, {}).get("stamp", "")]):
-            print("Fingerprint: no image changed since the last one, which is kept")
-            raw.hashes.save()
-            return fingerprint
+    present = _present(file, clean=clean)
+    same = raw.is_that_of([present.get(OWN_KEY, {}).get("stamp", "")])
+    if same and not clean:
+        print("Fingerprint: no image changed since the last one, which is kept")
+        raw.hashes.save()
+        return present
     facts = check_cases(raw, samples_per_case=FOREGROUND_SAMPLES // len(raw.labelled), processes=processes)
     fingerprint = make_fingerprint(facts)
     fingerprint[OWN_KEY] = {
         "stamp": raw.stamp(),
         "num_labelled": len(raw.labelled),
         "num_unlabelled": len(raw.unlabelled),
+        _OUTDATED_PLANS: present[OWN_KEY].get(_OUTDATED_PLANS, []) if same else _names_of_plans(file.parent),
     }
     write_json(fingerprint, file)
     raw.hashes.save()
     return fingerprint
+
+
+def _present(file: Path, *, clean: bool) -> dict[str, Any]:
+    """The fingerprint on disk; empty where there is none, or a damaged one that is to be made again in any case."""
+    if not file.is_file():
+        return {}
+    try:
+        return read_fingerprint(file, "delete it and run the same command again")
+    except UserError:
+        if clean:
+            return {}
+        raise
+
+
+def _names_of_plans(folder: Path) -> list[str]:
+    files = sorted(file for file in folder.glob("*.json") if not file.name.endswith(SFR_PLANS_ENDING))
+    return [file.stem for file in files if file.stem not in _NO_PLANS]
+
+
+def is_outdated(fingerprint: Mapping[str, Any], plans_name: str) -> bool:
+    """Whether nnU-Net's plan was made from the fingerprint of other raw data.
+
+    Args:
+        fingerprint: from :func:`update_fingerprint`.
+        plans_name: nnU-Net's plans identifier.
+    """
+    return plans_name in fingerprint.get(OWN_KEY, {}).get(_OUTDATED_PLANS, ())
+
+
+def record_plan(file: Path, plans_name: str) -> None:
+    """Write into the fingerprint that nnU-Net's plan has been made from it.
+
+    Args:
+        file: with the fingerprint.
+        plans_name: nnU-Net's plans identifier.
+    """
+    fingerprint = read_fingerprint(file)
+    if is_outdated(fingerprint, plans_name):
+        fingerprint[OWN_KEY][_OUTDATED_PLANS].remove(plans_name)
+        write_json(fingerprint, file)
 
 
 def stamps(fingerprint: Mapping[str, Any]) -> set[str]:

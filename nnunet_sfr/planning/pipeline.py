@@ -17,8 +17,9 @@ from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.label_journal import require_completed
 from nnunet_sfr.nnunet_json import check_configuration, read_plans
 from nnunet_sfr.paths import DatasetPaths, SFRPaths, resolve_dataset_name
-from nnunet_sfr.planning.feasibility import require_trainable
-from nnunet_sfr.planning.fingerprint import update_fingerprint
+from nnunet_sfr.planning.feasibility import require_configurations, require_trainable
+from nnunet_sfr.planning.fingerprint import record_plan, update_fingerprint
+from nnunet_sfr.planning.kept_plan import copy_what_planners_copy, plan_to_keep
 from nnunet_sfr.planning.planners import (
     check_target_grid,
     check_target_spacing,
@@ -53,7 +54,8 @@ def plan_and_preprocess(
 ) -> str:
     """Plan a data set for nnU-Net and SFR from all its images, and preprocess labelled and unlabelled cases alike.
 
-    All input is checked before anything is written.
+    All input is checked before anything is written. nnU-Net's plan stays, edits and all, unless raw data have changed
+    since, or another planner or target spacing is asked for, or a memory, or ``clean``.
 
     Args:
         dataset_name_or_id: nnU-Net's name or number.
@@ -61,13 +63,13 @@ def plan_and_preprocess(
             where nnU-Net plans no other.
         planner: name of a planner class.
         plans_name: nnU-Net's plans identifier; None for the planner's own.
-        gpu_memory_target: in GB, for the planner; None for its own.
-        target_spacing: in mm, for 3d_fullres; None for the planner's choice.
+        gpu_memory_target: in GB, for the planner; None for its own, or what the plan that is there was made for.
+        target_spacing: in mm, for 3d_fullres; None for what the plan that is there has, or the planner's choice.
         sam: a SAM model; None for the one in the SFR plan, or the default.
         adaptation: how to fine-tune it; None for what the SFR plan has, or what the model's record says.
         checkpoint: file with its weights; None for what the SFR plan has, or the published ones.
         overwrite_sfr_plan: make the SFR plan again even if the present one fits.
-        clean: make the fingerprint again even if no image changed.
+        clean: make the fingerprint and nnU-Net's plan again even if no image changed.
         verify: run nnU-Net's verify_dataset_integrity too.
         skip_preprocessing: stop after planning.
         fingerprint_processes: processes that read and check images.
@@ -97,20 +99,33 @@ def plan_and_preprocess(
             DatasetPaths(name).fingerprint_file, raw, processes=fingerprint_processes, clean=clean
         )
         check_target_grid(target_spacing, fingerprint)
-        plans_identifier = plan(
-            name,
-            planner_class,
-            plans_name=plans_name,
-            gpu_memory_target=gpu_memory_target,
-            target_spacing=target_spacing,
-            check=lambda plans: require_trainable(
-                plans, configurations or _default_configurations(plans["configurations"]), raw, fingerprint
-            ),
-            verbose=verbose,
-        )
+
+        def check(plans: Mapping[str, Any]) -> None:
+            chosen = configurations or _default_configurations(plans["configurations"])
+            require_configurations(plans, chosen, paths.plans_file)
+            require_trainable(plans, chosen, raw, fingerprint)
+
+        kept = None
+        if gpu_memory_target is None and not clean:
+            kept = plan_to_keep(paths, planner_class, fingerprint, target_spacing)
+        if kept is not None:
+            check(kept)
+            copy_what_planners_copy(paths)
+            print(f"nnU-Net's plan: kept from {paths.plans_file}; --clean makes it again")
+        else:
+            plan(
+                name,
+                planner_class,
+                plans_name=plans_name,
+                gpu_memory_target=gpu_memory_target,
+                target_spacing=target_spacing,
+                check=check,
+                verbose=verbose,
+            )
+            record_plan(paths.fingerprint_file, paths.plans_name)
         # open_dataset refuses configurations that the plan has not, or that SFR does not train
         chosen = configurations or _default_configurations(read_plans(paths.plans_file)["configurations"])
-        datasets = [open_dataset(name, configuration, plans_identifier) for configuration in chosen]
+        datasets = [open_dataset(name, configuration, paths.plans_name) for configuration in chosen]
         for dataset in datasets:
             print(nnunet_plan_summary(dataset.plans_manager, dataset.paths.configuration))
             update_sfr_plan(
@@ -118,7 +133,7 @@ def plan_and_preprocess(
             )
         if not skip_preprocessing:
             _preprocess_all(raw, [dataset.paths for dataset in datasets], datasets[0].plans_manager, processes)
-    return plans_identifier
+    return paths.plans_name
 
 
 def _check_configurations(

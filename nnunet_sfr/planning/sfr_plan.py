@@ -23,6 +23,9 @@ from nnunet_sfr.sam_stage.weights import require_weights
 from nnunet_sfr.settings import FineTuningSettings, SAMSettings
 from nnunet_sfr.wording import times
 
+_OF_SAM = ("stitching", "sam", "fine_tuning")
+"""The sections of the SFR plan that are planned for one SAM."""
+
 
 def check_sam(file: Path, configuration: str, wanted: RequestedSAM, *, overwrite: bool) -> None:
     """Refuse a SAM that cannot be planned or whose weights cannot be had, before anything is computed.
@@ -85,8 +88,8 @@ def update_sfr_plan(
             hint = f", where planning again would give {_mosaic(fresh)}: --overwrite_sfr_plan takes that"
         print(f"SFR plan of {name}: {_mosaic(kept)}; kept from {file}{hint}")
         return kept
-    if present is not None and not overwrite and not wanted.differing_from(present):
-        fresh = _with_edits(fresh, present, file, name)
+    if present is not None and not overwrite:
+        fresh = _with_edits(fresh, present, file, name, another_sam=bool(wanted.differing_from(present)))
     save_configuration(
         file, dataset_name=paths.dataset_name, plans_name=paths.plans_name, configuration=name, settings=fresh
     )
@@ -94,20 +97,21 @@ def update_sfr_plan(
     return fresh
 
 
-def _with_edits(fresh: SFRConfiguration, present: dict[str, Any], file: Path, name: str) -> SFRConfiguration:
-    """A new plan with the settings of the present one that do not depend on the grid."""
+def _with_edits(
+    fresh: SFRConfiguration, present: dict[str, Any], file: Path, name: str, *, another_sam: bool
+) -> SFRConfiguration:
+    """A new plan with the settings of the present one that do not depend on the grid, nor on SAM if it is another."""
+    if another_sam:
+        present = {**present, **{section: fresh.to_dict()[section] for section in _OF_SAM}}
     try:
         old = SFRConfiguration.from_dict(present)
     except ValueError as error:
         raise UserError(f"{file}: configuration {name}: {error}; correct it, or add --overwrite_sfr_plan") from None
     return replace(
-        fresh,
-        sam=old.sam,
+        old,
+        stitching=fresh.stitching,
         fine_tuning=_fine_tuning_with_edits(fresh, old),
-        pseudo_labels=old.pseudo_labels,
-        retraining=old.retraining,
-        rounds=old.rounds,
-        crosscheck=old.crosscheck,
+        derived_from=fresh.derived_from,
     )
 
 

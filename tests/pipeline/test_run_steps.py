@@ -273,7 +273,14 @@ def test_adaptation_and_checkpoint_are_handed_to_planning(
 @pytest.mark.parametrize("option", ["adaptation", "checkpoint"])
 def test_a_plan_by_hand_is_made_again_where_one_of_them_is_asked_for(option: str, planned: SFRDataset) -> None:
     """Its options are unknown; the command keeps what fits."""
-    assert go(FakeCommands(planned, run_options(**{option: "full"})))[0] == "sfr_plan_and_preprocess"
+    assert go(FakeCommands(planned, run_options(**{option: "other"})))[0] == "sfr_plan_and_preprocess"
+
+
+def test_the_sam_that_the_plan_has_is_no_reason_to_plan_again(planned: SFRDataset) -> None:
+    asked = {"sam": "vit_tiny", "adaptation": "full"}
+    assert go(FakeCommands(planned, run_options(**asked))) == SFR_STEPS
+    assert go(FakeCommands(planned, run_options())) == []
+    assert go(FakeCommands(planned, run_options(**asked))) == [], "nor after a run that was not asked for one"
 
 
 def test_a_plan_that_was_cut_short_is_made_again(planned: SFRDataset) -> None:

@@ -50,7 +50,7 @@ def test_a_finer_grid_helps(root: Path) -> None:
     plans = root / "nnUNet_preprocessed" / NAME / "nnUNetPlansCPU.json"
     before = plans.read_text(encoding="utf-8")
     with pytest.raises(UserError, match="too small"):
-        plan()
+        plan(target_spacing=(1.0, 1.0, 1.0))
     assert plans.read_text(encoding="utf-8") == before
 
 

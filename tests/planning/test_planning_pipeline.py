@@ -105,6 +105,94 @@ def test_an_edited_sfr_plan_is_kept_while_it_fits(preprocessed: Path, capsys: py
     assert open_dataset(42, "3d_fullres", PLANS).settings.stitching.patch_size == (15, 18, 17)
 
 
+def test_another_sam_keeps_the_settings_that_are_not_its_own(preprocessed: Path) -> None:
+    file = preprocessed / f"{PLANS}_SFRPlans.json"
+    main(TINY)
+    edit(file, "fine_tuning", iterations=777)
+    edit(file, "pseudo_labels", tile_step_size=0.75)
+    edit(file, "retraining", pseudo_label_weight=0.25)
+    edit(file, "rounds", model_share=0.3)
+    edit(file, "crosscheck", nnunet_iterations=77)
+    assert main([*PLAN_ONLY, "-sam", "vit_b"]) == 0
+    settings = open_dataset(42, "3d_fullres", PLANS).settings
+    assert (settings.sam.model, settings.sam.adaptation) == ("vit_b", "lora")
+    assert (settings.stitching.canvas_size, settings.fine_tuning.iterations) == (1024, 6000)
+    assert settings.pseudo_labels.tile_step_size == 0.75
+    assert settings.retraining.pseudo_label_weight == 0.25
+    assert settings.rounds.model_share == 0.3
+    assert settings.crosscheck.nnunet_iterations == 77
+    assert main([*PLAN_ONLY, "-sam", "vit_tiny", "--overwrite_sfr_plan"]) == 0
+    assert open_dataset(42, "3d_fullres", PLANS).settings.rounds.model_share == 0
+
+
+# --- nnU-Net's plan ---
+
+
+def batch_size(preprocessed: Path, value: int | None = None) -> int:
+    """Of 3d_fullres in nnU-Net's plan; changed by hand if a value is given."""
+    file = preprocessed / f"{PLANS}.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    configuration = content["configurations"]["3d_fullres"]
+    if value is not None:
+        configuration["batch_size"] = value
+        file.write_text(json.dumps(content))
+    return int(configuration["batch_size"])
+
+
+FINER = ["-overwrite_target_spacing", "0.8", "0.8", "0.8"]
+
+
+@pytest.mark.parametrize(
+    "options", [[], FINER, ["-sam", "vit_tiny"], ["-sam", "vit_b"], ["--overwrite_sfr_plan"], ["-c", "2d"]]
+)
+def test_nnunets_plan_is_kept_with_its_edits_and_its_grid(
+    preprocessed: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    assert main([*TINY, *FINER]) == 0
+    batch_size(preprocessed, 3)
+    file = preprocessed / f"{PLANS}.json"
+    before = file.read_text(encoding="utf-8")
+    assert main([*PLAN_ONLY, *options]) == 0
+    assert file.read_text(encoding="utf-8") == before
+    assert f"nnU-Net's plan: kept from {file}; --clean makes it again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--clean"], ["-gpu_memory_target", "8"], FINER, ["-pl", "ExperimentPlanner", "-p", PLANS]],
+)
+def test_nnunets_plan_is_made_again_where_that_is_asked_for(preprocessed: Path, options: list[str]) -> None:
+    assert main(TINY) == 0
+    batch_size(preprocessed, 3)
+    assert main([*PLAN_ONLY, *options]) == 0
+    assert batch_size(preprocessed) == 2
+
+
+def test_a_new_image_makes_every_plan_again_though_the_first_attempt_fails(preprocessed: Path) -> None:
+    for plans in (PLANS, "SecondPlans"):
+        assert main([*TINY, "-p", plans]) == 0
+    batch_size(preprocessed, 3)
+    images = preprocessed.parents[1] / "nnUNet_raw" / NAME / "imagesUl"
+    shutil.copy(images / "unlabelled_00_0000.nii.gz", images / "unlabelled_07_0000.nii.gz")
+    assert main([*PLAN_ONLY, "-gpu_memory_target", "1e-9"]) == 1, "after the fingerprint"
+    assert main([*PLAN_ONLY, "-p", "SecondPlans"]) == 0
+    assert batch_size(preprocessed) == 3
+    assert main(PLAN_ONLY) == 0
+    assert batch_size(preprocessed) == 2
+    batch_size(preprocessed, 3)
+    assert main([*PLAN_ONLY, "-p", "SecondPlans", "--clean"]) == 0
+    assert main(PLAN_ONLY) == 0
+    assert batch_size(preprocessed) == 3, "no image has changed"
+
+
+def test_a_split_that_is_given_later_is_taken_beside_a_plan_that_is_kept(preprocessed: Path) -> None:
+    assert main(TINY) == 0
+    split = [{"train": ["train_00"], "val": ["train_01"]}]
+    (preprocessed.parents[1] / "nnUNet_raw" / NAME / "splits_final.json").write_text(json.dumps(split))
+    assert main(PLAN_ONLY) == 0
+    assert json.loads((preprocessed / "splits_final.json").read_text(encoding="utf-8")) == split
+
+
 def test_two_plans_of_one_data_set_live_side_by_side(preprocessed: Path) -> None:
     assert main(TINY) == 0
     assert main([*TINY, "-p", "SecondPlans"]) == 0
@@ -160,6 +248,12 @@ def test_a_configuration_that_the_plan_has_not(
 ) -> None:
     assert main([*TINY, "-c", configuration]) == 1
     assert f"has no configuration {configuration}; choose -c from" in capsys.readouterr().err
+    assert not list(preprocessed.glob("*Plans*.json"))
+    assert main(TINY) == 0
+    before = (preprocessed / f"{PLANS}.json").read_text(encoding="utf-8")
+    for options in ([], FINER):
+        assert main([*TINY, "-c", configuration, *options]) == 1
+        assert (preprocessed / f"{PLANS}.json").read_text(encoding="utf-8") == before
 
 
 def test_nnunets_integrity_check_can_be_asked_for(preprocessed: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,59 @@
+"""When nnU-Net's plan that is there stays, with its edits, instead of being made again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+
+from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION
+from nnunet_sfr.nnunet_json import read_plans
+from nnunet_sfr.paths import SFRPaths
+from nnunet_sfr.planning.fingerprint import is_outdated
+
+
+def plan_to_keep(
+    paths: SFRPaths,
+    planner_class: type[ExperimentPlanner],
+    fingerprint: Mapping[str, Any],
+    target_spacing: Sequence[float] | None,
+) -> dict[str, Any] | None:
+    """nnU-Net's plan on disk, where the planner would make it from the same images and for the same grid.
+
+    Args:
+        paths: of the plan.
+        planner_class: that is asked for.
+        fingerprint: of the raw data as they are now.
+        target_spacing: in mm, for 3d_fullres, axes as the reader returns them; None for what the plan has.
+
+    Returns:
+        the plan; None where there is none, or another one is to take its place.
+
+    Raises:
+        UserError: the plan on disk is damaged.
+    """
+    if not paths.plans_file.is_file() or is_outdated(fingerprint, paths.plans_name):
+        return None
+    plans = read_plans(paths.plans_file, "correct it, or delete it and run the same command again")
+    if plans.get("experiment_planner_used") != planner_class.__name__:
+        return None
+    return plans if target_spacing is None or _has_spacing(plans, target_spacing) else None
+
+
+def _has_spacing(plans: Mapping[str, Any], target_spacing: Sequence[float]) -> bool:
+    spacing = plans["configurations"].get(DEFAULT_CONFIGURATION, {}).get("spacing")
+    return bool(spacing == [target_spacing[axis] for axis in plans["transpose_forward"]])
+
+
+def copy_what_planners_copy(paths: SFRPaths) -> None:
+    """The files of the raw data that nnU-Net's planners put beside the plan, where they are not there.
+
+    Args:
+        paths: of the plan.
+    """
+    for target in (paths.dataset_json, paths.splits_file):
+        source = paths.raw / target.name
+        if source.is_file() and not target.is_file():
+            shutil.copy(source, target)
