@@ -58,13 +58,20 @@ def decide(step: Step, record: StepRecord | None, cache: HashCache) -> StepDecis
         if outputs is not None and (record.status, record.inputs, record.outputs) == (DONE, inputs, outputs):
             return StepDecision(Action.SKIP, "", inputs, outputs)
         return _without_record(step, inputs, outputs)
-    changed = differing(record.inputs, inputs)
+    changed = _changed(step, record, inputs, cache)
     if changed and step.brings_up_to_date(changed):
         return StepDecision(Action.CONTINUE, f"changed since: {_listed(changed)}", inputs, outputs)
     if changed and not step.has_taken_in(changed):
         return StepDecision(Action.REDO, f"changed since: {_listed(changed)}", inputs, outputs)
     taken_in = "another command has taken in what changed" if changed else ""
     return _of_same_inputs(step, record, merged(record.inputs, inputs), outputs, taken_in)
+
+
+def _changed(step: Step, record: StepRecord, inputs: Digests, cache: HashCache) -> list[str]:
+    """The names of the inputs that have changed, whatever version wrote the record."""
+    earlier = cache.digests(step.inputs_of_earlier_versions())
+    changed = differing(record.inputs, inputs)
+    return [name for name in changed if name not in earlier or record.inputs.get(name) != earlier[name]]
 
 
 def _of_same_inputs(
@@ -89,6 +96,8 @@ def _of_same_inputs(
         return StepDecision(Action.SKIP, taken_in, inputs, outputs)
     if outputs == record.outputs:
         return StepDecision(Action.SKIP, "", inputs, outputs)
+    if step.may_be_edited:
+        return StepDecision(Action.SKIP, "changed by hand, left alone", inputs, outputs)
     # somebody else has been at work on the result: the command is to judge it
     decision = _without_record(step, inputs, outputs)
     if decision.action is Action.SKIP:

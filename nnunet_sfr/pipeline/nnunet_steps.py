@@ -14,6 +14,7 @@ from nnunet_sfr.pipeline.parts import (
     labelled_part,
     settings_parts,
     store_part,
+    training_settings_part,
     unlabelled_part,
 )
 from nnunet_sfr.pipeline.step import Step
@@ -56,7 +57,8 @@ class Train(NNUNetStep):
     def inputs(self) -> Parts:
         project, round_index = self.project, self.round_index
         parts = {
-            **settings_parts(project, "pseudo_labels", "retraining"),
+            **settings_parts(project, "pseudo_labels"),
+            **training_settings_part(project, "retraining"),
             "trainer": self.trainer,
             "nnU-Net's plan": project.network_plan(),
             **label_meaning_part(project),
@@ -70,10 +72,13 @@ class Train(NNUNetStep):
         previous = project.training(self.options.trainer(round_index - 1)) / FINAL_CHECKPOINT
         return {
             **parts,
-            **settings_parts(project, "rounds"),
+            **training_settings_part(project, "rounds"),
             "selection": FileSet.of(project.selection(round_index)),
             "training of the round before": FileSet.of(previous),
         }
+
+    def inputs_of_earlier_versions(self) -> Parts:
+        return settings_parts(self.project, "retraining", "rounds")
 
     def check_inputs(self) -> None:
         """Refuse pseudo-labels that are mostly empty."""
@@ -137,6 +142,7 @@ class Predict(NNUNetStep):
     kind = "predict"
     # nnU-Net writes predictions in place, so that half a file looks like a whole one
     complete_if_present = False
+    may_be_edited = True
 
     @property
     def name(self) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.nnunet_json import read_dataset_json
 from nnunet_sfr.pipeline.digests import FileSet
+from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
+from nnunet_sfr.plans import retraining_of_today
+from nnunet_sfr.trainers.methods import MethodSections
 
 _LABELS = ("labels", "regions_class_order", "channel_names", "file_ending")
 """What of dataset.json matters once the cases are preprocessed."""
@@ -28,6 +33,36 @@ def settings_parts(project: Project, *sections: str) -> dict[str, Any]:
     """Sections of the SFR plan, each a part of its own; those that are not there have their defaults."""
     plan = project.sfr_plan()
     return {settings_name(section): plan.get(section, {}) for section in ("derived_from", *sections)}
+
+
+def some_settings_part(project: Project, section: str, *names: str) -> dict[str, Any]:
+    """The settings of a section that a step reads: it does not depend on the others."""
+    values = project.sfr_plan().get(section, {})
+    return {settings_name(section): {name: value for name, value in values.items() if name in names}}
+
+
+def used_in_training(options: RunOptions, section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a section of the SFR plan a training reads: of ``retraining`` no section of another method, of ``rounds``
+    its length, and no length where the trainer's name has it.
+
+    Args:
+        options: of the run.
+        section: name of it.
+        values: as they stand in the plan, of any version.
+    """
+    if section == "retraining":
+        unused = {field.name for field in fields(MethodSections)} - {options.method.lower()}
+        unused |= set() if options.epochs is None else {"epochs"}
+        return {name: value for name, value in retraining_of_today(values).items() if name not in unused}
+    if section == "rounds":
+        used = {"retraining_fraction"} if options.epochs is None else set()
+        return {name: value for name, value in values.items() if name in used}
+    return dict(values)
+
+
+def training_settings_part(project: Project, section: str) -> dict[str, Any]:
+    """:func:`used_in_training` of a section of the SFR plan."""
+    return {settings_name(section): used_in_training(project.options, section, project.sfr_plan().get(section, {}))}
 
 
 def label_meaning_part(project: Project) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from nnunet_sfr.pipeline.parts import (
     labelled_part,
     settings_name,
     settings_parts,
+    some_settings_part,
     store_part,
     unlabelled_part,
     weights_part,
@@ -97,12 +98,15 @@ class FineTune(OverwritableStep):
         before = FileSet.of(project.adapter(round_index - 1), project.optimizer(round_index - 1))
         return {
             **parts,
-            **settings_parts(project, "rounds"),
+            **some_settings_part(project, "rounds", "fine_tuning_fraction", "labelled_fraction"),
             **unlabelled_part(project),
             "SAM of the round before": before,
             "selection": FileSet.of(project.selection(round_index)),
             **store_part(project, "the model's labels", project.store(round_index, of_model=True)),
         }
+
+    def inputs_of_earlier_versions(self) -> Parts:
+        return settings_parts(self.project, "rounds")
 
     def outputs(self) -> dict[str, FileSet]:
         return {"adapter": FileSet.of(self.project.adapter(self.round_index), self.project.optimizer(self.round_index))}
@@ -244,12 +248,16 @@ class Select(Step):
     def inputs(self) -> Parts:
         project, round_index = self.project, self.round_index
         return {
-            **settings_parts(project, "rounds"),
+            **settings_parts(project),
+            **some_settings_part(project, "rounds", "confidence", "confidence_of", "threshold", "high_fraction"),
             "rule": self.options.selection or None,
             "fold": str(project.options.fold),
             **store_part(project, "the model's labels", project.store(round_index, of_model=True)),
             **store_part(project, "SAM's labels of the round before", project.store(round_index - 1)),
         }
+
+    def inputs_of_earlier_versions(self) -> Parts:
+        return settings_parts(self.project, "rounds")
 
     def outputs(self) -> dict[str, FileSet]:
         return {"selection": FileSet.of(self.result)}

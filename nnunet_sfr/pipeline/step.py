@@ -26,6 +26,8 @@ class Step:
     """What it does, for people."""
     complete_if_present = True
     """Whether a result is complete once its files are there, given that older ones have been discarded."""
+    may_be_edited = False
+    """Whether a complete result stays as it is when it was changed by hand."""
     ignores_records = False
     """Whether :meth:`found_complete` knows more than any record."""
 
@@ -69,6 +71,12 @@ class Step:
     def inputs(self) -> Parts:
         """Everything that the result depends on; called when the steps before are done."""
         raise NotImplementedError
+
+    def inputs_of_earlier_versions(self) -> Parts:
+        """Parts that records of earlier versions have otherwise, by the names that they have in :meth:`inputs`: whole
+        sections of settings, of which the step reads a part. A record that has them as they are now is up to date.
+        """
+        return {}
 
     def outputs(self) -> dict[str, FileSet]:
         """The files of the result, all there when it is complete; nothing where none can be named yet."""

@@ -18,7 +18,7 @@ from nnunet_sfr.json_files import read_json
 from nnunet_sfr.nnunet_json import read_plans
 from nnunet_sfr.paths import PLANS_JSON, TRAINING_SETTINGS
 from nnunet_sfr.pipeline.digests import FileSet, Parts
-from nnunet_sfr.pipeline.parts import settings_name
+from nnunet_sfr.pipeline.parts import settings_name, used_in_training
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.plans import SFRConfiguration
 
@@ -50,7 +50,10 @@ def _difference(training: Path, project: Project, trainer: str, inputs: Parts) -
         return f"its {TRAINING_SETTINGS} does not say that it is one of {trainer}"
     today = json.loads(json.dumps(SFRConfiguration.from_dict(project.sfr_plan()).to_dict()))
     for section, values in today.items():
-        if settings_name(section) in inputs and settings.get(section) != values:
+        if settings_name(section) not in inputs:
+            continue
+        then = settings.get(section)
+        if not isinstance(then, dict) or _used(project, section, then) != _used(project, section, values):
             return f"{section} in its {TRAINING_SETTINGS} is not {section} in the SFR plan of today"
     if (
         project.network_plan_of(read_plans(plans_file, "move or delete the folder"), plans_file)
@@ -58,6 +61,10 @@ def _difference(training: Path, project: Project, trainer: str, inputs: Parts) -
     ):
         return f"its {PLANS_JSON} is not the plan of today"
     return None
+
+
+def _used(project: Project, section: str, values: dict[str, Any]) -> dict[str, Any]:
+    return used_in_training(project.options, section, values)
 
 
 def _settings_of_today(settings: dict[str, Any]) -> dict[str, Any]:

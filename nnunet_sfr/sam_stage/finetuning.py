@@ -36,7 +36,7 @@ from nnunet_sfr.sam_stage.model import (
     save_adapter,
 )
 from nnunet_sfr.sam_stage.processes import make_accelerator, start_processes, sum_over_processes
-from nnunet_sfr.sam_stage.recipe import changed_names, fine_tuning_recipe
+from nnunet_sfr.sam_stage.recipe import changed_names, fine_tuning_recipe, is_same_recipe
 from nnunet_sfr.sam_stage.rounds import Round, continue_from, open_round
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.sam_stage.validation import mean_foreground_dice
@@ -118,7 +118,7 @@ def _fine_tune_plane(
     recipe = fine_tuning_recipe(dataset, fold, this_round)
     finished = folder / FINAL_ADAPTER
     if finished.is_file() and not overwrite:
-        if recipe_of(finished) != recipe:
+        if not is_same_recipe(recipe_of(finished), recipe):
             raise UserError(
                 f"{finished}: made with another {changed_names(recipe_of(finished), recipe)}; add --overwrite to start "
                 "again"
@@ -193,7 +193,7 @@ class _Run:
     def discard_other_recipe(self) -> None:
         """Remove what an interrupted run left in the folder, if its data or settings were others."""
         with self.accelerator.main_process_first():
-            if self.folder.is_dir() and _recipe_in(self.folder) != self.recipe:
+            if self.folder.is_dir() and not is_same_recipe(_recipe_in(self.folder), self.recipe):
                 shutil.rmtree(self.folder)
 
     def resume_if_begun(self) -> None:
@@ -346,7 +346,7 @@ def _refuse_other_recipe(file: Path, recipe: str) -> None:
     if not file.is_file():
         return
     before = _read_state(file, on_disk=True).get("recipe")
-    if before != recipe:
+    if not is_same_recipe(before, recipe):
         raise UserError(
             f"{file}: was written with another {changed_names(before, recipe)}; restore it, or run sfr_finetune "
             "--overwrite"

@@ -8,7 +8,7 @@ from typing import Any
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.model import adapter_metadata
-from nnunet_sfr.sam_stage.rounds import Round
+from nnunet_sfr.sam_stage.rounds import SETTINGS_OF_ROUNDS, Round
 
 
 def fine_tuning_recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> str:
@@ -28,6 +28,16 @@ def fine_tuning_recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> st
     return json.dumps({**relevant, **adapter_metadata(dataset), **cases, **this_round.recipe}, sort_keys=True)
 
 
+def is_same_recipe(before: str | None, now: str) -> bool:
+    """Whether two recipes stand for the same run.
+
+    Args:
+        before: an earlier recipe, of any version; None where there is none.
+        now: the present one.
+    """
+    return _read(before) == _read(now)
+
+
 def changed_names(before: str | None, now: str) -> str:
     """The names in which two recipes differ, as ``section.setting`` where there are sections.
 
@@ -37,8 +47,16 @@ def changed_names(before: str | None, now: str) -> str:
         before: an earlier recipe; None where there is none, from which everything differs.
         now: the present one.
     """
-    there, here = json.loads(before or "{}"), json.loads(now)
+    there, here = _read(before), _read(now)
     return ", ".join(_differences(_sections(there), _sections(here)) or _differences(there, here))
+
+
+def _read(recipe: str | None) -> dict[str, Any]:
+    """Without what earlier versions wrote of SFR+ besides: settings that fine-tuning does not read."""
+    content: dict[str, Any] = json.loads(recipe or "{}")
+    if "rounds" in content:
+        content["rounds"] = {name: content["rounds"].get(name) for name in SETTINGS_OF_ROUNDS}
+    return content
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:

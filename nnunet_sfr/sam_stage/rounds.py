@@ -31,6 +31,9 @@ from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.selection import read_selection
 from nnunet_sfr.settings import FineTuningSettings
 
+SETTINGS_OF_ROUNDS = ("fine_tuning_fraction", "labelled_fraction")
+"""The settings in the section ``rounds`` that fine-tuning reads."""
+
 
 @dataclass(frozen=True)
 class Round:
@@ -119,8 +122,7 @@ def _later_round(dataset: SFRDataset, fold: Fold, round_index: int, labelled: Lo
             "previous_adapter_sha256": file_hash(previous / FINAL_ADAPTER),
             "high": list(selection.high),
             "labels_of_high": dict(selection.model),
-            # what decides about labels alone changes no fine-tuning
-            "rounds": {key: value for key, value in settings.to_dict()["rounds"].items() if key != "model_share"},
+            "rounds": {name: getattr(settings.rounds, name) for name in SETTINGS_OF_ROUNDS},
         },
         fold=fold,
         labelled=frozenset(labelled.identifiers),

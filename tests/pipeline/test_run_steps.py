@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from safetensors.numpy import save_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import StepError, UserError
 from nnunet_sfr.interruption import InterruptedRunError
-from nnunet_sfr.pipeline.parts import SAM_WEIGHTS
+from nnunet_sfr.pipeline.digests import HashCache
+from nnunet_sfr.pipeline.parts import SAM_WEIGHTS, settings_parts
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.run_steps import run_steps
 from nnunet_sfr.pipeline.sfr_steps import FineTune
@@ -155,6 +157,7 @@ def test_a_command_that_ends_without_its_result_has_failed(planned: SFRDataset) 
         ("fine_tuning", {"seed": 7}, ["sfr_finetune --overwrite"]),
         ("pseudo_labels", {"tile_step_size": 0.6}, ["sfr_pseudolabel --overwrite", TRAIN]),
         ("retraining", {"seed": 7}, [TRAIN]),
+        ("retraining", {"magicnet": {"cubes_per_axis": 2}}, []),
         ("rounds", {"fine_tuning_fraction": 0.3}, []),
     ],
 )
@@ -166,6 +169,43 @@ def test_changed_settings_start_anew_what_depends_on_them(
     change_settings(planned, {section: setting})
     # results of the same bytes, so that nothing follows from another result
     assert go(fake) == again
+
+
+@pytest.mark.parametrize(
+    ("options", "section", "setting", "again"),
+    [
+        ({}, "rounds", {"high_fraction": 0.3}, ["sfr_select --round"]),
+        ({}, "rounds", {"labelled_fraction": 0.3}, ["sfr_finetune --round --overwrite"]),
+        ({}, "rounds", {"fine_tuning_fraction": 0.3}, ["sfr_finetune --round --overwrite"]),
+        ({}, "rounds", {"model_share": 0.3}, ["sfr_pseudolabel --round --overwrite"]),
+        ({}, "rounds", {"retraining_fraction": 0.3}, [TRAIN]),
+        ({"epochs": 5}, "rounds", {"retraining_fraction": 0.3}, []),
+        ({"epochs": 5}, "retraining", {"epochs": 7}, []),
+        ({}, "retraining", {"epochs": 7}, [TRAIN, TRAIN]),
+        ({"method": "MagicNet"}, "retraining", {"magicnet": {"cubes_per_axis": 2}}, [TRAIN, TRAIN]),
+    ],
+)
+def test_settings_of_a_round_start_anew_what_reads_them(
+    options: dict[str, Any], section: str, setting: dict[str, Any], again: list[str], planned: SFRDataset
+) -> None:
+    fake = FakeCommands(planned, run_options(rounds=1, **options))
+    go(fake)
+    change_settings(planned, {section: setting})
+    assert go(fake) == again
+
+
+def test_records_of_earlier_versions_hold_whole_sections_of_settings(planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options(rounds=1))
+    go(fake)
+    file = fake.project.options.paths.state
+    content = json.loads(file.read_text(encoding="utf-8"))
+    whole = HashCache(file.with_name("none.json")).digests(settings_parts(fake.project, "retraining", "rounds"))
+    for record in content["steps"].values():
+        record["inputs"].update({name: value for name, value in whole.items() if name in record["inputs"]})
+    file.write_text(json.dumps(content))
+    assert go(fake) == []
+    change_settings(planned, {"retraining": {"magicnet": {"cubes_per_axis": 2}}})
+    assert go(fake) == [], "the records are those of today now"
 
 
 def test_another_result_starts_anew_what_was_made_from_it(planned: SFRDataset) -> None:
@@ -418,8 +458,24 @@ def test_predictions_are_made_from_the_start(planned: SFRDataset, tmp_path: Path
     assert fake.lines == [f"nnUNetv2_predict {folders} {model} -device cpu -npp 2 -nps 2"]
     fake.taken()
     assert go(fake) == []
-    (tmp_path / "predictions" / "test_00.nii.gz").write_text("half a file")
+
+
+def test_predictions_that_were_corrected_by_hand_stay(
+    planned: SFRDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeCommands(planned, run_options(images=planned.paths.raw / "imagesTs", predictions=tmp_path / "out"))
+    go(fake)
+    corrected = fake.project.predicted_files()[0]
+    corrected.write_text("corrected")
+    assert go(fake) == []
+    assert "predict: predict the images: done (changed by hand, left alone)" in capsys.readouterr().out
+    assert go(fake) == []
+    assert corrected.read_text(encoding="utf-8") == "corrected"
+    corrected.unlink()
     assert go(fake) == ["nnUNetv2_predict"]
+    change_settings(planned, {"retraining": {"seed": 7}})
+    fake.content = "second"
+    assert go(fake) == [TRAIN, "nnUNetv2_predict"], "of another model"
 
 
 # --- trainings without a record ---------------------------------------------------------------------------
@@ -442,7 +498,8 @@ def train_by_hand(fake: FakeCommands, *, began: str = "2100_01_01_00_00_00", **c
 def test_a_training_by_hand_of_the_same_data_and_settings_is_gone_on_with(planned: SFRDataset) -> None:
     fake = FakeCommands(planned, run_options())
     train_by_hand(fake)
-    assert go(fake) == ["sfr_finetune", "sfr_pseudolabel", f"{TRAIN} --c"]
+    change_settings(planned, {"retraining": {"magicnet": {"cubes_per_axis": 2}}})
+    assert go(fake) == ["sfr_finetune", "sfr_pseudolabel", f"{TRAIN} --c"], "this method has no cubes"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -22,9 +23,10 @@ from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.sam_stage import finetuning
 from nnunet_sfr.sam_stage.adaptation import adapter_state
 from nnunet_sfr.sam_stage.finetuning import fine_tune
-from nnunet_sfr.sam_stage.model import build_stitched_sam
+from nnunet_sfr.sam_stage.model import build_stitched_sam, save_adapter
 from nnunet_sfr.sam_stage.patches import labelled_patches
 from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
+from nnunet_sfr.sam_stage.recipe import fine_tuning_recipe
 from nnunet_sfr.sam_stage.rounds import continue_from, open_round, round_settings, sampling_probabilities
 from nnunet_sfr.selection import select
 from nnunet_sfr.settings import FineTuningSettings
@@ -158,6 +160,23 @@ def test_another_choice_is_another_round(second_round: SFRDataset) -> None:
     change_settings(second_round, {"rounds": {"labelled_fraction": 0.25}})
     with pytest.raises(UserError, match=r"made with another rounds\.labelled_fraction; add --overwrite"):
         fine_tune(reopened(second_round), "all", CPU, round_index=1)
+
+
+def test_settings_of_other_steps_leave_a_finished_round_as_it_is(
+    second_round: SFRDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Adapters of earlier versions hold settings of SFR+ that fine-tuning does not read."""
+    this_round = open_round(second_round, "all", 1)
+    earlier = {**second_round.settings.to_dict()["rounds"]}
+    del earlier["model_share"]
+    this_round = replace(this_round, recipe={**this_round.recipe, "rounds": earlier})
+    recipe = fine_tuning_recipe(second_round, "all", this_round)
+    file = second_round.paths.sam_stage("all", 1) / FINAL_ADAPTER
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_adapter(build_stitched_sam(second_round), second_round, file, recipe=recipe)
+    change_settings(second_round, {"rounds": {"retraining_fraction": 0.25, "high_fraction": 0.25}})
+    fine_tune(reopened(second_round), "all", CPU, round_index=1)
+    assert f"{file} is complete" in capsys.readouterr().out
 
 
 def test_rounds_out_of_order_are_refused(project: SFRDataset) -> None:
