@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.conversion.raw_dataset import UNLABELLED_TRUTH
+from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES
@@ -32,7 +33,11 @@ def link_all_labels(dataset: Path, full: Path) -> None:
     with replacing(full) as temporary:
         for folder in (LABELLED_IMAGES, LABELS):
             (temporary / folder).mkdir(parents=True)
-        labels = [*(dataset / LABELS).iterdir(), *truths.values()]
+        labels = [
+            *(dataset / LABELS).iterdir(),
+            *truths.values(),
+            *sidecars(truths.values(), ending, is_label=True),
+        ]
         images = [*(dataset / LABELLED_IMAGES).iterdir(), *(dataset / UNLABELLED_IMAGES).iterdir()]
         for file in images:
             case = file.name.removesuffix(ending).rpartition("_")[0] if file.name.endswith(ending) else file.stem

@@ -55,9 +55,13 @@ class TrainerResults:
         return {seed: statistics.fmean(self.of_cases(metric, seed).values()) for seed in self.cases}
 
     def case_means(self, metric: str, seeds: Iterable[int]) -> dict[str, float]:
-        """Mean over seeds, by test case."""
+        """Mean over seeds, by test case; cases that a seed has no value of are left out.
+
+        Of a case with an empty truth, those seeds have one that find something.
+        """
         chosen = [self.of_cases(metric, seed) for seed in seeds]
-        return {case: statistics.fmean(cases[case] for cases in chosen) for case in chosen[0]}
+        common = [case for case in chosen[0] if all(case in cases for cases in chosen)]
+        return {case: statistics.fmean(cases[case] for cases in chosen) for case in common}
 
     def class_means(self, metric: str, name: str) -> dict[int, float]:
         """Mean of one class over the test cases in which it is defined, by seed."""

@@ -79,7 +79,7 @@ def _lines(results: Sequence[TrainerResults]) -> list[list[str]]:
             result.trainer,
             mean_and_spread(list(result.seed_means("dice").values()), 3),
             ", ".join(f"{value:.3f}" for value in result.seed_means("dice").values()),
-            f"{min(result.case_means('dice', result.cases).values()):.3f}",
+            f"{min(result.case_means('dice', result.cases).values(), default=math.nan):.3f}",
             _difference(result, stock),
             _share(result, stock, full),
             mean_and_spread(list(result.seed_means("hd95_mm").values()), 1),
@@ -128,14 +128,17 @@ def mean_and_spread(values: Sequence[float], decimals: int) -> str:
 
 
 def _difference(result: TrainerResults, stock: TrainerResults | None) -> str:
-    """Paired over the test cases, each averaged over the seeds that both have."""
+    """Paired over the test cases that both have, each averaged over the seeds that both have."""
     if stock is None or result is stock:
         return ""
     seeds = sorted(set(result.cases) & set(stock.cases))
     if not seeds:
         return ""
     ours, theirs = result.case_means("dice", seeds), stock.case_means("dice", seeds)
-    mean, low, high = paired_bootstrap([ours[case] for case in theirs], list(theirs.values()))
+    cases = [case for case in theirs if case in ours]
+    if not cases:
+        return ""
+    mean, low, high = paired_bootstrap([ours[case] for case in cases], [theirs[case] for case in cases])
     return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
@@ -143,6 +146,8 @@ def _share(result: TrainerResults, stock: TrainerResults | None, full: TrainerRe
     if stock is None or full is None or result in (stock, full):
         return ""
     cases = sorted(set.intersection(*(set(one.case_means("dice", one.cases)) for one in (result, stock, full))))
+    if not cases:
+        return ""
     share = share_of_gap(*(one.matrix("dice", cases) for one in (result, stock, full)))
     if math.isnan(share.value):
         return "no gap"

@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from benchmarks import study as command
 from benchmarks.studies import paper, pseudo_labels, results, steps, table, training
+from benchmarks.studies.all_labels import link_all_labels
 from benchmarks.studies.gap import share_of_gap
 from benchmarks.studies.paper import paper_datasets
 from benchmarks.studies.pseudo_labels import measure_pseudo_labels
@@ -252,6 +253,21 @@ def test_all_labels_are_trained_with_the_plan_of_the_few(
     assert run_study(("nnUNetTrainer", ALL_LABELS), [1])[0] == []
 
 
+def test_the_spacing_of_tiff_labels_goes_with_them(tmp_path: Path) -> None:
+    raw = tmp_path / "few"
+    for folder, cases in {"imagesTr": "a", "imagesUl": "b", "labelsTr": "a", "labelsUl_truth": "b"}.items():
+        (raw / folder).mkdir(parents=True)
+        for case in cases:
+            channel = "_0000" if folder.startswith("images") else ""
+            (raw / folder / f"{case}{channel}.tif").touch()
+            (raw / folder / f"{case}.json").touch()
+    write_json({"numTraining": 1, "file_ending": ".tif"}, raw / "dataset.json")
+    link_all_labels(raw, tmp_path / "all")
+    files = sorted(file.name for file in (tmp_path / "all" / "labelsTr").iterdir())
+    assert files == ["a.json", "a.tif", "b.json", "b.tif"]
+    assert json.loads((tmp_path / "all" / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 2
+
+
 def test_without_pseudo_labels_no_sam_is_trained(run_study: Any) -> None:
     lines, _ = run_study(("nnUNetTrainer", "nnUNetTrainer_MT"), [1])
     assert not [line for line in lines if line.startswith(("sfr_finetune", "sfr_pseudolabel"))]
@@ -340,6 +356,25 @@ def test_the_table_averages_over_cases_then_over_seeds(tmp_path: Path, monkeypat
     numbers = json.loads((workspace.folder / "results.json").read_text(encoding="utf-8"))
     assert numbers["trainers"]["nnUNetTrainer"]["dice"] == {"1": pytest.approx(0.7), "2": pytest.approx(0.8)}
     assert "source" not in numbers["study"], "a path of this machine belongs to no commit"
+
+
+def test_a_case_that_some_seeds_have_no_dice_of_is_compared_by_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its truth is empty: Dice is 0 where a model finds something, and undefined where it does not."""
+    none: Any = None
+    made = [
+        results_of("nnUNetTrainer", {1: [0.6, 0.8, 0.0, 0.4], 2: [0.6, 0.8, none, 0.4]}),
+        results_of("nnUNetTrainerSFR_MT", {1: [0.7, none, 0.0, 0.5], 2: [0.7, 0.9, 0.0, 0.5]}),
+        results_of(ALL_LABELS, {1: [0.8, 1.0, none, 0.6], 2: [0.8, 1.0, 0.0, 0.6]}),
+    ]
+    monkeypatch.setattr(table, "read_results", lambda _: made)
+    workspace = open_workspace(tmp_path, STUDY)
+    (workspace.base.raw_dataset / "imagesUl").mkdir(parents=True)
+    lines = table.write_results(STUDY, workspace, update_readme=False).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:5]]
+    assert [line[3] for line in cells] == ["0.400", "0.000", "0.600"]
+    assert cells[1][4:6] == ["+0.100 (+0.100 to +0.100)", "0.50 (0.50 to 0.50)"], "of the first and the last case"
 
 
 def test_the_share_of_the_gap_and_the_classes_stand_in_the_table(
