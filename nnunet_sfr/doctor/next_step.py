@@ -10,7 +10,7 @@ from nnunet_sfr.doctor.findings import Level, Section, count
 from nnunet_sfr.doctor.subject import NamedDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import CHECKPOINTS, FINAL_ADAPTER, FINAL_CHECKPOINT, UNLABELLED_IMAGES, nnunet_root
-from nnunet_sfr.pipeline.options import RunOptions
+from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, RunOptions, planner_of
 from nnunet_sfr.pipeline.plan_step import Plan
 from nnunet_sfr.pipeline.project import Project
 
@@ -52,10 +52,13 @@ def _first_data_set() -> Command:
 def _plan(subject: NamedDataset) -> Command:
     from nnunet_sfr.devices import resolve_device
 
-    planner = ("-pl", "ExperimentPlannerCPU") if resolve_device(subject.device).type == "cpu" else ()
+    planner = planner_of(subject.plans_name)
+    if subject.plans_name is None and resolve_device(subject.device).type == "cpu":
+        planner = "ExperimentPlannerCPU"
+    option = () if planner == DEFAULT_PLANNER else ("-pl", planner)
     # -f and -device are no options of planning
     names = replace(subject, fold="all", device=AUTO).options()
-    return ("sfr_plan_and_preprocess", "-d", subject.dataset, *(() if "-p" in names else planner), *names)
+    return ("sfr_plan_and_preprocess", "-d", subject.dataset, *option, *names)
 
 
 def _stage(subject: NamedDataset) -> tuple[str, Command]:

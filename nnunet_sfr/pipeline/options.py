@@ -24,6 +24,16 @@ PLANS_OF_PLANNERS = {
 }
 """The planners' own names for their plans, which importing nnU-Net would tell, but in ten seconds."""
 
+
+def planner_of(plans: str | None) -> str:
+    """The planner whose own name for its plans this is; nnU-Net's default for any other name.
+
+    Args:
+        plans: nnU-Net's plans identifier; None where it is not known.
+    """
+    return {name: planner for planner, name in PLANS_OF_PLANNERS.items()}.get(plans or DEFAULT_PLANS, DEFAULT_PLANNER)
+
+
 METHODS = tuple(KNOWN_METHODS)
 
 

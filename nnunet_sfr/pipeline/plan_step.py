@@ -13,7 +13,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.pipeline.digests import FileSet, Parts
-from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS
+from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS, planner_of
 from nnunet_sfr.pipeline.parts import labelled_part, unlabelled_part
 from nnunet_sfr.pipeline.project import visible_files
 from nnunet_sfr.pipeline.step import Step
@@ -57,8 +57,7 @@ class Plan(Step):
         """The one that was asked for, or that made the plan which is there, or whose plans have this name."""
         if self.options.planner is not None:
             return self.options.planner
-        by_name = {plans: planner for planner, plans in PLANS_OF_PLANNERS.items()}
-        return self._planner_used or by_name.get(self.options.plans, DEFAULT_PLANNER)
+        return self._planner_used or planner_of(self.options.plans)
 
     @property
     def _planner_used(self) -> str | None:
@@ -104,9 +103,13 @@ class Plan(Step):
         }
 
     def outputs(self) -> dict[str, FileSet]:
-        """The cases, but no plan: that may be edited."""
+        """The cases, but no plan: that may be edited. A case is known by its properties; its arrays must be there."""
         project = self.project
         if not project.is_planned():
+            return {}
+        cases = [*project.properties(unlabelled=False), *project.properties(unlabelled=True)]
+        arrays = (case.with_name(f"{case.stem}{ending}") for case in cases for ending in (".b2nd", "_seg.b2nd"))
+        if not all(array.is_file() for array in arrays):
             return {}
         return {**labelled_part(project), **unlabelled_part(project)}
 

@@ -75,7 +75,10 @@ class Project:
         """Whether the raw images have no depth, which nnU-Net plans in 2D alone; by the header of one of them."""
         import SimpleITK
 
-        for image in [*self.raw_images(), *self.raw_unlabelled()][:1]:
+        # what belongs to images, the spacing of TIFF volumes for example, may come first by name
+        ending = self.raw_dataset_json()["file_ending"]
+        images = [image for image in [*self.raw_images(), *self.raw_unlabelled()] if image.name.endswith(ending)]
+        for image in images[:1]:
             reader = SimpleITK.ImageFileReader()
             reader.SetFileName(str(image))
             with contextlib.suppress(RuntimeError):  # planning says what is wrong with it

@@ -191,6 +191,10 @@ def test_every_stage_has_its_command(project: SFRDataset) -> None:
     assert next_of(replace(subject, plans_name="Fine", configuration="2d", fold=0)) == (
         "sfr_plan_and_preprocess -d 42 -c 2d -p Fine"
     )
+    assert next_of(replace(subject, plans_name=PLANS)) == (
+        f"sfr_plan_and_preprocess -d 42 -pl ExperimentPlannerCPU -p {PLANS}"
+    )
+    assert next_of(replace(subject, plans_name="nnUNetPlans")) == "sfr_plan_and_preprocess -d 42 -p nnUNetPlans"
     assert shell_text(next_step(None, [])[1]) == f"sfr_doctor -d {NAME}"
     shutil.rmtree(project.paths.raw)
     assert shell_text(next_step(None, [])[1]) == "sfr_convert -h"

@@ -28,7 +28,7 @@ from nnunet_sfr.planning.planners import find_planner
 from nnunet_sfr.trainers import find_trainer
 from tests.pipeline.fake_commands import FakeCommands, run_options
 from tests.tiff_dataset import edit_dataset_json, turn_into_tiff
-from tests.tiny_dataset import make_raw_dataset
+from tests.tiny_dataset import NAME, make_raw_dataset
 from tests.tiny_project import PLANS, nnunet_folders
 
 Call = Callable[..., tuple[int, str, str]]
@@ -157,12 +157,15 @@ def test_the_only_plan_and_configuration_need_no_name(sfr_run: Call, fake: FakeC
     assert "has several plans; choose with -p from Other, nnUNetPlansCPU" in error
 
 
+@pytest.mark.parametrize("tiff", [False, True], ids=["nifti", "tiff"])
 @pytest.mark.parametrize(("slices", "configuration"), [(1, "2d"), (9, "3d_fullres")])
 def test_images_of_one_slice_are_planned_in_2d(
-    slices: int, configuration: str, sfr_run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slices: int, configuration: str, tiff: bool, sfr_run: Call, tmp_path: Path
 ) -> None:
     with nnunet_folders(tmp_path):
         make_raw_dataset(tmp_path / "nnUNet_raw", shape=(slices, 20, 20), labelled=1, unlabelled=1, test=0)
+        if tiff:  # the file of the spacing, train_00.json, is the first by name
+            turn_into_tiff(tmp_path / "nnUNet_raw" / NAME)
         code, output, _ = sfr_run("-d", "42", "--print")
     assert code == 0
     assert f"sfr_plan_and_preprocess -d 42 -c {configuration}\n" in output

@@ -264,6 +264,16 @@ def test_an_image_that_was_preprocessed_anew_is_labelled_and_trained_on_anew(pla
     assert go(fake)[0] == "sfr_plan_and_preprocess"
 
 
+@pytest.mark.parametrize("array", ["unlabelled_00.b2nd", "unlabelled_00_seg.b2nd"])
+def test_an_array_that_is_gone_is_preprocessed_again(array: str, planned: SFRDataset) -> None:
+    fake = FakeCommands(planned, run_options())
+    go(fake)
+    (planned.paths.unlabelled / array).unlink()
+    with pytest.raises(StepError, match="plan ended without an error, but its result is not there"):
+        go(fake)
+    assert fake.taken() == ["sfr_plan_and_preprocess"], "which does nothing in this test"
+
+
 def test_an_edited_network_plan_stays_and_is_trained(planned: SFRDataset) -> None:
     fake = FakeCommands(planned, run_options())
     go(fake)
