@@ -51,7 +51,8 @@ def find_format(
         plans_file: named by the user.
 
     Raises:
-        UserError: no such folder, no ``dataset.json``, or a file that is not what nnU-Net writes.
+        UserError: no such folder, no ``dataset.json``, no plans of this name in the data set, or a file that is not
+            what nnU-Net writes.
     """
     if not prediction.is_dir():
         raise UserError(f"{prediction}: not found; name the folder with the predictions")
@@ -72,6 +73,10 @@ def _of_dataset(dataset: str, plans_name: str | None) -> tuple[Path, Path]:
     """The files of a data set, of which the raw one may be on another machine."""
     paths = DatasetPaths(resolve_dataset_name(dataset))
     plans = paths.preprocessed / f"{choose_plans(paths, plans_name)}.json"
+    if plans_name is not None and not plans.is_file():
+        known = ", ".join(paths.sfr_plans_names())
+        remedy = f"choose -p from {known}, or leave it out" if known else "leave -p out"
+        raise UserError(f"{plans}: not found; {remedy}")
     has_raw = paths.raw_is_here() and paths.raw_dataset_json.is_file()
     return paths.raw_dataset_json if has_raw else paths.dataset_json, plans
 

@@ -157,6 +157,7 @@ def test_labels_from_every_place(call: Call, folders: tuple[Path, Path], tmp_pat
         assert call(truth, prediction, "-d", "42")[0] == 0
         assert list(without_nan((prediction / "sfr_metrics.json").read_text(encoding="utf-8"))["classes"]) == ["all"]
         refused(call, "no data set 43", truth, prediction, "-d", "43")
+        refused(call, "TYPO.json: not found; leave -p out", truth, prediction, "-d", "42", "-p", "TYPO")
     (prediction / "dataset.json").unlink()
     refused(call, "dataset.json: not found; name the data set with -d", truth, prediction)
 
