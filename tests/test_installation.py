@@ -55,6 +55,13 @@ def _pip(python: Path, *arguments: str | Path) -> None:
     _run(sys.executable, "-m", "pip", "--python", python, "--quiet", *arguments, cwd=python.parent)
 
 
+def test_the_source_distribution_has_every_file_of_the_tests() -> None:
+    lines = (REPOSITORY / "MANIFEST.in").read_text(encoding="utf-8").splitlines()
+    (patterns,) = (words[2:] for line in lines if (words := line.split())[:2] == ["recursive-include", "tests"])
+    files = [file for file in (REPOSITORY / "tests").rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    assert [file.name for file in files if not any(file.match(pattern) for pattern in patterns)] == []
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy to build in, so that no build leaves files in the working tree."""
