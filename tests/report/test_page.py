@@ -212,6 +212,17 @@ def test_address_keeps_what_was_chosen(visit: Open, file: Path) -> None:
     assert again.input_value("#source") == MODEL
 
 
+def test_the_skip_link_leaves_what_was_chosen(visit: Open, file: Path) -> None:
+    page = visit(file)
+    page.fill("input[name=text]", "case_1")
+    before = page.evaluate("location.hash")
+    page.focus(".skip")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "content"
+    assert page.evaluate("location.hash") == before
+    assert set(shown(page)) == {"case_1", "case_10"}
+
+
 def test_every_picture_loads(visit: Open, file: Path) -> None:
     page = visit(file)
     # grey and labels of three cases, labels of a case without images, images of one without labels of this source

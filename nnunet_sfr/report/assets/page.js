@@ -125,10 +125,19 @@ function buildSections(sections) {
   }
 }
 
+// The link before everything else, which works without JavaScript too, leaves the address alone as well.
+function keepAddressOnSkip() {
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    document.getElementById("content").focus();
+  });
+}
+
 function start() {
   const sections = SECTIONS.filter(({ shows }) => shows);
   shapeBoxes();
   readAddress();
+  keepAddressOnSkip();
   buildHead();
   buildBar(sections);
   buildSections(sections);
