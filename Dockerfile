@@ -9,6 +9,8 @@ COPY . .
 RUN python -m build --wheel --outdir /wheels
 
 FROM python:3.12-slim
+# nnU-Net compiles its networks on a GPU, for which torch needs a C compiler
+RUN apt-get update && apt-get install --no-install-recommends --yes gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 ARG TORCH="torch torchvision"
 RUN pip install --no-cache-dir ${TORCH}
 COPY --from=build /wheels /wheels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -226,6 +227,14 @@ def test_table_holds_each_case_and_the_mean_of_each_result() -> None:
         "------------  ----  -----",
         "pseudo-label  b     0.500",
     ]
+
+
+def test_the_page_for_beginners_shows_the_table_as_it_is_printed() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "first-model.md").read_text(encoding="utf-8")
+    scores = [Score("pseudo-label", "case03", (0.5,)), Score("prediction", "case09", (1.0,))]
+    printed = as_text(table_rows(scores, ["label_1"])).splitlines()
+    assert "\n".join(printed[:2]) in page
+    assert all(re.sub(r"\d\.\d+", "...", line) in page for line in printed)
 
 
 def test_table_of_several_labels_leaves_out_what_no_volume_has() -> None:
