@@ -195,6 +195,16 @@ def test_filters_hide_the_others(visit: Open, file: Path) -> None:
         assert shown(page) == LOWEST_FIRST
 
 
+def test_a_case_is_empty_where_a_class_has_no_volume_or_none_is_listed(
+    visit: Open, small: tuple[Contents, Path], tmp_path: Path
+) -> None:
+    volumes: dict[str, dict[str, float]] = {"zero": {"1": 0.0}, "unlisted": {}, "full": {"1": 1.0}}
+    cases = [ReportCase(name, {MODEL: SourceResult(0.5, volume)}) for name, volume in volumes.items()]
+    page = visit(write_page(replace(small[0], cases=cases), tmp_path))
+    page.locator(".controls [name=empty]").check()
+    assert set(shown(page)) == {"zero", "unlisted"}
+
+
 def test_address_keeps_what_was_chosen(visit: Open, file: Path) -> None:
     page = visit(file)
     page.select_option("select[name=sort]", "name")

@@ -87,9 +87,9 @@ function resultOf(item, source = state.source) {
   return item.results[source] ?? null;
 }
 
+// Of label maps that others made, classes without a voxel are not listed.
 function isEmpty(view) {
-  const volumes = Object.values(view.volumes_ml);
-  return volumes.length > 0 && volumes.every((volume) => volume === 0);
+  return Object.values(view.volumes_ml).every((volume) => volume === 0);
 }
 
 function passes(item) {
