@@ -42,7 +42,7 @@ NNUNET_REFERENCE_VOXELS = {"PlainConvUNet": (85e6, 560e6), "ResidualEncoderUNet"
 NNUNET_REFERENCE_BATCH = (12, 2)
 """Patches in a batch that they go with, in 2D and in 3D."""
 
-PREDICTING_BYTES, CONFIDENCE_BYTES = (19, 24), (4, 81)
+PREDICTING_BYTES, CONFIDENCE_BYTES = (19, 24), (4, 77)
 """Main memory for one voxel of a case that is being labelled: for each class, and beside. The most is needed while the
 last mirrored image is predicted, or with few classes while its confidence is computed. Measured with 2 to 14."""
 
