@@ -149,12 +149,13 @@ def select(
         judge = PseudoLabelStore.open(paths.pseudo_labels(fold, round_index=round_index - 1), grid=dataset.grid)
     for store in (model, judge):
         _require_complete(store, pool)
-    values = {case: MEASURES[rule.confidence].value(judge.read_confidence(case)) for case in pool}
+    value = MEASURES[rule.confidence].value
+    empty = {case for case in pool if nothing_found(model.read_confidence(case))}
+    values = {case: None if case in empty else value(judge.read_confidence(case)) for case in pool}
     _require_values(values, rule, judge)
     _check_overruling(overrule_high, overrule_low, pool)
     threshold = rule.find_threshold(values)
     high = {case for case, value in values.items() if value is not None and value >= threshold}
-    high -= {case for case in high if nothing_found(model.read_confidence(case))}
     high = (high | set(overrule_high)) - set(overrule_low)
     selection = Selection(
         high=tuple(sorted(high)),

@@ -19,13 +19,13 @@ _CONTENT = """<!doctype html>
 
 @contextlib.contextmanager
 def redirect_file(address: str, folder: Path) -> Iterator[Path]:
-    """An HTML file that nobody else can read, as long as the context lasts.
+    """An HTML file that nobody else can read, by its absolute path, as long as the context lasts.
 
     Args:
         address: of the page, with its token.
         folder: of the review; browsers from snap or flatpak do not see the system's temporary files.
     """
-    file = folder / "open.html"
+    file = folder.absolute() / "open.html"
     file.unlink(missing_ok=True)  # of a review that was killed
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="utf-8") as stream:

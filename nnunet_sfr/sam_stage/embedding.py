@@ -179,19 +179,20 @@ class ViewMaker:
 
     def _repaired_since(self, identifier: str) -> dict[str, Any]:
         """What was repaired since views are kept, for the cases whose views it changed; others keep theirs."""
+        _, labels, _, _ = self._cases.load_case(identifier)
         share = foreground_share(len(self._patches(identifier)))
         curves = self._dataset.settings.fine_tuning.bezier_probability > 0 and self._geometry.slice_axis > 0
         return {
             **({"share of views on foreground": share} if share else {}),
-            **({"black outside the mask": True} if self._intensities.uses_mask else {}),
+            **({"outside the mask": "black background"} if (labels[:] < 0).any() else {}),
             **({"axis of intensity curves": self._geometry.slice_axis} if curves else {}),
         }
 
 
 def foreground_share(patches: int) -> float:
-    """Share of a case's augmented views that are centred on foreground: nnU-Net's, if it is larger than a patch.
+    """Share of a case's augmented views that are centred on foreground: nnU-Net's, if it has more voxels than a patch.
 
-    A case that fits into one is labelled whole and in the middle; centred on a voxel, part of it would be cut off.
+    A case that fits into a patch is labelled whole and in the middle; centred on a voxel, part of it would be cut off.
 
     Args:
         patches: that the case is large (:func:`spread_patches`).

@@ -93,7 +93,7 @@ class ZeroToOne:
             for index, (window, channel) in enumerate(zip(self.windows, image, strict=True))
         ]
         lows, highs = (np.array(ends, dtype=np.float32) for ends in zip(*pairs, strict=True))
-        return lambda part, part_of_mask: self._black_outside(_to_unit(part, lows, highs), part_of_mask)
+        return _BetweenLimits(lows, highs, self.masked)
 
     def _percentiles(
         self, index: int, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None
@@ -103,11 +103,26 @@ class ZeroToOne:
         low, high = np.percentile(channel, PERCENTILES)
         return float(low), float(high)
 
-    def _black_outside(self, part: NDArray[np.float32], mask: NDArray[Any] | None) -> NDArray[np.float32]:
+
+@dataclass(frozen=True)
+class _BetweenLimits:
+    """What :class:`ZeroToOne` does to the parts of a case; nnU-Net's worker processes get it pickled.
+
+    Args:
+        lows, highs: of each channel, which become 0 and 1.
+        masked: channels that are 0 outside the mask.
+    """
+
+    lows: NDArray[np.float32]
+    highs: NDArray[np.float32]
+    masked: tuple[int, ...]
+
+    def __call__(self, part: NDArray[np.float32], mask: NDArray[Any] | None) -> NDArray[np.float32]:
+        result = _to_unit(part, self.lows, self.highs)
         if mask is not None:
             for index in self.masked:
-                part[index][mask[0] < 0] = 0
-        return part
+                result[index][mask[0] < 0] = 0
+        return result
 
 
 INTENSITIES: Mapping[str, Callable[[SFRDataset], Intensities]] = {

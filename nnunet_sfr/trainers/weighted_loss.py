@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -135,6 +136,5 @@ def _mean_in_blocks(values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     if any(size * number != length for size, number, length in zip(sizes, coarse, fine, strict=True)):
         return F.interpolate(values, coarse, mode="area")
     # the same as "area", which Apple's graphics cards do not have in 3D
-    pool = {4: F.avg_pool2d, 5: F.avg_pool3d}[values.ndim]
-    mean: torch.Tensor = pool(values, sizes)
-    return mean
+    blocks = values.reshape(*values.shape[:2], *itertools.chain(*zip(coarse, sizes, strict=True)))
+    return blocks.mean(dim=tuple(range(3, blocks.ndim, 2)))

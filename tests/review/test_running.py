@@ -22,6 +22,7 @@ from nnunet_sfr.entry_points import review as command
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.review import running
 from nnunet_sfr.review.lock import only_review
+from nnunet_sfr.review.redirect import redirect_file
 from nnunet_sfr.review.serving import bind
 from tests.conftest import REPOSITORY
 
@@ -75,6 +76,14 @@ def test_a_review_from_begin_to_end(
     running.review("42", **OPTIONS, stop=stop, open_browser=False)  # the lock is free again
     assert len(addresses) == 1
     assert addresses[0] not in capsys.readouterr().out  # every review has a token of its own
+
+
+def test_the_file_for_the_browser_has_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nnUNet_results is relative."""
+    monkeypatch.chdir(tmp_path)
+    with redirect_file("http://127.0.0.1:1/token/", Path()) as file:
+        assert file == tmp_path / "open.html"
+    assert not file.exists()
 
 
 def test_a_port_is_free_again_when_the_review_has_ended() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -145,6 +146,14 @@ def test_outside_the_mask_is_black_in_every_part() -> None:
     parts, _, _, _ = CasesWithIntensities(Masked(), masked).load_case("case")  # type: ignore[arg-type]
     part = (slice(None), slice(1, 4), slice(0, 5), slice(3, 10))
     np.testing.assert_array_equal(parts[part], 4 * whole[part])
+
+
+def test_worker_processes_get_what_is_known_of_a_case() -> None:
+    """Where they are not forked, as on macOS, everything that they get is pickled."""
+    cases = CasesWithIntensities(Masked(), ZeroToOne((None, None), masked=(1,)))  # type: ignore[arg-type]
+    expected = cases.load_case("case")[0][:]
+    again = pickle.loads(pickle.dumps(cases))
+    np.testing.assert_array_equal(again.load_case("case")[0][:], expected)
 
 
 def test_channels_are_masked_that_nnunet_normalises_in_a_mask() -> None:

@@ -62,10 +62,11 @@ class Page {
 
   // One case, and nothing of an earlier one that comes late.
   async open(name) {
-    this.finishStroke();
-    await this.drafts.flush();
-    if (this.drafts.waiting) return; // it could not be kept, and the message says why
-    this.finishStroke(); // one that was begun meanwhile
+    do {
+      this.finishStroke();
+      await this.drafts.flush();
+      if (this.drafts.waiting) return; // it could not be kept, and the message says why
+    } while (this.stroke); // one that was begun meanwhile
     const number = ++this.loadNumber;
     const isLate = () => number !== this.loadNumber;
     this.name = name;
