@@ -62,9 +62,18 @@ def read_voxels(file: Path, *, as_stored: bool = False) -> NDArray[Any]:
         return _array(image, as_stored)
     with _quiet(), gzip.open(file) as stream:
         voxels = _array(type(image).from_stream(stream), as_stored)
+        _read_to_end(stream)
+    return voxels
+
+
+def _read_to_end(stream: gzip.GzipFile) -> None:
+    try:
         while stream.read(_BLOCK):
             pass
-    return voxels
+    except gzip.BadGzipFile as error:
+        # the checksum has been compared; other readers ignore what follows it, too
+        if not str(error).startswith("Not a gzipped file"):
+            raise
 
 
 def _array(image: Any, as_stored: bool) -> NDArray[Any]:

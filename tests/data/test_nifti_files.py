@@ -62,6 +62,12 @@ def test_planning_finds_a_wrong_checksum_whatever_the_reader(label: Path) -> Non
         read_strictly(NibabelIO, label, RawCase("a", (), label), kind="label")
 
 
+def test_what_follows_the_compressed_stream_is_ignored(label: Path) -> None:
+    """As gzip itself, nibabel and SimpleITK ignore it."""
+    label.write_bytes(label.read_bytes() + b"garbage")
+    np.testing.assert_array_equal(read_voxels(label), LABEL)
+
+
 def test_stored_values_and_scaled_ones(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4))
     image.header.set_slope_inter(2, 1)
