@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_sfr.atomic import write_json
+from nnunet_sfr.data.label_grid import label_grid
 from nnunet_sfr.data.preprocessed_files import list_preprocessed, require_files
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.folds import FOLDS, check_fold
@@ -93,8 +94,7 @@ class SFRDataset:
     @property
     def grid(self) -> dict[str, Any]:
         """What a label map on the preprocessed grid depends on: the grid itself, and what its values mean."""
-        regions = self.dataset_json.get("regions_class_order")
-        return {**self.settings.derived_from, "labels": self.dataset_json["labels"], "regions_class_order": regions}
+        return label_grid(self.settings.derived_from, self.dataset_json)
 
     @property
     def label_manager(self) -> LabelManager:

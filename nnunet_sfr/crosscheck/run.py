@@ -63,7 +63,8 @@ def crosscheck(
 
 def _records_of_unlabelled(dataset: SFRDataset) -> list[dict[str, object]]:
     """Of SAM's labels, as far as they are there."""
-    store = PseudoLabelStore.open_if_there(sam_labels_folder(dataset.paths), grid=dataset.grid)
-    if store is None or not store.made_by.is_sam:
+    folder = sam_labels_folder(dataset.paths, dataset.grid)
+    if folder is None:
         return []
+    store = PseudoLabelStore.open(folder, grid=dataset.grid)
     return [store.read_confidence(case) for case in store.identifiers()]

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from nnunet_sfr.data.label_grid import first_difference
 from nnunet_sfr.data.provenance import SAM
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import MANIFEST, SFRPaths
 
 
-def sam_labels_folder(paths: SFRPaths) -> Path:
+def sam_labels_folder(paths: SFRPaths, grid: Mapping[str, Any]) -> Path | None:
     """The store of round 0 that ``sfr_crosscheck`` estimates the Dice of, which does not depend on a fold itself.
 
+    Args:
+        paths: of the configuration.
+        grid: :func:`nnunet_sfr.data.label_grid.label_grid` of today; stores of another one are passed over.
+
     Returns:
-        The store of fold ``all``, or else of the lowest fold, that SAM has filled; that of fold ``all`` where none is.
+        The store of fold ``all``, or else of the lowest fold, that SAM has filled; None where none is.
 
     Raises:
         UserError: the manifest of a store is damaged.
     """
-    of_all = paths.pseudo_labels("all")
-    return next(filter(_is_of_sam, [of_all, *_of_numbered_folds(paths)]), of_all)
+    folders = [paths.pseudo_labels("all"), *_of_numbered_folds(paths)]
+    return next((folder for folder in folders if _is_of_sam(folder, grid)), None)
 
 
 def _of_numbered_folds(paths: SFRPaths) -> Iterator[Path]:
@@ -29,9 +35,12 @@ def _of_numbered_folds(paths: SFRPaths) -> Iterator[Path]:
         yield paths.pseudo_labels(fold)
 
 
-def _is_of_sam(folder: Path) -> bool:
+def _is_of_sam(folder: Path, grid: Mapping[str, Any]) -> bool:
     file = folder / MANIFEST
     if not file.is_file():
         return False
-    made_by = read_json(file, "delete the store").get("made_by")
-    return isinstance(made_by, dict) and made_by.get("source") == SAM
+    manifest = read_json(file, "delete the store")
+    made_by, found = manifest.get("made_by"), manifest.get("grid")
+    if not isinstance(made_by, dict) or not isinstance(found, dict):
+        return False
+    return made_by.get("source") == SAM and first_difference(found, grid) is None

@@ -28,6 +28,7 @@ import numpy as np
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.data.label_grid import first_difference
 from nnunet_sfr.data.provenance import PROVENANCE_SHAPE as PROVENANCE_SHAPE
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.store_files import case_files, cases_with_record, labels_file, locations_file, record_file
@@ -97,13 +98,12 @@ class PseudoLabelStore:
         if not cls.exists(folder):
             raise UserError(f"{folder}: there are no pseudo-labels; run sfr_pseudolabel first")
         store = cls._read(folder)
-        for key, value in json.loads(json.dumps(dict(grid))).items():
-            found = store.grid.get(key)
-            if found != value:
-                raise UserError(
-                    f"{folder}: the pseudo-labels were made for {key} {found}, the plan has {value}; "
-                    f"run {store.made_by.refill}"
-                )
+        key = first_difference(store.grid, grid)
+        if key is not None:
+            raise UserError(
+                f"{folder}: the pseudo-labels were made for {key} {store.grid.get(key)}, the plan has "
+                f"{json.loads(json.dumps(grid[key]))}; run {store.made_by.refill}"
+            )
         return store
 
     @classmethod

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.data.image_names import check_images_to_predict
+from nnunet_sfr.data.label_grid import label_grid
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.errors import UserError
@@ -127,6 +128,10 @@ class Project:
         content = read_sfr_plan(self.paths.sfr_plans_file)
         sections: dict[str, Any] = content["configurations"].get(self.options.configuration, {})
         return sections
+
+    def label_grid(self) -> dict[str, Any]:
+        """What label maps of today fit, as :attr:`nnunet_sfr.dataset.SFRDataset.grid` has it."""
+        return label_grid(self.sfr_plan().get("derived_from", {}), read_dataset_json(self.paths.dataset_json))
 
     def check(self) -> None:
         """Check what a step would refuse after minutes: configuration, fold and, if there is one, the SFR plan.

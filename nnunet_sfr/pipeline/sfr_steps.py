@@ -143,12 +143,13 @@ class CrossCheck(OverwritableStep):
 
     def inputs(self) -> Parts:
         project = self.project
+        labels = sam_labels_folder(project.paths, project.label_grid())
         parts = {
             **settings_parts(project, "stitching", "sam", "fine_tuning", "pseudo_labels"),
             **weights_part(project),
             **label_meaning_part(project),
             **labelled_part(project),
-            **store_part(project, _SAM_LABELS, sam_labels_folder(project.paths)),
+            **store_part(project, _SAM_LABELS, labels or project.paths.pseudo_labels("all")),
         }
         if self.options.with_nnunet:
             parts |= {**settings_parts(project, "crosscheck"), _NETWORK_PLAN: project.network_plan()}

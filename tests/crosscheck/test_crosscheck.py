@@ -25,6 +25,7 @@ from nnunet_sfr.crosscheck.printing import lines
 from nnunet_sfr.crosscheck.run import _records_of_unlabelled, crosscheck
 from nnunet_sfr.crosscheck.sources import MEAN, NNUNET, SAM, LeftOutCase
 from nnunet_sfr.crosscheck.verdict import verdict_of_sam
+from nnunet_sfr.data.labels_of_sam import sam_labels_folder
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.store_files import case_files
@@ -34,6 +35,8 @@ from nnunet_sfr.json_files import read_json
 from nnunet_sfr.label_decision import EXPECTED_DICE, LARGEST_PROBABILITY
 from nnunet_sfr.labelling.case_labels import LoadedCase, Prediction
 from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_CHECKPOINT, PLANS_JSON, Fold
+from nnunet_sfr.pipeline.project import Project
+from tests.pipeline.fake_commands import run_options
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, change_settings
 
@@ -296,6 +299,20 @@ def test_the_estimate_is_of_the_labels_that_there_are(project: SFRDataset) -> No
     shutil.rmtree(project.paths.pseudo_labels("all"))
     records("all", Provenance(source="sam", fold="all"), "of_all")
     assert [record["case"] for record in _records_of_unlabelled(project)] == ["of_all"]
+
+
+def test_the_estimate_passes_over_labels_on_another_grid(project: SFRDataset) -> None:
+    shutil.rmtree(project.paths.pseudo_labels("all"))
+    made_by = Provenance(source="sam", fold=0)
+    PseudoLabelStore.create(project.paths.pseudo_labels(0), grid={**project.grid, "spacing": [9]}, made_by=made_by)
+    assert _records_of_unlabelled(project) == []
+    of_today = project.paths.pseudo_labels(1)
+    PseudoLabelStore.create(of_today, grid=project.grid, made_by=Provenance(source="sam", fold=1))
+    for file in case_files(of_today, "a"):
+        write_json({"made_by": Provenance(source="sam", fold=1).fingerprint, "case": "a"}, file)
+    assert [record["case"] for record in _records_of_unlabelled(project)] == ["a"]
+    run = Project(run_options(crosscheck=True, fold=1))
+    assert sam_labels_folder(run.paths, run.label_grid()) == of_today, "sfr_run sees the same labels"
 
 
 def test_why_the_unlabelled_cases_have_no_estimate() -> None:

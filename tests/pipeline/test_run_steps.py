@@ -74,7 +74,7 @@ def test_folds_share_one_cross_check(planned: SFRDataset) -> None:
 
     def fake(fold: int) -> FakeCommands:
         commands = FakeCommands(planned, run_options(crosscheck=True, fold=fold))
-        commands.record = {"made_by": {"source": "sam", "fold": fold}}
+        commands.record = {"made_by": {"source": "sam", "fold": fold}, "grid": planned.grid}
         return commands
 
     assert go(fake(1)) == ["sfr_finetune", "sfr_pseudolabel", "sfr_crosscheck", TRAIN]
