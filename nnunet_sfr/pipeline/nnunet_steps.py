@@ -11,6 +11,7 @@ from nnunet_sfr.pipeline.empty_labels import require_labels
 from nnunet_sfr.pipeline.parts import (
     fold_part,
     label_meaning_part,
+    label_meaning_part_of_earlier_versions,
     labelled_part,
     settings_parts,
     store_part,
@@ -78,7 +79,10 @@ class Train(NNUNetStep):
         }
 
     def inputs_of_earlier_versions(self) -> Parts:
-        return settings_parts(self.project, "retraining", "rounds")
+        return {
+            **settings_parts(self.project, "retraining", "rounds"),
+            **label_meaning_part_of_earlier_versions(self.project),
+        }
 
     def check_inputs(self) -> None:
         """Refuse pseudo-labels that are mostly empty."""

@@ -72,6 +72,12 @@ def label_meaning_part(project: Project) -> dict[str, Any]:
     return {"dataset.json": {key: content.get(key) for key in keys}}
 
 
+def label_meaning_part_of_earlier_versions(project: Project) -> dict[str, Any]:
+    """:func:`label_meaning_part` without what earlier versions did not record."""
+    content = read_dataset_json(project.paths.dataset_json)
+    return {"dataset.json": {key: content.get(key) for key in _LABELS}}
+
+
 def weights_part(project: Project) -> dict[str, FileSet]:
     """The file of ``sam.checkpoint``, which can be replaced in place; the model names published ones."""
     checkpoint = project.sfr_plan().get("sam", {}).get("checkpoint")

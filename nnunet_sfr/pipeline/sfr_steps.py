@@ -18,6 +18,7 @@ from nnunet_sfr.pipeline.parts import (
     SAM_WEIGHTS,
     fold_part,
     label_meaning_part,
+    label_meaning_part_of_earlier_versions,
     labelled_part,
     settings_name,
     settings_parts,
@@ -106,7 +107,7 @@ class FineTune(OverwritableStep):
         }
 
     def inputs_of_earlier_versions(self) -> Parts:
-        return settings_parts(self.project, "rounds")
+        return {**settings_parts(self.project, "rounds"), **label_meaning_part_of_earlier_versions(self.project)}
 
     def outputs(self) -> dict[str, FileSet]:
         return {"adapter": FileSet.of(self.project.adapter(self.round_index), self.project.optimizer(self.round_index))}
@@ -155,6 +156,9 @@ class CrossCheck(OverwritableStep):
             parts |= {**settings_parts(project, "crosscheck"), _NETWORK_PLAN: project.network_plan()}
         return parts
 
+    def inputs_of_earlier_versions(self) -> Parts:
+        return label_meaning_part_of_earlier_versions(self.project)
+
     def brings_up_to_date(self, changed: Sequence[str]) -> bool:
         """Whether the trainings of SAM stay: the command replaces nnU-Net's by itself, and always estimates again."""
         return set(changed) <= {settings_name("crosscheck"), _NETWORK_PLAN, _SAM_LABELS}
@@ -194,6 +198,9 @@ class PseudoLabel(OverwritableStep):
             parts |= {"rounds.model_share": share}
             parts |= store_part(project, "the model's labels", project.store(round_index, of_model=True))
         return parts
+
+    def inputs_of_earlier_versions(self) -> Parts:
+        return label_meaning_part_of_earlier_versions(self.project)
 
     def outputs(self) -> dict[str, FileSet]:
         return store_part(self.project, "store", self.result) if self.project.is_planned() else {}

@@ -74,7 +74,8 @@ class Step:
 
     def inputs_of_earlier_versions(self) -> Parts:
         """Parts that records of earlier versions have otherwise, by the names that they have in :meth:`inputs`: whole
-        sections of settings, of which the step reads a part. A record that has them as they are now is up to date.
+        sections of settings, of which the step reads a part, or dataset.json without keys that were not recorded yet. A
+        record that has them as they are now is up to date.
         """
         return {}
 

@@ -208,6 +208,26 @@ def test_records_of_earlier_versions_hold_whole_sections_of_settings(planned: SF
     assert go(fake) == [], "the records are those of today now"
 
 
+def test_records_of_earlier_versions_say_nothing_of_modality(planned: SFRDataset) -> None:
+    file = planned.paths.dataset_json
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**content, "modality": {"0": "CT"}}))
+    fake = FakeCommands(planned, run_options(rounds=1, crosscheck=True))
+    go(fake)
+    state_file = fake.project.options.paths.state
+    written = json.loads(state_file.read_text(encoding="utf-8"))
+    kept = {key: content.get(key) for key in ("labels", "regions_class_order", "channel_names", "file_ending")}
+    earlier = HashCache(state_file.with_name("none.json")).digests({"dataset.json": kept})
+    changed = [
+        record["inputs"].update(earlier) for record in written["steps"].values() if set(earlier) & set(record["inputs"])
+    ]
+    assert len(changed) == 8
+    state_file.write_text(json.dumps(written))
+    assert go(fake) == []
+    file.write_text(json.dumps({**content, "modality": {"0": "MR"}}))
+    assert go(fake)[0] == "sfr_finetune --overwrite", "the records are those of today now"
+
+
 def test_another_result_starts_anew_what_was_made_from_it(planned: SFRDataset) -> None:
     fake = FakeCommands(planned, run_options())
     go(fake)
