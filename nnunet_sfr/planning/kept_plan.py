@@ -6,12 +6,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 
 from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION
 from nnunet_sfr.nnunet_json import read_plans
 from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.planning.fingerprint import is_outdated
+
+_INTENSITIES = "foreground_intensity_properties_per_channel"
 
 
 def plan_to_keep(
@@ -37,9 +40,24 @@ def plan_to_keep(
     if not paths.plans_file.is_file() or is_outdated(fingerprint, paths.plans_name):
         return None
     plans = read_plans(paths.plans_file, "correct it, or delete it and run the same command again")
-    if plans.get("experiment_planner_used") != planner_class.__name__:
+    if plans.get("experiment_planner_used") != planner_class.__name__ or not _agrees_with(plans, fingerprint):
         return None
     return plans if target_spacing is None or _has_spacing(plans, target_spacing) else None
+
+
+def _agrees_with(plans: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> bool:
+    """Whether the plan has what nnU-Net takes over from the fingerprint and people do not edit.
+
+    The fingerprints of earlier versions do not say which plans were made from them.
+    """
+    axes = plans["transpose_forward"]
+    spacing, shape = (np.median(fingerprint[key], axis=0)[axes] for key in ("spacings", "shapes_after_crop"))
+    taken_over = {
+        "original_median_spacing_after_transp": spacing.tolist(),
+        "original_median_shape_after_transp": [round(length) for length in shape.tolist()],
+        _INTENSITIES: fingerprint.get(_INTENSITIES),
+    }
+    return all(plans.get(key, value) == value for key, value in taken_over.items())
 
 
 def _has_spacing(plans: Mapping[str, Any], target_spacing: Sequence[float]) -> bool:

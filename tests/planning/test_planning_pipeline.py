@@ -185,6 +185,29 @@ def test_a_new_image_makes_every_plan_again_though_the_first_attempt_fails(prepr
     assert batch_size(preprocessed) == 3, "no image has changed"
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("foreground_intensity_properties_per_channel", {"0": {"mean": 1.0}}),
+        ("original_median_spacing_after_transp", [2.0, 1.0, 1.0]),
+        ("original_median_shape_after_transp", [17, 22, 20]),
+    ],
+)
+def test_a_plan_from_other_raw_data_is_made_again_whatever_the_fingerprint_says(
+    preprocessed: Path, key: str, value: Any
+) -> None:
+    """Earlier versions made the fingerprint again and did not say which plans were made from the one before."""
+    assert main(TINY) == 0
+    batch_size(preprocessed, 3)
+    file = preprocessed / f"{PLANS}.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    planned = content[key]
+    file.write_text(json.dumps({**content, key: value}))
+    assert main(PLAN_ONLY) == 0
+    assert json.loads(file.read_text(encoding="utf-8"))[key] == planned
+    assert batch_size(preprocessed) == 2
+
+
 def test_a_split_that_is_given_later_is_taken_beside_a_plan_that_is_kept(preprocessed: Path) -> None:
     assert main(TINY) == 0
     split = [{"train": ["train_00"], "val": ["train_01"]}]
