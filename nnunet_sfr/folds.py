@@ -28,6 +28,35 @@ def splits_of(paths: DatasetPaths) -> tuple[Path, list[dict[str, Any]]] | None:
     return None
 
 
+def require_same_folds(paths: DatasetPaths, *, with_added_cases: bool) -> None:
+    """Refuse folds of the raw data that are not those beside the plan, which are the ones that are trained.
+
+    Args:
+        paths: of the data set.
+        with_added_cases: whether the folds beside the plan may have further training cases, as ``sfr_add_labels`` gives
+            them; nnU-Net's planner does not allow it.
+
+    Raises:
+        UserError: naming the fold that differs, or a file is damaged.
+    """
+    given, planned = paths.raw / SPLITS, paths.splits_file
+    if not paths.raw_is_here() or not given.is_file() or not planned.is_file():
+        return
+    folds = read_splits(planned)
+    for number, fold in enumerate(read_splits(given)):
+        if number >= len(folds) or not _is_same(fold, folds[number], with_added_cases=with_added_cases):
+            raise UserError(
+                f"{given}: its fold {number} is another one than in {planned}; copy the file with the right folds over "
+                "the other one"
+            )
+
+
+def _is_same(given: dict[str, Any], planned: dict[str, Any], *, with_added_cases: bool) -> bool:
+    training, planned_training = set(given["train"]), set(planned["train"])
+    same = training <= planned_training if with_added_cases else training == planned_training
+    return same and set(given["val"]) == set(planned["val"])
+
+
 def check_fold(fold: Fold, num_labelled: int) -> None:
     """Refuse a fold that nnU-Net's rule cannot make: its five folds need at least five labelled cases.
 

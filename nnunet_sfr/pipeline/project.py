@@ -14,7 +14,7 @@ from nnunet_sfr.data.label_grid import label_grid
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.folds import require_fold
+from nnunet_sfr.folds import require_fold, require_same_folds
 from nnunet_sfr.nnunet_json import (
     check_configuration,
     read_dataset_json,
@@ -134,7 +134,7 @@ class Project:
         return label_grid(self.sfr_plan().get("derived_from", {}), read_dataset_json(self.paths.dataset_json))
 
     def check(self) -> None:
-        """Check what a step would refuse after minutes: configuration, fold and, if there is one, the SFR plan.
+        """Check what a step would refuse after minutes: configuration, fold, folds and, if there is one, the SFR plan.
 
         Raises:
             UserError: one of them does not pass.
@@ -145,6 +145,8 @@ class Project:
             require_fold(self.paths, self.options.fold, self.num_labelled())
         else:
             self.raw_dataset_json()
+        if self.options.fold != "all":
+            require_same_folds(self.paths, with_added_cases=True)
         if not self.paths.sfr_plans_file.is_file() or not self.sfr_plan():
             return
         try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 
+from nnunet_sfr.atomic import replacing
 from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION
 from nnunet_sfr.nnunet_json import read_plans
 from nnunet_sfr.paths import SFRPaths
@@ -66,12 +68,23 @@ def _has_spacing(plans: Mapping[str, Any], target_spacing: Sequence[float]) -> b
 
 
 def copy_what_planners_copy(paths: SFRPaths) -> None:
-    """The files of the raw data that nnU-Net's planners put beside the plan, where they are not there.
+    """Put the files of the raw data beside the plan that nnU-Net's planners put there: ``dataset.json`` as it is now,
+    and folds where there are none.
 
     Args:
         paths: of the plan.
+
+    Raises:
+        UserError: a file cannot be written.
     """
-    for target in (paths.dataset_json, paths.splits_file):
-        source = paths.raw / target.name
-        if source.is_file() and not target.is_file():
-            shutil.copy(source, target)
+    _copy_if_other(paths.raw_dataset_json, paths.dataset_json)
+    folds = paths.raw / paths.splits_file.name
+    if folds.is_file() and not paths.splits_file.is_file():
+        _copy_if_other(folds, paths.splits_file)
+
+
+def _copy_if_other(source: Path, target: Path) -> None:
+    if target.is_file() and target.read_bytes() == source.read_bytes():
+        return
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -14,6 +14,7 @@ from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
 from nnunet_sfr.data.raw_cases import RawDataset, list_cases
 from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.errors import UserError, file_errors_explained
+from nnunet_sfr.folds import require_same_folds
 from nnunet_sfr.label_journal import require_completed
 from nnunet_sfr.nnunet_json import check_configuration, read_plans
 from nnunet_sfr.paths import DatasetPaths, SFRPaths, resolve_dataset_name
@@ -90,6 +91,7 @@ def plan_and_preprocess(
         require_completed(DatasetPaths(name).raw)
         raw = list_cases(DatasetPaths(name).raw)
         print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
+        require_same_folds(DatasetPaths(name), with_added_cases=True)
         wanted = RequestedSAM(sam, adaptation, checkpoint and str(Path(checkpoint).expanduser().resolve()))
         paths = SFRPaths(name, plans_name or default_plans_name(planner_class), "", data_identifier="")
         _check_configurations(paths, configurations, wanted, overwrite=overwrite_sfr_plan)
@@ -113,6 +115,7 @@ def plan_and_preprocess(
             copy_what_planners_copy(paths)
             print(f"nnU-Net's plan: kept from {paths.plans_file}; --clean makes it again")
         else:
+            require_same_folds(paths, with_added_cases=False)
             plan(
                 name,
                 planner_class,

@@ -391,6 +391,16 @@ def test_a_fold_has_its_own_cases(planned: SFRDataset) -> None:
     assert go(fake) == ["sfr_finetune --overwrite", TRAIN]
 
 
+def test_folds_of_the_raw_data_that_are_changed_later_end_the_run(planned: SFRDataset) -> None:
+    paths = planned.paths
+    for folder, case in ((paths.raw, "train_00"), (paths.preprocessed, "train_01")):
+        (folder / paths.splits_file.name).write_text(json.dumps([{"train": [case], "val": ["train_02"]}]))
+    fake = FakeCommands(planned, run_options(fold=0))
+    with pytest.raises(UserError, match="its fold 0 is another one than in"):
+        fake.project.check()
+    FakeCommands(planned, run_options()).project.check()  # fold all takes every case
+
+
 def test_folds_are_made_for_the_first_run_on_one(planned: SFRDataset) -> None:
     for number in (3, 4):  # nnU-Net's rule makes folds of five cases and more
         for file in list(planned.paths.labelled.glob("train_00*")):

@@ -216,6 +216,39 @@ def test_a_split_that_is_given_later_is_taken_beside_a_plan_that_is_kept(preproc
     assert json.loads((preprocessed / "splits_final.json").read_text(encoding="utf-8")) == split
 
 
+def test_folds_that_are_changed_later_are_refused(preprocessed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(TINY) == 0
+    raw, planned = (
+        preprocessed.parents[1] / "nnUNet_raw" / NAME / "splits_final.json",
+        preprocessed / "splits_final.json",
+    )
+
+    def planning(given: list[str], there: list[str], *options: str) -> int:
+        raw.write_text(json.dumps([{"train": given, "val": ["c"]}]))
+        planned.write_text(json.dumps([{"train": there, "val": ["c"]}, {"train": ["c"], "val": ["a"]}]))
+        return int(main([*PLAN_ONLY, *options]))
+
+    for options in ((), ("--clean",)):
+        assert planning(["a", "b"], ["b", "a"], *options) == 0
+        assert planning(["a"], ["b"], *options) == 1
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            f"error: {raw}: its fold 0 is another one than in {planned}; copy the file with the right folds over the "
+            "other one"
+        )
+    assert planning(["a"], ["a", "added"]) == 0, "as sfr_add_labels leaves them"
+    assert planning(["a"], ["a", "added"], "--clean") == 1, "nnU-Net's planner wants the same"
+    assert planning(["a", "added"], ["a"]) == 1
+
+
+def test_a_dataset_json_that_is_changed_later_is_taken_beside_a_plan_that_is_kept(preprocessed: Path) -> None:
+    assert main(TINY) == 0
+    raw = preprocessed.parents[1] / "nnUNet_raw" / NAME / "dataset.json"
+    content = json.loads(raw.read_text(encoding="utf-8"))
+    raw.write_text(json.dumps({**content, "description": "changed"}))
+    assert main(PLAN_ONLY) == 0
+    assert (preprocessed / "dataset.json").read_bytes() == raw.read_bytes()
+
+
 def test_two_plans_of_one_data_set_live_side_by_side(preprocessed: Path) -> None:
     assert main(TINY) == 0
     assert main([*TINY, "-p", "SecondPlans"]) == 0
