@@ -73,7 +73,12 @@ def set_aside(result: Path, parts: Sequence[Path] | None = None) -> None:
 
 def kept_aside(result: Path) -> Path:
     """Where :func:`set_aside` puts a result."""
-    return result.parent / _EARLIER / result.name
+    return earlier_folder(result.parent) / result.name
+
+
+def earlier_folder(parent: Path) -> Path:
+    """Where lies what :func:`set_aside` has put aside of a folder's entries."""
+    return parent / _EARLIER
 
 
 def remove_kept_aside(result: Path) -> None:

@@ -39,7 +39,7 @@ from nnunet_sfr.paths import (
     is_set,
     nnunet_root,
 )
-from nnunet_sfr.replacement import kept_aside, remove_kept_aside, set_aside
+from nnunet_sfr.replacement import earlier_folder, kept_aside, remove_kept_aside, set_aside
 
 TEST_TRUTH, UNLABELLED_TRUTH, VALIDATION_TRUTH = "labelsTs", "labelsUl_truth", "labelsVal"
 RECORD = "sfr_convert.json"
@@ -49,7 +49,7 @@ _RESERVE = 1.1
 """Disk space that is asked for, over the size of what is read."""
 
 
-_NUMBERED = re.compile(r"(\..*\.)?Dataset(?P<number>\d{3})_(?P<name>.*)")
+_NUMBERED = re.compile(r"(?P<hidden>\..*\.)?Dataset(?P<number>\d{3})_(?P<name>.*)")
 """Names of data sets, and of those that are being written."""
 
 
@@ -78,7 +78,9 @@ def _require_free_number(folder: Path, others: Iterable[Path]) -> None:
     for other in others:
         found = _NUMBERED.fullmatch(other.name)
         if numbered and found and found["number"] == numbered["number"] and found["name"] != numbered["name"]:
-            raise UserError(f"{other}: has the number {int(found['number'])} already; choose another with -d")
+            # written by another machine or container, whose processes cannot be seen from here
+            stopped = ", or delete this folder if the sfr_convert that began it has ended" if found["hidden"] else ""
+            raise UserError(f"{other}: has the number {int(found['number'])} already; choose another with -d{stopped}")
 
 
 def _folder_name(name: str) -> str:
@@ -102,9 +104,12 @@ def _folder_name(name: str) -> str:
 
 
 def _data_sets() -> list[Path]:
-    """The data sets in nnU-Net's folders: one of which the raw data are gone keeps its number."""
+    """The data sets in nnU-Net's folders: one of which the raw data are gone keeps its number, and so does one that a
+    conversion had set aside when it was killed.
+    """
     roots = [nnunet_root(variable) for variable in (RAW, PREPROCESSED, RESULTS) if is_set(variable)]
-    return sorted(entry for root in roots for entry in root.glob("Dataset[0-9][0-9][0-9]_*"))
+    folders = [*roots, *map(earlier_folder, roots)]
+    return sorted(entry for folder in folders for entry in folder.glob("Dataset[0-9][0-9][0-9]_*"))
 
 
 def _being_written() -> list[Path]:

@@ -597,6 +597,19 @@ def test_data_sets_without_raw_data_keep_their_numbers(
         dataset_folder(500, "BTCV")
 
 
+def test_a_data_set_that_was_set_aside_keeps_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before the new one was in its place."""
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    dataset = tmp_path / "Dataset500_Heart"
+    dataset.mkdir()
+    set_aside(dataset)
+    assert not dataset.exists()
+    assert dataset_folder(None, "Heart") == dataset_folder(500, "Heart") == dataset
+    assert dataset_folder(None, "BTCV").name == "Dataset501_BTCV"
+    with pytest.raises(UserError, match=r"Dataset500_Heart: has the number 500 already; choose another with -d$"):
+        dataset_folder(500, "BTCV")
+
+
 def test_a_data_set_that_came_in_between_is_not_replaced(
     brats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -686,7 +699,8 @@ def test_of_two_conversions_that_chose_one_number_the_later_is_refused(
     other = tmp_path / "raw" / ".elsewhere-7.Dataset500_Heart"
     other.mkdir(parents=True)
     write_label, refused = NiftiDataset.write_label, "Heart: has the number 500 already; choose another with -d"
-    with stop(NiftiDataset, "write_images", AssertionError), pytest.raises(UserError, match=refused):
+    stopped = f"{refused}, or delete this folder if the sfr_convert that began it has ended"
+    with stop(NiftiDataset, "write_images", AssertionError), pytest.raises(UserError, match=stopped):
         convert("BraTS", brats, dataset, allow_missing=True)
     other.rmdir()
     done = tmp_path / "raw" / "Dataset500_Heart"
