@@ -21,13 +21,16 @@ FEWEST_STAGES = 3
 (two stages), or its trainer fails (one)."""
 
 
-def require_configurations(plans: Mapping[str, Any], configurations: Sequence[str], file: Path) -> None:
+def require_configurations(
+    plans: Mapping[str, Any], configurations: Sequence[str], file: Path, *, kept: bool = False
+) -> None:
     """Check that the configurations that are asked for are planned, before the plans are written.
 
     Args:
-        plans: nnU-Net's, as its planner makes them.
+        plans: nnU-Net's, as its planner makes them, or as they are kept.
         configurations: names.
         file: where the plans will be; what is there and is not planned now stays there.
+        kept: whether they are those of the file.
 
     Raises:
         UserError: naming those that there are.
@@ -37,7 +40,8 @@ def require_configurations(plans: Mapping[str, Any], configurations: Sequence[st
     known = list(dict.fromkeys([*plans["configurations"], *present]))
     for name in configurations:
         if name not in known:
-            raise UserError(f"{file}: has no configuration {name}; choose -c from {', '.join(known)}")
+            again = "; if it was removed by hand, --clean makes the plan again" if kept else ""
+            raise UserError(f"{file}: has no configuration {name}; choose -c from {', '.join(known)}{again}")
 
 
 def require_trainable(

@@ -104,7 +104,7 @@ def plan_and_preprocess(
 
         def check(plans: Mapping[str, Any]) -> None:
             chosen = configurations or _default_configurations(plans["configurations"])
-            require_configurations(plans, chosen, paths.plans_file)
+            require_configurations(plans, chosen, paths.plans_file, kept=kept is not None)
             require_trainable(plans, chosen, raw, fingerprint)
 
         kept = None

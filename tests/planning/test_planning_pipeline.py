@@ -312,6 +312,23 @@ def test_a_configuration_that_the_plan_has_not(
         assert (preprocessed / f"{PLANS}.json").read_text(encoding="utf-8") == before
 
 
+def test_a_configuration_that_was_removed_by_hand_comes_back_with_clean(
+    preprocessed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(TINY) == 0
+    file = preprocessed / f"{PLANS}.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    del content["configurations"]["2d"]
+    file.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main([*PLAN_ONLY, "-c", "2d"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {file}: has no configuration 2d; choose -c from 3d_fullres; if it was removed by hand, --clean makes "
+        "the plan again"
+    )
+    assert main([*PLAN_ONLY, "-c", "2d", "--clean"]) == 0
+
+
 def test_nnunets_integrity_check_can_be_asked_for(preprocessed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = AssertionError("Some images have errors")
     with mock.patch.object(pipeline, "verify_dataset_integrity", side_effect=found) as check:
