@@ -103,9 +103,13 @@ class Plan(Step):
         }
 
     def outputs(self) -> dict[str, FileSet]:
-        """The cases, but no plan: that may be edited. A case is known by its properties; its arrays must be there."""
+        """The cases, but no plan: that may be edited, as long as it has the SAM that is asked for.
+
+        A case is known by its properties; its arrays must be there.
+        """
         project = self.project
-        if not project.is_planned():
+        # a record of the same options may be older than a planning by hand with others
+        if not project.is_planned() or any(self._sam_parts().values()):
             return {}
         cases = [*project.properties(unlabelled=False), *project.properties(unlabelled=True)]
         arrays = (case.with_name(f"{case.stem}{ending}") for case in cases for ending in (".b2nd", "_seg.b2nd"))

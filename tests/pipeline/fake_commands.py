@@ -14,7 +14,7 @@ from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.run_steps import run_steps
 from tests.tiny_dataset import NAME
-from tests.tiny_project import PLANS
+from tests.tiny_project import PLANS, change_settings
 
 
 def run_options(**changes: Any) -> RunOptions:
@@ -56,6 +56,8 @@ class FakeCommands:
                 raise self.raising[name]
             return self.failing[name]
         self._write(files)
+        if name == "sfr_plan_and_preprocess":
+            self._plan_sam(command)
         return 0
 
     def taken(self) -> list[str]:
@@ -84,6 +86,15 @@ class FakeCommands:
         if name == "nnUNetv2_predict":
             return project.predicted_files()
         return []
+
+    def _plan_sam(self, command: Sequence[str]) -> None:
+        """Write what is asked for of SAM into the plan, as the command does."""
+        options = {"-sam": "model", "-adaptation": "adaptation", "-checkpoint": "checkpoint"}
+        asked = {key: command[command.index(option) + 1] for option, key in options.items() if option in command}
+        if "checkpoint" in asked:
+            asked["checkpoint"] = str(Path(asked["checkpoint"]).resolve())
+        if asked:
+            change_settings(self.dataset, {"sam": asked})
 
     def _training(self, folder: Path, command: Sequence[str]) -> list[Path]:
         summary = folder / "validation" / "summary.json"

@@ -334,9 +334,9 @@ def test_adaptation_and_checkpoint_are_handed_to_planning(
     assert go(FakeCommands(planned, run_options())) == [], "options that are left out change nothing"
     monkeypatch.chdir(tmp_path)
     assert go(FakeCommands(planned, run_options(checkpoint="sam.pth"))) == [], "the same file"
-    plan = ["sfr_plan_and_preprocess"]
-    assert go(FakeCommands(planned, run_options(adaptation="few_shot"))) == plan
-    assert go(FakeCommands(planned, run_options(checkpoint="other.pth"))) == plan
+    again = ["sfr_plan_and_preprocess", "sfr_finetune --overwrite", "sfr_pseudolabel --overwrite"]
+    assert go(FakeCommands(planned, run_options(adaptation="few_shot"))) == again
+    assert go(FakeCommands(planned, run_options(checkpoint="other.pth"))) == again
     assert go(FakeCommands(planned, run_options(checkpoint="other.pth"))) == []
 
 
@@ -351,6 +351,14 @@ def test_the_sam_that_the_plan_has_is_no_reason_to_plan_again(planned: SFRDatase
     assert go(FakeCommands(planned, run_options(**asked))) == SFR_STEPS
     assert go(FakeCommands(planned, run_options())) == []
     assert go(FakeCommands(planned, run_options(**asked))) == [], "nor after a run that was not asked for one"
+
+
+def test_a_planning_by_hand_with_another_sam_does_not_hide_the_one_that_is_asked_for(planned: SFRDataset) -> None:
+    asked = FakeCommands(planned, run_options(sam="mobile_sam"))
+    assert go(asked) == ["sfr_plan_and_preprocess", *SFR_STEPS]
+    change_settings(planned, {"sam": {"model": "vit_b"}})
+    assert go(asked) == ["sfr_plan_and_preprocess"], "after which SAM is the one that was fine-tuned"
+    assert go(asked) == []
 
 
 def test_a_plan_that_was_cut_short_is_made_again(planned: SFRDataset) -> None:
