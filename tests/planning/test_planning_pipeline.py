@@ -240,13 +240,12 @@ def test_folds_that_are_changed_later_are_refused(preprocessed: Path, capsys: py
     assert planning(["a", "added"], ["a"]) == 1
 
 
-def test_a_dataset_json_that_is_changed_later_is_taken_beside_a_plan_that_is_kept(preprocessed: Path) -> None:
+def test_dataset_json_beside_a_plan_that_is_kept_is_that_of_the_raw_data(preprocessed: Path) -> None:
     assert main(TINY) == 0
-    raw = preprocessed.parents[1] / "nnUNet_raw" / NAME / "dataset.json"
-    content = json.loads(raw.read_text(encoding="utf-8"))
-    raw.write_text(json.dumps({**content, "description": "changed"}))
+    raw, beside = preprocessed.parents[1] / "nnUNet_raw" / NAME / "dataset.json", preprocessed / "dataset.json"
+    beside.write_text(json.dumps({**json.loads(raw.read_text(encoding="utf-8")), "labels": {"background": 0}}))
     assert main(PLAN_ONLY) == 0
-    assert (preprocessed / "dataset.json").read_bytes() == raw.read_bytes()
+    assert beside.read_bytes() == raw.read_bytes()
 
 
 def test_two_plans_of_one_data_set_live_side_by_side(preprocessed: Path) -> None:
