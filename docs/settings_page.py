@@ -18,7 +18,7 @@ from typing import Any
 
 from nnunet_sfr import settings
 from nnunet_sfr.confidence_measures import MEASURES
-from nnunet_sfr.sam_models import MODELS
+from nnunet_sfr.sam_models import MODELS, SAMModel
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
 PAGE = Path(__file__).resolve().parent / "settings.md"
@@ -66,10 +66,7 @@ def _subsections(section: type) -> dict[str, type]:
 
 
 def _models() -> str:
-    rows = [
-        (f"`{model.name}`", model.summary, f"`{model.adaptation}`", _values(model.fine_tuning))
-        for model in MODELS.values()
-    ]
+    rows = [(f"`{model.name}`", model.summary, f"`{model.adaptation}`", _of_model(model)) for model in MODELS.values()]
     header = ("`sam.model`", "What it is", "`sam.adaptation` in a new plan", "`fine_tuning` in a new plan")
     return (
         "\n### Models\n\nA new plan has the defaults, but for what stands here; the values of an adaptation win over "
@@ -139,6 +136,11 @@ def _plain(docstring: str | None) -> str:
     text = " ".join((docstring or "").split()).replace("``", "`").replace("|", "\\|")
     text = re.sub(r":\w+:`", "`", text)
     return re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", text)
+
+
+def _of_model(model: SAMModel) -> str:
+    further = (f"with `{name}` {_values(values)}" for name, values in model.fine_tuning_with.items())
+    return "; ".join((_values(model.fine_tuning), *further))
 
 
 def _values(values: Mapping[str, Any]) -> str:

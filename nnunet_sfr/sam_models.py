@@ -139,6 +139,8 @@ class SAMModel:
     """Name in :data:`nnunet_sfr.sam_stage.adaptations.ADAPTATIONS` that planning chooses."""
     fine_tuning: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the section ``fine_tuning`` that planning writes instead of their defaults."""
+    fine_tuning_with: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The same for single adaptations, by their names, over those of the adaptation."""
     batch_pixels: int | None = None
     """Pixels of the canvases of a step together: where the planned ``batch_size`` has more, planning takes fewer
     canvases, but at least :data:`SMALLEST_BATCH`; None for no limit."""
@@ -208,6 +210,8 @@ _RECORDS = (
         ),
         adaptation="few_shot",
         fine_tuning=FEW_STEPS,
+        # the encoder runs in every step: as many as were measured (docs/results.md), a quarter of an hour on a CPU
+        fine_tuning_with={name: {"iterations": 150, "batch_size": 2} for name in ("adapter", "full")},
         batch_pixels=4 * 256**2,
     ),
     SAMModel(

@@ -26,7 +26,8 @@ def choose_fine_tuning(
     """
     # what suits published weights is not what a network needs that starts from random ones
     of_adaptation = {} if model.weights is None else adaptation.fine_tuning
-    settings = FineTuningSettings(**{**model.fine_tuning, **of_adaptation})
+    of_both = model.fine_tuning_with.get(adaptation.name, {})
+    settings = FineTuningSettings(**{**model.fine_tuning, **of_adaptation, **of_both})
     iterations = settings.iterations
     if adaptation.steps_grow:
         iterations = min(FineTuningSettings.iterations, round(iterations * math.sqrt(num_labelled)))

@@ -25,6 +25,13 @@ def test_other_schedules_are_the_records() -> None:
     assert choose_fine_tuning(LITE_MEDSAM, ADAPTATIONS["lora"], 256, 16).iterations == 400
 
 
+def test_an_encoder_that_runs_in_every_step_takes_few_on_a_small_model() -> None:
+    for adaptation in ("adapter", "full"):
+        chosen = choose_fine_tuning(LITE_MEDSAM, ADAPTATIONS[adaptation], 256, 4)
+        assert (chosen.iterations, chosen.batch_size, chosen.weight_decay) == (150, 2, 0.05)
+        assert choose_fine_tuning(MODELS["vit_b"], ADAPTATIONS[adaptation], 1024, 4).iterations == 6000
+
+
 def test_published_weights_are_trained_gently_and_random_ones_are_not() -> None:
     rates = {
         (model, adaptation): choose_fine_tuning(MODELS[model], ADAPTATIONS[adaptation], 256, 4).learning_rate
