@@ -149,9 +149,10 @@ def select(
         judge = PseudoLabelStore.open(paths.pseudo_labels(fold, round_index=round_index - 1), grid=dataset.grid)
     for store in (model, judge):
         _require_complete(store, pool)
+    records = {case: model.read_confidence(case) for case in pool}
+    judged = records if judge is model else {case: judge.read_confidence(case) for case in pool}
     value = MEASURES[rule.confidence].value
-    empty = {case for case in pool if nothing_found(model.read_confidence(case))}
-    values = {case: None if case in empty else value(judge.read_confidence(case)) for case in pool}
+    values = {case: None if nothing_found(records[case]) else value(judged[case]) for case in pool}
     _require_values(values, rule, judge)
     _check_overruling(overrule_high, overrule_low, pool)
     threshold = rule.find_threshold(values)

@@ -344,6 +344,10 @@ class RoundSettings:
         )
 
 
+FINE_TUNING_IN_ROUNDS = ("fine_tuning_fraction", "labelled_fraction")
+"""The settings of the section ``rounds`` that fine-tuning reads."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CrossCheckSettings:
     """``sfr_crosscheck``: SAM, and nnU-Net beside it, in labelled cases that they are left without."""

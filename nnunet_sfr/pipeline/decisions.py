@@ -69,8 +69,10 @@ def decide(step: Step, record: StepRecord | None, cache: HashCache) -> StepDecis
 
 def _changed(step: Step, record: StepRecord, inputs: Digests, cache: HashCache) -> list[str]:
     """The names of the inputs that have changed, whatever version wrote the record."""
-    earlier = cache.digests(step.inputs_of_earlier_versions())
     changed = differing(record.inputs, inputs)
+    if not changed:
+        return []
+    earlier = cache.digests(step.inputs_of_earlier_versions())
     return [name for name in changed if name not in earlier or record.inputs.get(name) != earlier[name]]
 
 

@@ -67,15 +67,18 @@ def training_settings_part(project: Project, section: str) -> dict[str, Any]:
 
 def label_meaning_part(project: Project) -> dict[str, Any]:
     """What label values and channels mean."""
-    content = read_dataset_json(project.paths.dataset_json)
-    keys = [*_LABELS, *(key for key in _IF_PRESENT if key in content)]
-    return {"dataset.json": {key: content.get(key) for key in keys}}
+    return _of_dataset_json(project, _IF_PRESENT)
 
 
 def label_meaning_part_of_earlier_versions(project: Project) -> dict[str, Any]:
     """:func:`label_meaning_part` without what earlier versions did not record."""
+    return _of_dataset_json(project)
+
+
+def _of_dataset_json(project: Project, if_present: tuple[str, ...] = ()) -> dict[str, Any]:
     content = read_dataset_json(project.paths.dataset_json)
-    return {"dataset.json": {key: content.get(key) for key in _LABELS}}
+    keys = [*_LABELS, *(key for key in if_present if key in content)]
+    return {"dataset.json": {key: content.get(key) for key in keys}}
 
 
 def weights_part(project: Project) -> dict[str, FileSet]:

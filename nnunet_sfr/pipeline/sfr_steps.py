@@ -30,6 +30,7 @@ from nnunet_sfr.pipeline.parts import (
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.step import Step
 from nnunet_sfr.replacement import set_aside
+from nnunet_sfr.settings import FINE_TUNING_IN_ROUNDS
 
 _NETWORK_PLAN = "nnU-Net's plan"
 _SAM_LABELS = "labels of round 0"
@@ -99,7 +100,7 @@ class FineTune(OverwritableStep):
         before = FileSet.of(project.adapter(round_index - 1), project.optimizer(round_index - 1))
         return {
             **parts,
-            **some_settings_part(project, "rounds", "fine_tuning_fraction", "labelled_fraction"),
+            **some_settings_part(project, "rounds", *FINE_TUNING_IN_ROUNDS),
             **unlabelled_part(project),
             "SAM of the round before": before,
             "selection": FileSet.of(project.selection(round_index)),

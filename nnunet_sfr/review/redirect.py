@@ -19,7 +19,7 @@ _CONTENT = """<!doctype html>
 
 @contextlib.contextmanager
 def redirect_file(address: str, folder: Path) -> Iterator[Path]:
-    """An HTML file that nobody else can read, by its absolute path, as long as the context lasts.
+    """Write an HTML file that only its owner can read, and delete it when the context ends; gives its absolute path.
 
     Args:
         address: of the page, with its token.

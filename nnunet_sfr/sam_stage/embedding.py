@@ -26,6 +26,9 @@ from nnunet_sfr.sam_stage.stitching import StitchGeometry
 from nnunet_sfr.sam_stage.views import ViewStore
 from nnunet_sfr.settings import FineTuningSettings
 
+_NO_VOXEL = np.iinfo(np.int16).min
+"""In the label map of a patch, where it reaches beyond the image."""
+
 
 class ViewMaker:
     """Makes the views of labelled cases.
@@ -140,9 +143,10 @@ class ViewMaker:
         if index < len(corners):
             box = [[start, start + size] for start, size in zip(corners[index], self._geometry.patch_size, strict=True)]
             data = torch.from_numpy(crop_and_pad_nd(image, box, 0))[None]
+            cropped = crop_and_pad_nd(labels, box, _NO_VOXEL, cast_cropped_to=np.int16)
             # outside the non-zero mask is background, as after nnU-Net's augmentation; outside the image is nothing
-            known = np.maximum(labels[:], 0)
-            target = torch.from_numpy(crop_and_pad_nd(known, box, IGNORE_INDEX, cast_cropped_to=np.int16))[None]
+            known = np.where(cropped == _NO_VOXEL, IGNORE_INDEX, np.maximum(cropped, 0))
+            target = torch.from_numpy(known)[None]
         else:
             seed_everything(view_seed(self._settings.seed, identifier, self._geometry.slice_axis, index))
             only = _OneCase(self._cases, identifier)
@@ -162,29 +166,29 @@ class ViewMaker:
         )
 
     def _recipe(self, identifier: str) -> dict[str, Any]:
-        _, labels, _, properties = self._cases.load_case(identifier)
+        _, stored, _, properties = self._cases.load_case(identifier)
+        labels = np.ascontiguousarray(stored[:])
         settings = self._dataset.settings.to_dict()
         augmentation = {name: settings["fine_tuning"][name] for name in ("shift_fraction", "bezier_probability")}
         return {
             "image": image_hash(properties),
-            "labels": hashlib.sha256(np.ascontiguousarray(labels[:]).tobytes()).hexdigest(),
+            "labels": hashlib.sha256(labels.tobytes()).hexdigest(),
             "weights": self._weights,
             "sam.model": settings["sam"]["model"],
             "stitching": _as_json(dataclasses.asdict(self._geometry)),
             "sam.window": list(settings["sam"]["window"]),
             "fine_tuning.seed": self._settings.seed,
             **{f"fine_tuning.{name}": value for name, value in augmentation.items()},
-            **self._repaired_since(identifier),
+            **self._repaired_since(identifier, labels),
         }
 
-    def _repaired_since(self, identifier: str) -> dict[str, Any]:
+    def _repaired_since(self, identifier: str, labels: np.ndarray) -> dict[str, Any]:
         """What was repaired since views are kept, for the cases whose views it changed; others keep theirs."""
-        _, labels, _, _ = self._cases.load_case(identifier)
         share = foreground_share(len(self._patches(identifier)))
         curves = self._dataset.settings.fine_tuning.bezier_probability > 0 and self._geometry.slice_axis > 0
         return {
             **({"share of views on foreground": share} if share else {}),
-            **({"outside the mask": "black background"} if (labels[:] < 0).any() else {}),
+            **({"outside the mask": "black background"} if (labels < 0).any() else {}),
             **({"axis of intensity curves": self._geometry.slice_axis} if curves else {}),
         }
 

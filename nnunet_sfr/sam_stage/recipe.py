@@ -8,7 +8,8 @@ from typing import Any
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.model import adapter_metadata
-from nnunet_sfr.sam_stage.rounds import SETTINGS_OF_ROUNDS, Round
+from nnunet_sfr.sam_stage.rounds import Round
+from nnunet_sfr.settings import FINE_TUNING_IN_ROUNDS
 
 
 def fine_tuning_recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> str:
@@ -55,7 +56,7 @@ def _read(recipe: str | None) -> dict[str, Any]:
     """Without what earlier versions wrote of SFR+ besides: settings that fine-tuning does not read."""
     content: dict[str, Any] = json.loads(recipe or "{}")
     if "rounds" in content:
-        content["rounds"] = {name: content["rounds"].get(name) for name in SETTINGS_OF_ROUNDS}
+        content["rounds"] = {name: content["rounds"].get(name) for name in FINE_TUNING_IN_ROUNDS}
     return content
 
 

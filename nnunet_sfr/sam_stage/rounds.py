@@ -29,10 +29,7 @@ from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER, Fold
 from nnunet_sfr.sam_stage.model import load_adapter, recipe_of
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.selection import read_selection
-from nnunet_sfr.settings import FineTuningSettings
-
-SETTINGS_OF_ROUNDS = ("fine_tuning_fraction", "labelled_fraction")
-"""The settings in the section ``rounds`` that fine-tuning reads."""
+from nnunet_sfr.settings import FINE_TUNING_IN_ROUNDS, FineTuningSettings
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ def _later_round(dataset: SFRDataset, fold: Fold, round_index: int, labelled: Lo
             "previous_adapter_sha256": file_hash(previous / FINAL_ADAPTER),
             "high": list(selection.high),
             "labels_of_high": dict(selection.model),
-            "rounds": {name: getattr(settings.rounds, name) for name in SETTINGS_OF_ROUNDS},
+            "rounds": {name: getattr(settings.rounds, name) for name in FINE_TUNING_IN_ROUNDS},
         },
         fold=fold,
         labelled=frozenset(labelled.identifiers),
