@@ -18,6 +18,7 @@ from typing import Any
 
 from nnunet_sfr import settings
 from nnunet_sfr.confidence_measures import MEASURES
+from nnunet_sfr.planner_names import CPU_PLANNER
 from nnunet_sfr.sam_models import MODELS, SAMModel
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
@@ -66,12 +67,17 @@ def _subsections(section: type) -> dict[str, type]:
 
 
 def _models() -> str:
-    rows = [(f"`{model.name}`", model.summary, f"`{model.adaptation}`", _of_model(model)) for model in MODELS.values()]
+    rows = [(f"`{model.name}`", model.summary, _adaptations_of(model), _of_model(model)) for model in MODELS.values()]
     header = ("`sam.model`", "What it is", "`sam.adaptation` in a new plan", "`fine_tuning` in a new plan")
     return (
         "\n### Models\n\nA new plan has the defaults, but for what stands here; the values of an adaptation win over "
         f"those of the model.\n\n{_table(header, rows)}"
     )
+
+
+def _adaptations_of(model: SAMModel) -> str:
+    on_cpu, on_gpu = (f"`{model.planned_adaptation(for_gpu=for_gpu)}`" for for_gpu in (False, True))
+    return on_gpu if on_cpu == on_gpu else f"{on_gpu}, with `{CPU_PLANNER}` {on_cpu}"
 
 
 def _adaptations() -> str:

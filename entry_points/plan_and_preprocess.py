@@ -49,9 +49,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "-pl",
         dest="planner",
-        default="ExperimentPlanner",
         help="planner: a class of nnU-Net (nnUNetPlannerResEncM, ...), or ExperimentPlannerCPU, ours for machines "
-        "without a GPU (plans name nnUNetPlansCPU)",
+        "without a GPU (plans name nnUNetPlansCPU); default: the one that made the plans of -p, ExperimentPlanner for "
+        "new ones",
     )
     add(
         "-gpu_memory_target",

@@ -137,6 +137,8 @@ class SAMModel:
     """None for a model that is trained from scratch."""
     adaptation: str
     """Name in :data:`nnunet_sfr.sam_stage.adaptations.ADAPTATIONS` that planning chooses."""
+    adaptation_on_gpu: str | None = None
+    """The same beside nnU-Net's plans for a GPU, where time allows more; None for the same one."""
     fine_tuning: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the section ``fine_tuning`` that planning writes instead of their defaults."""
     fine_tuning_with: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -146,6 +148,10 @@ class SAMModel:
     canvases, but at least :data:`SMALLEST_BATCH`; None for no limit."""
     needs_gpu: bool = False
     """Whether fine-tuning it as planned takes too long on a CPU."""
+
+    def planned_adaptation(self, *, for_gpu: bool) -> str:
+        """The adaptation that planning chooses beside an nnU-Net plan for a GPU, or for a CPU."""
+        return (self.adaptation_on_gpu if for_gpu else None) or self.adaptation
 
     def batch_size(self, planned: int, canvas_size: int) -> int:
         """The setting ``batch_size`` for a canvas of this side in pixels: the planned one, or fewer.
@@ -209,9 +215,13 @@ _RECORDS = (
             ),
         ),
         adaptation="few_shot",
+        adaptation_on_gpu="adapter",
         fine_tuning=FEW_STEPS,
-        # the encoder runs in every step: as many as were measured (docs/results.md), a quarter of an hour on a CPU
-        fine_tuning_with={name: {"iterations": 150, "batch_size": 2} for name in ("adapter", "full")},
+        # the encoder runs in every step: as many as were measured (docs/results.md)
+        fine_tuning_with={
+            "adapter": {"iterations": 600, "batch_size": 2},
+            "full": {"iterations": 150, "batch_size": 2},
+        },
         batch_pixels=4 * 256**2,
     ),
     SAMModel(

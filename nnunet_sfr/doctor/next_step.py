@@ -10,9 +10,10 @@ from nnunet_sfr.doctor.findings import Level, Section, count
 from nnunet_sfr.doctor.subject import NamedDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import CHECKPOINTS, FINAL_ADAPTER, FINAL_CHECKPOINT, UNLABELLED_IMAGES, nnunet_root
-from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, RunOptions, planner_of
+from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.plan_step import Plan
 from nnunet_sfr.pipeline.project import Project
+from nnunet_sfr.planner_names import CPU_PLANNER, DEFAULT_PLANNER, planner_of
 
 DEFAULT_TRAINER = "nnUNetTrainerSFR_MT"
 
@@ -54,7 +55,7 @@ def _plan(subject: NamedDataset) -> Command:
 
     planner = planner_of(subject.plans_name)
     if subject.plans_name is None and resolve_device(subject.device).type == "cpu":
-        planner = "ExperimentPlannerCPU"
+        planner = CPU_PLANNER
     option = () if planner == DEFAULT_PLANNER else ("-pl", planner)
     # -f and -device are no options of planning
     names = replace(subject, fold="all", device=AUTO).options()

@@ -11,6 +11,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import MODELS, Download, find_model
+from nnunet_sfr.sam_stage.adaptations import find_adaptation
 from nnunet_sfr.sam_stage.checkpoints import load_weights
 from nnunet_sfr.sam_stage.sam import SegmentationSAM, build_sam
 from nnunet_sfr.sam_stage.weights import cached_file, find_weights
@@ -27,10 +28,21 @@ def check_model(dataset: SFRDataset, device: torch.device) -> list[Finding]:
     settings = dataset.settings
     length = f"{settings.fine_tuning.iterations} iterations of {settings.fine_tuning.batch_size} mosaics"
     text = f"{settings.sam.model}, adaptation {_describe_adaptation(settings.sam)}, {length}"
-    if find_model(settings.sam.model).needs_gpu and device.type == "cpu":
-        lighter = next(model.name for model in MODELS.values() if not model.needs_gpu)
-        return [note("SAM", f"{text}; it wants a GPU", f"use a GPU, or plan with -sam {lighter}")]
+    lighter = _lighter(settings.sam) if device.type == "cpu" else None
+    if lighter is not None:
+        return [note("SAM", f"{text}; it wants a GPU", f"use a GPU, or plan with {lighter}")]
     return [ok("SAM", text)]
+
+
+def _lighter(settings: SAMSettings) -> str | None:
+    """The option of planning for what a CPU can bear; None where the plan has that."""
+    model = find_model(settings.model)
+    if model.needs_gpu:
+        return f"-sam {next(model.name for model in MODELS.values() if not model.needs_gpu)}"
+    # a model without weights is small, and all of it has to learn
+    if model.weights is not None and not find_adaptation(settings.adaptation).frozen_encoder:
+        return f"-adaptation {model.adaptation}"
+    return None
 
 
 def check_checkpoint(dataset: SFRDataset) -> list[Finding]:

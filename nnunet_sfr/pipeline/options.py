@@ -8,31 +8,9 @@ from pathlib import Path
 from nnunet_sfr.command_lines import AUTO, DEFAULT_PLANS, CommandLines
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import TRAINER_PREFIX, DatasetPaths, Fold, RunPaths
+from nnunet_sfr.planner_names import DEFAULT_PLANNER, PLANS_OF_PLANNERS
 from nnunet_sfr.plans import choose_plans
 from nnunet_sfr.trainers.methods import METHODS as KNOWN_METHODS
-
-DEFAULT_PLANNER = "ExperimentPlanner"
-"""nnU-Net's."""
-
-PLANS_OF_PLANNERS = {
-    DEFAULT_PLANNER: DEFAULT_PLANS,
-    "ExperimentPlannerCPU": "nnUNetPlansCPU",
-    "ExperimentPlanner96": "nnUNetPlans96",
-    "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans",
-    "nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans",
-    "nnUNetPlannerResEncXL": "nnUNetResEncUNetXLPlans",
-}
-"""The planners' own names for their plans, which importing nnU-Net would tell, but in ten seconds."""
-
-
-def planner_of(plans: str | None) -> str:
-    """The planner whose own name for its plans this is; nnU-Net's default for any other name.
-
-    Args:
-        plans: nnU-Net's plans identifier; None where it is not known.
-    """
-    return {name: planner for planner, name in PLANS_OF_PLANNERS.items()}.get(plans or DEFAULT_PLANS, DEFAULT_PLANNER)
-
 
 METHODS = tuple(KNOWN_METHODS)
 

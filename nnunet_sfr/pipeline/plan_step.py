@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_sfr.command_lines import Command
-from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
 from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.pipeline.digests import FileSet, Parts
-from nnunet_sfr.pipeline.options import DEFAULT_PLANNER, PLANS_OF_PLANNERS, planner_of
 from nnunet_sfr.pipeline.parts import labelled_part, unlabelled_part
 from nnunet_sfr.pipeline.project import visible_files
 from nnunet_sfr.pipeline.step import Step
+from nnunet_sfr.planner_names import DEFAULT_PLANNER, PLANS_OF_PLANNERS, planner_of, planner_used
 
 if TYPE_CHECKING:  # it comes with nnU-Net, which takes ten seconds to import
     from nnunet_sfr.data.raw_cases import RawDataset
@@ -57,15 +55,7 @@ class Plan(Step):
         """The one that was asked for, or that made the plan which is there, or whose plans have this name."""
         if self.options.planner is not None:
             return self.options.planner
-        return self._planner_used or planner_of(self.options.plans)
-
-    @property
-    def _planner_used(self) -> str | None:
-        try:
-            plans = read_json(self.project.paths.plans_file, "", {"experiment_planner_used": str})
-        except UserError:
-            return None
-        return str(plans["experiment_planner_used"])
+        return planner_used(self.project.paths.plans_file) or planner_of(self.options.plans)
 
     @property
     def result(self) -> Path:
@@ -130,7 +120,7 @@ class Plan(Step):
         options = self.options
         if any(value is not None for value in (options.target_spacing, *self._sam_parts().values())):
             return False
-        if not self.project.is_planned() or options.planner not in (None, self._planner_used):
+        if not self.project.is_planned() or options.planner not in (None, planner_used(self.project.paths.plans_file)):
             return False
         if not self.project.raw_is_here():
             return all(self.project.properties(unlabelled=unlabelled) for unlabelled in (False, True))

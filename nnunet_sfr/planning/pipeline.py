@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -18,6 +19,7 @@ from nnunet_sfr.folds import require_same_folds
 from nnunet_sfr.label_journal import require_completed
 from nnunet_sfr.nnunet_json import check_configuration, read_plans
 from nnunet_sfr.paths import DatasetPaths, SFRPaths, resolve_dataset_name
+from nnunet_sfr.planner_names import DEFAULT_PLANNER, planner_of, planner_used
 from nnunet_sfr.planning.feasibility import require_configurations, require_trainable
 from nnunet_sfr.planning.fingerprint import record_plan, update_fingerprint
 from nnunet_sfr.planning.kept_plan import copy_what_planners_copy, plan_to_keep
@@ -38,7 +40,7 @@ def plan_and_preprocess(
     dataset_name_or_id: str | int,
     *,
     configurations: Sequence[str] | None = None,
-    planner: str = "ExperimentPlanner",
+    planner: str | None = None,
     plans_name: str | None = None,
     gpu_memory_target: float | None = None,
     target_spacing: Sequence[float] | None = None,
@@ -62,7 +64,8 @@ def plan_and_preprocess(
         dataset_name_or_id: nnU-Net's name or number.
         configurations: nnU-Net configurations to make an SFR plan for and to preprocess; None for 3d_fullres, or 2d
             where nnU-Net plans no other.
-        planner: name of a planner class.
+        planner: name of a planner class; None for the one that made the plans of this name, or whose own name it is,
+            and for nnU-Net's default where no name is given.
         plans_name: nnU-Net's plans identifier; None for the planner's own.
         gpu_memory_target: in GB, for the planner; None for its own, or what the plan that is there was made for.
         target_spacing: in mm, for 3d_fullres; None for what the plan that is there has, or the planner's choice.
@@ -85,7 +88,7 @@ def plan_and_preprocess(
     """
     with file_errors_explained():
         name = resolve_dataset_name(dataset_name_or_id)
-        planner_class = find_planner(planner)
+        planner_class = _find_planner(planner, name, plans_name)
         check_target_spacing(target_spacing)
         DatasetPaths(name).require_raw()
         require_completed(DatasetPaths(name).raw)
@@ -137,6 +140,20 @@ def plan_and_preprocess(
         if not skip_preprocessing:
             _preprocess_all(raw, [dataset.paths for dataset in datasets], datasets[0].plans_manager, processes)
     return paths.plans_name
+
+
+def _find_planner(asked: str | None, dataset_name: str, plans_name: str | None) -> type[ExperimentPlanner]:
+    """The planner that is asked for, or that made the plans of this name, which are to be kept."""
+    if asked is not None or plans_name is None:
+        return find_planner(asked or DEFAULT_PLANNER)
+    plans_file = SFRPaths(dataset_name, plans_name, "", data_identifier="").plans_file
+    used = planner_used(plans_file)
+    try:
+        return find_planner(used or planner_of(plans_name))
+    except UserError:
+        raise UserError(
+            f"{plans_file}: made by {used}, which is not installed here; choose a planner with -pl"
+        ) from None
 
 
 def _check_configurations(

@@ -8,9 +8,12 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_sfr.command_lines import AUTO
 from nnunet_sfr.ct_windows import MEDSAM_WINDOWS, choose_window
+from nnunet_sfr.devices import resolve_device
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import SFRPaths
+from nnunet_sfr.planner_names import is_made_for_gpu
 from nnunet_sfr.planning.fingerprint import OWN_KEY
 from nnunet_sfr.planning.labels import PLANNED_PSEUDO_LABELS
 from nnunet_sfr.planning.mosaic import choose_slice_axes, choose_stitching, data_extent
@@ -43,7 +46,8 @@ def check_sam(file: Path, configuration: str, wanted: RequestedSAM, *, overwrite
     settled = wanted.settled(present)
     planned = present is not None and not overwrite and not wanted.differing_from(present)
     try:
-        settings = _sam_settings(settled)
+        # which adaptation a new plan takes makes no difference here
+        settings = _sam_settings(settled, for_gpu=False)
     except ValueError as error:
         in_plan = planned or not wanted.options()
         where = f"{file}: configuration {configuration}: sam" if in_plan else wanted.options()
@@ -94,6 +98,9 @@ def update_sfr_plan(
         file, dataset_name=paths.dataset_name, plans_name=paths.plans_name, configuration=name, settings=fresh
     )
     print(f"SFR plan of {name}: {_mosaic(fresh)}; {reason} {file}")
+    lighter, on_cpu = find_model(fresh.sam.model).adaptation, resolve_device(AUTO).type == "cpu"
+    if wanted.settled(present).adaptation is None and fresh.sam.adaptation != lighter and on_cpu:
+        print(f"No GPU here: {fresh.sam.adaptation} takes hours on a CPU, where -adaptation {lighter} takes minutes")
     return fresh
 
 
@@ -147,7 +154,8 @@ def make_sfr_plan(
         target_spacing=manager.spacing,
     )
     window = choose_window(plans_manager.foreground_intensity_properties_per_channel, manager.normalization_schemes)
-    sam = replace(_sam_settings(wanted), window=MEDSAM_WINDOWS[window])
+    sam = _sam_settings(wanted, for_gpu=is_made_for_gpu(plans_manager.plans))
+    sam = replace(sam, window=MEDSAM_WINDOWS[window])
     model, adaptation = find_model(sam.model), find_adaptation(sam.adaptation)
     slice_axes = choose_slice_axes(manager.spacing, plans_manager.transpose_forward)
     stitching = choose_stitching(model, extent, manager.patch_size, slice_axes=slice_axes)
@@ -160,10 +168,11 @@ def make_sfr_plan(
     )
 
 
-def _sam_settings(wanted: RequestedSAM) -> SAMSettings:
+def _sam_settings(wanted: RequestedSAM, *, for_gpu: bool) -> SAMSettings:
     """The section ``sam``; what is not wanted takes the defaults of the tables."""
     model = find_model(wanted.model or DEFAULT_MODEL)
-    return SAMSettings(model=model.name, checkpoint=wanted.checkpoint, adaptation=wanted.adaptation or model.adaptation)
+    adaptation = wanted.adaptation or model.planned_adaptation(for_gpu=for_gpu)
+    return SAMSettings(model=model.name, checkpoint=wanted.checkpoint, adaptation=adaptation)
 
 
 def _present_entry(file: Path, configuration: str) -> dict[str, Any] | None:

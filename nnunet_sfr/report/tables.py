@@ -16,6 +16,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.plan import fingerprint_of
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.planner_names import is_made_for_gpu
 from nnunet_sfr.planning.requested_sam import RequestedSAM
 from nnunet_sfr.planning.sfr_plan import make_sfr_plan
 from nnunet_sfr.report.contents import LabelClass, SourceResult, Table
@@ -155,7 +156,8 @@ def _planned_settings(dataset: SFRDataset) -> dict[str, Any] | None:
         ).to_dict()
     except (UserError, KeyError):  # nnU-Net's own planning made it, or it was not copied with the rest
         return None
-    fresh["sam"] |= {"model": DEFAULT_MODEL, "adaptation": find_model(used.model).adaptation, "checkpoint": None}
+    planned = find_model(used.model).planned_adaptation(for_gpu=is_made_for_gpu(dataset.plans_manager.plans))
+    fresh["sam"] |= {"model": DEFAULT_MODEL, "adaptation": planned, "checkpoint": None}
     return fresh
 
 

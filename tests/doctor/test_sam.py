@@ -56,6 +56,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.parametrize(("adaptation", "lighter"), [("adapter", True), ("lora", True), ("few_shot", False)])
+def test_an_encoder_that_learns_on_a_cpu(project: SFRDataset, adaptation: str, lighter: bool) -> None:
+    dataset = with_sam(project, **{**LITE_MEDSAM, "adaptation": adaptation, "adaptation_settings": {}})
+    (finding,) = check_model(dataset, CPU)
+    assert finding.remedy == ("use a GPU, or plan with -adaptation few_shot" if lighter else "")
+    (finding,) = check_model(dataset, torch.device("cuda"))
+    assert finding.level.value == "ok"
+
+
 @pytest.mark.usefixtures("cache")
 def test_vit_tiny_needs_no_checkpoint(project: SFRDataset) -> None:
     dataset = with_sam(project, **VIT_TINY)

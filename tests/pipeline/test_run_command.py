@@ -21,9 +21,10 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.entry_points.run import main
 from nnunet_sfr.interruption import InterruptedRunError
 from nnunet_sfr.pipeline import run_steps
-from nnunet_sfr.pipeline.options import METHODS, PLANS_OF_PLANNERS, RunOptions
+from nnunet_sfr.pipeline.options import METHODS, RunOptions
 from nnunet_sfr.pipeline.plan_step import Plan
 from nnunet_sfr.pipeline.project import Project
+from nnunet_sfr.planner_names import PLANS_OF_PLANNERS
 from nnunet_sfr.planning.planners import find_planner
 from nnunet_sfr.trainers import find_trainer
 from tests.pipeline.fake_commands import FakeCommands, run_options

