@@ -119,6 +119,7 @@ def _study(options: argparse.Namespace) -> Study:
         rounds=options.rounds,
         planner=options.planner or PLANNERS[options.device],
         device=options.device,
+        sam_per_seed=options.sam_per_seed,
     )
 
 
@@ -171,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     runs("--sam", choices=tuple(MODELS), default=DEFAULT_MODEL, help=f"({DEFAULT_MODEL})")
     runs("--adaptation", choices=tuple(ADAPTATIONS), help="how SAM is fine-tuned (as planned)")
     runs("--sam-iterations", type=positive_number, metavar="N", help="of its fine-tuning (as planned)")
+    runs(
+        "--sam-per-seed",
+        action="store_true",
+        help="fine-tune SAM for each seed, too, so that the spread over seeds has that of its labels",
+    )
     runs(
         "--planner",
         help="nnU-Net planner; ExperimentPlanner96 for patches of 96 x 96 x 96 (ExperimentPlannerCPU on the CPU, else "

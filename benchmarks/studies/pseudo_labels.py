@@ -37,8 +37,9 @@ def measure_pseudo_labels(study: Study, workspace: StudyFolders) -> dict[str, li
 
 def _stores(study: Study, workspace: StudyFolders) -> Iterator[tuple[str, str, list[ProjectFolders]]]:
     """Name for people, folder of the store, and the projects that have it."""
-    if (workspace.base.folder / "labels.json").is_file():
-        yield "SAM, round 0", "round_0", [workspace.base]
+    labelled = [base for base in workspace.bases_with_sam(study) if (base.folder / "labels.json").is_file()]
+    if labelled:
+        yield "SAM, round 0", "round_0", labelled
     for trainer in ROUND_TRAINERS:
         projects = [workspace.run(trainer, seed) for seed in workspace.seeds(trainer)]
         for index in range(1, study.rounds + 1) if projects else ():

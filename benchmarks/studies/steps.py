@@ -60,10 +60,13 @@ class Steps:
         if with_all_labels:
             with FileLock(base.folder / "all_labels.lock"):
                 self._prepare_all_labels(base)
-        if with_sam:
-            with FileLock(base.folder / "sam.lock"):
-                self._timed("sam", base, ["sfr_finetune", *self._case, *self._on])
-                self._timed("labels", base, ["sfr_pseudolabel", *self._case, *self._on])
+        if with_sam and not self.study.sam_per_seed:
+            self._let_sam_label(base)
+
+    def _let_sam_label(self, project: ProjectFolders) -> None:
+        with FileLock(project.folder / "sam.lock"):
+            self._timed("sam", project, ["sfr_finetune", *self._case, *self._on])
+            self._timed("labels", project, ["sfr_pseudolabel", *self._case, *self._on])
 
     def _plan(self, base: ProjectFolders) -> None:
         command = ["sfr_plan_and_preprocess", "-d", base.number, "-c", CONFIGURATION, "-pl", self.study.planner]
@@ -116,19 +119,27 @@ class Steps:
             measured = [self._train(project, whole, "training", predictions, seed)]
         write_json({"trainer": trainer, "seed": seed, **combined(measured)}, record)
 
+    def _base(self, trainer: str, seed: int) -> ProjectFolders:
+        """What a run starts from: of trainers that read SAM's labels, that of the seed where each has a SAM."""
+        base = self.workspace.base
+        if not (self.study.sam_per_seed and needs_sam(trainer)):
+            return base
+        of_seed = self.workspace.base_of_seed(seed)
+        of_seed.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(of_seed.folder.with_suffix(".lock")):
+            copy_project(base, of_seed, ROOTS[1:])
+            change_settings(of_seed.sfr_plan, {"fine_tuning": {"seed": seed}})
+            self._let_sam_label(of_seed)
+        return of_seed
+
     def _copy_of_base(self, trainer: str, seed: int) -> ProjectFolders:
-        """The base with hard links for files: whatever is changed is written under another name and renamed."""
         project = self.workspace.run(trainer, seed)
-        if not project.folder.is_dir():
-            temporary = project.folder.with_name(f".{trainer}")
-            shutil.rmtree(temporary, ignore_errors=True)
-            # another process may be at work on SAM and its labels, which not every trainer reads
-            folders, left_out = (ROOTS[1:], ()) if needs_sam(trainer) else (ROOTS[1:2], ("pseudo_labels",))
-            for name in folders:
-                source, target = self.workspace.base.folder / name / project.dataset, temporary / name / project.dataset
-                if source.is_dir():
-                    shutil.copytree(source, target, copy_function=os.link, ignore=shutil.ignore_patterns(*left_out))
-            temporary.rename(project.folder)
+        base = self._base(trainer, seed)
+        if needs_sam(trainer):
+            copy_project(base, project, ROOTS[1:])
+        else:
+            # another process may be at work on SAM and its labels, which this trainer does not read
+            copy_project(base, project, ROOTS[1:2], "pseudo_labels")
         if trainer != ALL_LABELS:  # that one has no SFR plan
             change_settings(project.sfr_plan, {"retraining": self._schedule(seed)})
         return project
@@ -209,6 +220,29 @@ def convert(study: Study, dataset: Path) -> None:
         Path(study.source), study.labelled, study.cases_seed, allow_missing=study.allow_missing, options=study.options
     )
     convert_source(PUBLIC_DATASETS[study.dataset].open(request), dataset)
+
+
+def copy_project(source: ProjectFolders, target: ProjectFolders, folders: Sequence[str], *left_out: str) -> None:
+    """Copy the target's data set with hard links for files, unless it is there.
+
+    Whatever is changed later is written under another name and renamed, so that the source keeps what it has.
+
+    Args:
+        source: to copy from.
+        target: to make; its folder is there wholly or not at all.
+        folders: of :data:`ROOTS`.
+        left_out: names of files and folders.
+    """
+    if target.folder.is_dir():
+        return
+    temporary = target.folder.with_name(f".{target.folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    for name in folders:
+        before, after = source.folder / name / target.dataset, temporary / name / target.dataset
+        if before.is_dir():
+            shutil.copytree(before, after, copy_function=os.link, ignore=shutil.ignore_patterns(*left_out))
+    temporary.mkdir(parents=True, exist_ok=True)
+    temporary.rename(target.folder)
 
 
 def needs_sam(trainer: str) -> bool:

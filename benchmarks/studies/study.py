@@ -43,6 +43,7 @@ class Study:
         sam: name of the SAM.
         adaptation: how it is fine-tuned, None for what was planned.
         sam_iterations: of SAM's fine-tuning, None for what was planned.
+        sam_per_seed: fine-tune SAM for each seed, with that seed; else once, with the planned one.
         rounds: of SFR+ after round 0.
         planner: nnU-Net planner.
         device: where to compute.
@@ -64,6 +65,7 @@ class Study:
     rounds: int
     planner: str
     device: str
+    sam_per_seed: bool = False
 
     @property
     def plans(self) -> str:
@@ -76,6 +78,8 @@ class Study:
         parts = [f"{self.labelled}_labelled", "planned_spacing" if self.spacing is None else f"{self.spacing:g}mm"]
         if self.cases_seed is not None:
             parts.append(f"cases{self.cases_seed}")
+        if self.sam_per_seed:
+            parts.append("sam_per_seed")
         for option, value in self.options.items():
             values = value if isinstance(value, (list, tuple)) else [value]
             parts.append(option if value is True else option + "".join(f"-{one}" for one in values))
@@ -139,6 +143,17 @@ class StudyFolders:
         """The data set in which every case to train on is labelled, planned as the base."""
         return self._project(self.folder / "base", NUMBER_OF_ALL)
 
+    def base_of_seed(self, seed: int) -> ProjectFolders:
+        """A copy of the base with a SAM of this seed and its labels."""
+        return self._project(self.folder / f"seed_{seed}" / "base")
+
+    def bases_with_sam(self, study: Study) -> list[ProjectFolders]:
+        """Where SAM was fine-tuned or is to be: the base, or that of each seed that has one."""
+        if not study.sam_per_seed:
+            return [self.base]
+        folders = self.folder.glob("seed_*/base")
+        return [self.base_of_seed(seed) for seed in sorted(_seed_of(folder) for folder in folders)]
+
     def run(self, trainer: str, seed: int) -> ProjectFolders:
         """A copy of the base for one trainer and seed: later rounds of SFR+ belong to a data set, not to a method."""
         number = NUMBER_OF_ALL if trainer == ALL_LABELS else NUMBER
@@ -153,14 +168,17 @@ class StudyFolders:
 
     def seeds(self, trainer: str) -> list[int]:
         """Seeds of the finished runs of a trainer."""
-        files = self.folder.glob(f"seed_*/{trainer}/record.json")
-        return sorted(int(re.sub(r"\D", "", file.parent.parent.name)) for file in files)
+        return sorted(_seed_of(file.parent) for file in self.folder.glob(f"seed_*/{trainer}/record.json"))
 
     def _project(self, folder: Path, number: int = NUMBER) -> ProjectFolders:
         suffix = "_all_labels" if number == NUMBER_OF_ALL else ""
         return ProjectFolders(
             folder, self.folder / "base" / ROOTS[0], self.plans, f"Dataset{number:03d}_{self.name}{suffix}"
         )
+
+
+def _seed_of(run: Path) -> int:
+    return int(re.sub(r"\D", "", run.parent.name))
 
 
 def open_workspace(output: Path, study: Study) -> StudyFolders:

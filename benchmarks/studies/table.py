@@ -162,8 +162,8 @@ def _facts(study: Study, workspace: StudyFolders, results: Sequence[TrainerResul
         + ("nnU-Net's spacing" if study.spacing is None else f"target spacing {study.spacing:g} mm"),
         "training": f"{study.iterations} iterations each ({study.epochs} epochs); SFR+ shares them among "
         f"{study.rounds + 1} rounds; {study.planner}",
-        "SAM": f"{_sam(study)}, {study.sam_iterations or 'planned number of'} iterations, the same for all seeds"
-        + _sam_time(workspace),
+        "SAM": f"{_sam(study)}, {study.sam_iterations or 'planned number of'} iterations, "
+        f"{'one for each seed' if study.sam_per_seed else 'the same for all seeds'}{_sam_time(study, workspace)}",
         "±": "standard deviation over seeds of the mean over cases; lowest case: of the means over seeds",
     }
     if any(result.trainer == ALL_LABELS for result in results):
@@ -198,9 +198,12 @@ def _sam(study: Study) -> str:
     return study.sam if study.adaptation is None else f"{study.sam} ({study.adaptation})"
 
 
-def _sam_time(workspace: StudyFolders) -> str:
-    file = workspace.base.folder / "sam.json"
-    return f"; its fine-tuning took {read_json(file, 'delete it')['seconds'] / 60:.1f} min" if file.is_file() else ""
+def _sam_time(study: Study, workspace: StudyFolders) -> str:
+    files = [file for base in workspace.bases_with_sam(study) if (file := base.folder / "sam.json").is_file()]
+    if not files:
+        return ""
+    seconds = statistics.fmean(read_json(file, "delete it")["seconds"] for file in files)
+    return f"; its fine-tuning took {seconds / 60:.1f} min"
 
 
 def _numbers(study: Study, results: Sequence[TrainerResults], counts: Mapping[str, int]) -> dict[str, Any]:

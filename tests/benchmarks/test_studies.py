@@ -222,6 +222,32 @@ def test_every_trainer_gets_the_same_number_of_iterations(run_study: Any) -> Non
     assert base["fine_tuning"] == {"iterations": 80, "warmup_fraction": 0.125, "validation_every": 40}
 
 
+def test_every_seed_can_have_a_sam_of_its_own(run_study: Any) -> None:
+    """Fine-tuned once for all trainers of the seed; those that read no labels do not wait for it."""
+    study = replace(STUDY, sam_per_seed=True, rounds=1)
+    lines, workspace = run_study(("nnUNetTrainer", "nnUNetTrainerSFR_MT", "nnUNetTrainerSFR_ACMT"), [1, 2], study=study)
+    sam = [f"sfr_finetune {DATA} -device cpu", f"sfr_pseudolabel {DATA} -device cpu"]
+    expected = [line for line in SHARED if line not in sam]
+    assert len(expected) == len(SHARED) - 2
+    for seed in (1, 2):
+        expected += in_one_go("nnUNetTrainer", seed) + sam
+        expected += in_one_go("nnUNetTrainerSFR_MT_8epochs", seed) + in_one_go("nnUNetTrainerSFR_ACMT_8epochs", seed)
+    assert lines == expected
+    assert workspace.folder.name == "4_labelled_2.5mm_sam_per_seed"
+    bases = workspace.bases_with_sam(study)
+    assert [base.folder.parent.name for base in bases] == ["seed_1", "seed_2"]
+    seeds = [
+        json.loads(project.sfr_plan.read_text(encoding="utf-8"))["configurations"][CONFIGURATION]
+        for project in (
+            workspace.base,
+            *bases,
+            workspace.run("nnUNetTrainerSFR_MT", 2),
+            workspace.run("nnUNetTrainer", 2),
+        )
+    ]
+    assert [settings["fine_tuning"].get("seed") for settings in seeds] == [None, 1, 2, 2, None]
+
+
 def test_all_labels_are_trained_with_the_plan_of_the_few(
     run_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
