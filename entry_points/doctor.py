@@ -12,7 +12,13 @@ from .command_line import add_configuration, add_device, add_fold, argument_pars
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, examine and report; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.dataset is None:
+        of_dataset = {"-p": arguments.plans, "-c": arguments.configuration, "-f": arguments.fold}
+        given = [option for option, value in of_dataset.items() if value not in (None, "all")]
+        if given:
+            parser.error(f"{given[0]} goes with -d only")
     sections: list[Section] = []
 
     def command() -> None:
@@ -27,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             subject = NamedDataset(
                 arguments.dataset, arguments.configuration, arguments.plans, arguments.fold, arguments.device
             )
-        for section in examine(subject):
+        for section in examine(subject, arguments.device):
             sections.append(section)
             if not arguments.json:
                 print("\n".join(section_lines(section)), flush=True)

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from nnunet_sfr.doctor.raw_folders import RawImages
 
 
-def examine(subject: NamedDataset | None) -> Iterator[Section]:
+def examine(subject: NamedDataset | None, device: str = AUTO) -> Iterator[Section]:
     """Look at installation and machine, and at a data set.
 
     Args:
         subject: None for no data set.
+        device: that will compute, or ``auto``.
 
     Raises:
         UserError: there is no such data set; raised before the first section.
@@ -38,7 +39,7 @@ def examine(subject: NamedDataset | None) -> Iterator[Section]:
         return
     name = None if subject is None else resolve_dataset_name(subject.dataset)
     yield from (installation, folders)
-    yield from _machine(AUTO if subject is None else subject.device)
+    yield from _machine(device)
     if subject is not None and name is not None:
         yield from _dataset(subject, name)
 

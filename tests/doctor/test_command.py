@@ -95,6 +95,23 @@ def test_without_a_data_set(run: Run, project: SFRDataset) -> None:
     assert sections == {"Installation", "Folders", "Trainers", "Device"}
 
 
+def test_a_device_is_looked_for_without_a_data_set(run: Run, project: SFRDataset) -> None:
+    missing = "mps" if torch.cuda.is_available() or not torch.backends.mps.is_available() else "cuda"
+    code, report, _ = run("--json", "-device", missing)
+    assert code == 1
+    assert f"-device {missing}: torch finds no such device" in found(report, "problem")[0]["text"]
+
+
+@pytest.mark.parametrize("options", [("-p", PLANS), ("-c", "2d"), ("-f", "0")])
+def test_options_of_a_data_set_go_with_one(
+    run: Run, project: SFRDataset, options: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(*options)
+    assert ended.value.code == 2
+    assert f"{options[0]} goes with -d only" in capsys.readouterr().err
+
+
 def test_a_test_image_among_the_unlabelled_ones(run: Run, project: SFRDataset) -> None:
     shutil.copy(
         project.paths.raw / "imagesTs" / "test_00_0000.nii.gz", project.paths.raw_unlabelled / "new_0000.nii.gz"
