@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sections.append(section)
             if not arguments.json:
                 print("\n".join(section_lines(section)), flush=True)
-        action, following = next_step(subject, sections)
+        action, following = next_step(subject, sections, arguments.device)
         print(as_json(sections, following) if arguments.json else last_lines(sections, action, following))
 
     # what it has to say of wrong variables is part of the report

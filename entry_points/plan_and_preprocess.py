@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         examples={
             "-d 42": "nnU-Net's default plan and LiteMedSAM",
             "-d 42 -pl ExperimentPlannerCPU -overwrite_target_spacing 2.5 2.5 2.5": "without a GPU, on a coarser grid",
-            "-d 42 -adaptation lora": "SAM's encoder is trained too, on a GPU",
+            "-d 42 -adaptation few_shot": "SAM's encoder stays as it is, which is faster",
             "-d 42 -c 2d 3d_fullres": "two configurations",
         },
         plans="name of the plans to write; default: the planner's own, nnUNetPlans or nnUNetPlansCPU for example",
@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
         "-pl",
         dest="planner",
         help="planner: a class of nnU-Net (nnUNetPlannerResEncM, ...), or ExperimentPlannerCPU, ours for machines "
-        "without a GPU (plans name nnUNetPlansCPU); default: the one that made the plans of -p, ExperimentPlanner for "
-        "new ones",
+        "without a GPU (plans name nnUNetPlansCPU); default: the one that made the plans of -p, or whose own name that "
+        "is; without -p, that of nnUNetPlans, which ExperimentPlanner makes",
     )
     add(
         "-gpu_memory_target",
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "-adaptation",
         choices=tuple(ADAPTATIONS),
-        help="how SAM is fine-tuned; default: what the SFR plan has, or in a new one what suits the model. "
+        help="how SAM is fine-tuned; default: what the SFR plan has, or in a new one what suits model and planner. "
         f"{summaries(ADAPTATIONS)}",
     )
     add(

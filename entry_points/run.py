@@ -117,7 +117,7 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
     planning.add_argument(
         "-adaptation",
         choices=tuple(ADAPTATIONS),
-        help="how SAM is fine-tuned; default: what the SFR plan has, or what suits the model",
+        help="how SAM is fine-tuned; default: what the SFR plan has, or what suits model and planner",
     )
     planning.add_argument(
         "-checkpoint",

@@ -25,6 +25,7 @@ PLANS_OF_PLANNERS = {
 }
 """The planners' own names for their plans."""
 _USED = "experiment_planner_used"
+"""Under this key nnU-Net's plan has the name of the planner that made it."""
 
 
 def planner_of(plans: str | None) -> str:

@@ -136,9 +136,9 @@ class SAMModel:
     weights: Weights | None
     """None for a model that is trained from scratch."""
     adaptation: str
-    """Name in :data:`nnunet_sfr.sam_stage.adaptations.ADAPTATIONS` that planning chooses."""
+    """Name in :data:`nnunet_sfr.sam_stage.adaptations.ADAPTATIONS` that planning chooses, on a CPU at least."""
     adaptation_on_gpu: str | None = None
-    """The same beside nnU-Net's plans for a GPU, where time allows more; None for the same one."""
+    """Another one that planning chooses beside nnU-Net's plans for a GPU; None where there is none."""
     fine_tuning: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the section ``fine_tuning`` that planning writes instead of their defaults."""
     fine_tuning_with: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class SAMModel:
     """Pixels of the canvases of a step together: where the planned ``batch_size`` has more, planning takes fewer
     canvases, but at least :data:`SMALLEST_BATCH`; None for no limit."""
     needs_gpu: bool = False
-    """Whether fine-tuning it as planned takes too long on a CPU."""
+    """Whether fine-tuning it takes too long on a CPU, with every adaptation."""
 
     def planned_adaptation(self, *, for_gpu: bool) -> str:
         """The adaptation that planning chooses beside an nnU-Net plan for a GPU, or for a CPU."""

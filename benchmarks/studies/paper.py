@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import aligned_table
-from benchmarks.studies.study import ALL_LABELS
+from benchmarks.studies.study import ALL_LABELS, with_defaults
 from nnunet_sfr.json_files import Shape, read_json
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
@@ -70,10 +71,11 @@ def _studies(dataset: str, output: Path) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     for file in (*sorted(output.glob("*/results.json")), *sorted((BENCHMARKS / "results").glob("*.json"))):
         content = read_json(file, "write it again with --table-only", RESULTS_SHAPE)
-        study = content["study"]
-        if study.get("dataset", "LA") == dataset and str(study) not in seen:
-            seen.add(str(study))
-            yield content
+        study = with_defaults(content["study"])
+        told = json.dumps(study, sort_keys=True)
+        if study["dataset"] == dataset and told not in seen:
+            seen.add(told)
+            yield {**content, "study": study}
 
 
 def _matches(row: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
@@ -97,7 +99,8 @@ def _labelled(content: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 def _told(content: Mapping[str, Any]) -> str:
     study = content["study"]
     spacing = "planned spacing" if study["spacing"] is None else f"{study['spacing']:g} mm"
-    return f"ours: {content['cases']['test']} tested, {spacing}, {study['iterations']} iterations"
+    sam = ", a SAM for each seed" if study["sam_per_seed"] else ""
+    return f"ours: {content['cases']['test']} tested, {spacing}, {study['iterations']} iterations{sam}"
 
 
 def _values(content: Mapping[str, Any], trainer: str, columns: Sequence[Sequence[str]]) -> list[str]:

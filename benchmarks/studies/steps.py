@@ -47,7 +47,7 @@ class Steps:
         """Data set and plan; what some trainers want beside it. Calls of the same study wait here.
 
         Args:
-            with_sam: fine-tune SAM, and let it label the pool.
+            with_sam: fine-tune SAM, and let it label the pool, unless each seed has its own.
             with_all_labels: preprocess the data set in which every case is labelled.
         """
         base = self.workspace.base
@@ -61,12 +61,12 @@ class Steps:
             with FileLock(base.folder / "all_labels.lock"):
                 self._prepare_all_labels(base)
         if with_sam and not self.study.sam_per_seed:
-            self._let_sam_label(base)
+            with FileLock(base.folder / "sam.lock"):
+                self._let_sam_label(base)
 
     def _let_sam_label(self, project: ProjectFolders) -> None:
-        with FileLock(project.folder / "sam.lock"):
-            self._timed("sam", project, ["sfr_finetune", *self._case, *self._on])
-            self._timed("labels", project, ["sfr_pseudolabel", *self._case, *self._on])
+        self._timed("sam", project, ["sfr_finetune", *self._case, *self._on])
+        self._timed("labels", project, ["sfr_pseudolabel", *self._case, *self._on])
 
     def _plan(self, base: ProjectFolders) -> None:
         command = ["sfr_plan_and_preprocess", "-d", base.number, "-c", CONFIGURATION, "-pl", self.study.planner]
@@ -125,11 +125,12 @@ class Steps:
         if not (self.study.sam_per_seed and needs_sam(trainer)):
             return base
         of_seed = self.workspace.base_of_seed(seed)
-        of_seed.folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(of_seed.folder.with_suffix(".lock")):
             copy_project(base, of_seed, ROOTS[1:])
-            change_settings(of_seed.sfr_plan, {"fine_tuning": {"seed": seed}})
-            self._let_sam_label(of_seed)
+            # once it is complete, other processes copy it without the lock
+            if not (of_seed.folder / "labels.json").is_file():
+                change_settings(of_seed.sfr_plan, {"fine_tuning": {"seed": seed}})
+                self._let_sam_label(of_seed)
         return of_seed
 
     def _copy_of_base(self, trainer: str, seed: int) -> ProjectFolders:

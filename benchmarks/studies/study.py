@@ -1,4 +1,5 @@
-"""What is run, and where it lies: one folder for each number of labelled cases, target spacing and choice of cases."""
+"""What is run, and where it lies: one folder for each number of labelled cases, target spacing, choice of cases, and
+for a SAM that is the same for all seeds or not."""
 
 from __future__ import annotations
 
@@ -192,7 +193,7 @@ def open_workspace(output: Path, study: Study) -> StudyFolders:
     file = folder / "study.json"
     wanted = study.as_json()
     if file.is_file():
-        there = {**_defaults(), **read_json(file, f"delete {folder} to begin again")}
+        there = with_defaults(read_json(file, f"delete {folder} to begin again"))
         changed = sorted(key for key in wanted if there.get(key) != wanted[key])
         if changed:
             before = ", ".join(f"{key} {there.get(key)}" for key in changed)
@@ -202,10 +203,15 @@ def open_workspace(output: Path, study: Study) -> StudyFolders:
     return StudyFolders(folder, study.plans, study.dataset)
 
 
-def _defaults() -> dict[str, Any]:
-    """Of the fields that studies of earlier versions do not have."""
-    return {
+def with_defaults(study: Mapping[str, Any]) -> dict[str, Any]:
+    """A study as JSON has it, with the fields that earlier versions did not know.
+
+    Args:
+        study: of any version.
+    """
+    defaults = {
         one.name: one.default if one.default_factory is MISSING else one.default_factory()
         for one in fields(Study)
         if one.default is not MISSING or one.default_factory is not MISSING
     }
+    return {**defaults, **study}

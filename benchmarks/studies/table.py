@@ -13,6 +13,7 @@ from benchmarks.studies.gap import share_of_gap
 from benchmarks.studies.pseudo_labels import measure_pseudo_labels
 from benchmarks.studies.results import METRICS, TrainerResults, read_results, spread
 from benchmarks.studies.study import ALL_LABELS, STOCK, Study, StudyFolders
+from benchmarks.workspace import CONFIGURATION
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.bootstrap import paired_bootstrap
@@ -162,8 +163,7 @@ def _facts(study: Study, workspace: StudyFolders, results: Sequence[TrainerResul
         + ("nnU-Net's spacing" if study.spacing is None else f"target spacing {study.spacing:g} mm"),
         "training": f"{study.iterations} iterations each ({study.epochs} epochs); SFR+ shares them among "
         f"{study.rounds + 1} rounds; {study.planner}",
-        "SAM": f"{_sam(study)}, {study.sam_iterations or 'planned number of'} iterations, "
-        f"{'one for each seed' if study.sam_per_seed else 'the same for all seeds'}{_sam_time(study, workspace)}",
+        "SAM": _sam(study, workspace) + _sam_time(study, workspace),
         "±": "standard deviation over seeds of the mean over cases; lowest case: of the means over seeds",
     }
     if any(result.trainer == ALL_LABELS for result in results):
@@ -194,8 +194,15 @@ def _unlabelled(workspace: StudyFolders) -> int:
     return len(list((workspace.base.raw_dataset / "imagesUl").iterdir()))
 
 
-def _sam(study: Study) -> str:
-    return study.sam if study.adaptation is None else f"{study.sam} ({study.adaptation})"
+def _sam(study: Study, workspace: StudyFolders) -> str:
+    """As it was planned, where the plan is at hand."""
+    file, planned = workspace.base.sfr_plan, {}
+    if file.is_file():
+        planned = read_json(file, "delete it")["configurations"][CONFIGURATION]
+    adaptation = study.adaptation or planned.get("sam", {}).get("adaptation", "as planned")
+    iterations = study.sam_iterations or planned.get("fine_tuning", {}).get("iterations", "planned number of")
+    seeds = "one for each seed" if study.sam_per_seed else "the same for all seeds"
+    return f"{study.sam} ({adaptation}), {iterations} iterations, {seeds}"
 
 
 def _sam_time(study: Study, workspace: StudyFolders) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nnunet_sfr.command_lines import AUTO, CommandLines, shell_text
+from nnunet_sfr.command_lines import CommandLines, shell_text
 from nnunet_sfr.doctor.findings import Check, Finding, Level, Section, count, note, problem, section
 from nnunet_sfr.doctor.installation import check_imports, check_packages
 from nnunet_sfr.doctor.subject import NamedDataset
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nnunet_sfr.doctor.raw_folders import RawImages
 
 
-def examine(subject: NamedDataset | None, device: str = AUTO) -> Iterator[Section]:
+def examine(subject: NamedDataset | None, device: str) -> Iterator[Section]:
     """Look at installation and machine, and at a data set.
 
     Args:

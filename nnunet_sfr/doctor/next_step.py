@@ -18,36 +18,33 @@ from nnunet_sfr.planner_names import CPU_PLANNER, DEFAULT_PLANNER, planner_of
 DEFAULT_TRAINER = "nnUNetTrainerSFR_MT"
 
 
-def next_step(subject: NamedDataset | None, sections: Sequence[Section]) -> tuple[str, Command]:
+def next_step(subject: NamedDataset | None, sections: Sequence[Section], device: str) -> tuple[str, Command]:
     """What to do after this report, in words, and its command.
 
     Args:
         subject: that was examined; None for the machine alone.
         sections: of the report.
+        device: that was looked for, or ``auto``.
     """
+    on_device = () if device == AUTO else ("-device", device)
     if count(sections, Level.PROBLEM):
-        return "put the problems right, then look again", _again(subject)
+        again = on_device if subject is None else ("-d", subject.dataset, *subject.options())
+        return "put the problems right, then look again", ("sfr_doctor", *again)
     if subject is None:
-        return "look at a data set", _first_data_set()
+        return "look at a data set", _first_data_set(on_device)
     if not subject.is_planned():
         return "plan and preprocess", _plan(subject)
     return _stage(subject)
 
 
-def _again(subject: NamedDataset | None) -> Command:
-    if subject is None:
-        return ("sfr_doctor",)
-    return ("sfr_doctor", "-d", subject.dataset, *subject.options())
-
-
-def _first_data_set() -> Command:
+def _first_data_set(on_device: Command) -> Command:
     """sfr_doctor for the first data set with unlabelled images; its help where there is none."""
     try:
         folders = nnunet_root("nnUNet_raw").glob(f"Dataset*_*/{UNLABELLED_IMAGES}")
         names = sorted(folder.parent.name for folder in folders)
     except (UserError, OSError):
         names = []
-    return ("sfr_doctor", "-d", names[0]) if names else ("sfr_convert", "-h")
+    return ("sfr_doctor", "-d", names[0], *on_device) if names else ("sfr_convert", "-h")
 
 
 def _plan(subject: NamedDataset) -> Command:

@@ -30,19 +30,19 @@ def check_model(dataset: SFRDataset, device: torch.device) -> list[Finding]:
     text = f"{settings.sam.model}, adaptation {_describe_adaptation(settings.sam)}, {length}"
     lighter = _lighter(settings.sam) if device.type == "cpu" else None
     if lighter is not None:
-        return [note("SAM", f"{text}; it wants a GPU", f"use a GPU, or plan with {lighter}")]
+        return [note("SAM", f"{text}; slow without a GPU", f"use a GPU, or plan with {lighter}")]
     return [ok("SAM", text)]
 
 
 def _lighter(settings: SAMSettings) -> str | None:
-    """The option of planning for what a CPU can bear; None where the plan has that."""
+    """The options of planning for a SAM that a CPU fine-tunes in minutes; None where the plan has one."""
     model = find_model(settings.model)
     if model.needs_gpu:
-        return f"-sam {next(model.name for model in MODELS.values() if not model.needs_gpu)}"
+        lighter = next(model for model in MODELS.values() if not model.needs_gpu)
+        return f"-sam {lighter.name} -adaptation {lighter.adaptation}"
     # a model without weights is small, and all of it has to learn
-    if model.weights is not None and not find_adaptation(settings.adaptation).frozen_encoder:
-        return f"-adaptation {model.adaptation}"
-    return None
+    trains_encoder = model.weights is not None and not find_adaptation(settings.adaptation).frozen_encoder
+    return f"-adaptation {model.adaptation}" if trains_encoder and settings.adaptation != model.adaptation else None
 
 
 def check_checkpoint(dataset: SFRDataset) -> list[Finding]:

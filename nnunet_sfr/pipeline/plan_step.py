@@ -35,7 +35,8 @@ class Plan(Step):
         options = self.options
         planner = self._planner
         command: list[str] = []
-        if planner != DEFAULT_PLANNER:
+        # what is asked for must be said: planning would keep the planner of the plans that -p names
+        if options.planner is not None or planner != DEFAULT_PLANNER:
             command += ["-pl", planner]
         if options.plans != PLANS_OF_PLANNERS.get(planner):
             command += ["-p", options.plans]

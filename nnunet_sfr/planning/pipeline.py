@@ -10,7 +10,7 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION
+from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION, DEFAULT_PLANS
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
 from nnunet_sfr.data.raw_cases import RawDataset, list_cases
 from nnunet_sfr.dataset import open_dataset
@@ -19,7 +19,7 @@ from nnunet_sfr.folds import require_same_folds
 from nnunet_sfr.label_journal import require_completed
 from nnunet_sfr.nnunet_json import check_configuration, read_plans
 from nnunet_sfr.paths import DatasetPaths, SFRPaths, resolve_dataset_name
-from nnunet_sfr.planner_names import DEFAULT_PLANNER, planner_of, planner_used
+from nnunet_sfr.planner_names import planner_of, planner_used
 from nnunet_sfr.planning.feasibility import require_configurations, require_trainable
 from nnunet_sfr.planning.fingerprint import record_plan, update_fingerprint
 from nnunet_sfr.planning.kept_plan import copy_what_planners_copy, plan_to_keep
@@ -32,7 +32,7 @@ from nnunet_sfr.planning.planners import (
     plan,
 )
 from nnunet_sfr.planning.requested_sam import RequestedSAM
-from nnunet_sfr.planning.sfr_plan import check_sam, update_sfr_plan
+from nnunet_sfr.planning.sfr_plan import check_sam, hint_for_cpu, update_sfr_plan
 from nnunet_sfr.plans import choose_configuration
 
 
@@ -64,13 +64,12 @@ def plan_and_preprocess(
         dataset_name_or_id: nnU-Net's name or number.
         configurations: nnU-Net configurations to make an SFR plan for and to preprocess; None for 3d_fullres, or 2d
             where nnU-Net plans no other.
-        planner: name of a planner class; None for the one that made the plans of this name, or whose own name it is,
-            and for nnU-Net's default where no name is given.
-        plans_name: nnU-Net's plans identifier; None for the planner's own.
+        planner: name of a planner class; None for the one that made the plans of this name, or whose own name it is.
+        plans_name: nnU-Net's plans identifier; None for the planner's own, nnUNetPlans where none is asked for.
         gpu_memory_target: in GB, for the planner; None for its own, or what the plan that is there was made for.
         target_spacing: in mm, for 3d_fullres; None for what the plan that is there has, or the planner's choice.
         sam: a SAM model; None for the one in the SFR plan, or the default.
-        adaptation: how to fine-tune it; None for what the SFR plan has, or what the model's record says.
+        adaptation: how to fine-tune it; None for what the SFR plan has, or what suits model and planner.
         checkpoint: file with its weights; None for what the SFR plan has, or the published ones.
         overwrite_sfr_plan: make the SFR plan again even if the present one fits.
         clean: make the fingerprint and nnU-Net's plan again even if no image changed.
@@ -88,6 +87,8 @@ def plan_and_preprocess(
     """
     with file_errors_explained():
         name = resolve_dataset_name(dataset_name_or_id)
+        if planner is None and plans_name is None:
+            plans_name = DEFAULT_PLANS
         planner_class = _find_planner(planner, name, plans_name)
         check_target_spacing(target_spacing)
         DatasetPaths(name).require_raw()
@@ -132,11 +133,14 @@ def plan_and_preprocess(
         # open_dataset refuses configurations that the plan has not, or that SFR does not train
         chosen = configurations or _default_configurations(read_plans(paths.plans_file)["configurations"])
         datasets = [open_dataset(name, configuration, paths.plans_name) for configuration in chosen]
+        hints = []
         for dataset in datasets:
             print(nnunet_plan_summary(dataset.plans_manager, dataset.paths.configuration))
-            update_sfr_plan(
+            settings = update_sfr_plan(
                 dataset.paths, dataset.plans_manager, fingerprint, wanted=wanted, overwrite=overwrite_sfr_plan
             )
+            hints.append(hint_for_cpu(settings, wanted))
+        print(*filter(None, dict.fromkeys(hints)), sep="\n", end="\n" if any(hints) else "")
         if not skip_preprocessing:
             _preprocess_all(raw, [dataset.paths for dataset in datasets], datasets[0].plans_manager, processes)
     return paths.plans_name
@@ -144,9 +148,9 @@ def plan_and_preprocess(
 
 def _find_planner(asked: str | None, dataset_name: str, plans_name: str | None) -> type[ExperimentPlanner]:
     """The planner that is asked for, or that made the plans of this name, which are to be kept."""
-    if asked is not None or plans_name is None:
-        return find_planner(asked or DEFAULT_PLANNER)
-    plans_file = SFRPaths(dataset_name, plans_name, "", data_identifier="").plans_file
+    if asked is not None:
+        return find_planner(asked)
+    plans_file = SFRPaths(dataset_name, plans_name or DEFAULT_PLANS, "", data_identifier="").plans_file
     used = planner_used(plans_file)
     try:
         return find_planner(used or planner_of(plans_name))

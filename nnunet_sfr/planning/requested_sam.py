@@ -8,6 +8,7 @@ from typing import Any
 
 from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
+from nnunet_sfr.settings import SAMSettings
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ def _of(present: dict[str, Any] | None) -> RequestedSAM:
     values = section if isinstance(section, dict) else {}
     checkpoint = values.get("checkpoint")
     return RequestedSAM(
-        _known(values.get("model"), MODELS),
-        _known(values.get("adaptation"), ADAPTATIONS),
+        # a key that an edit has left out means what reading the plan takes for it
+        _known(values.get("model", SAMSettings.model if values else None), MODELS),
+        _known(values.get("adaptation", SAMSettings.adaptation if values else None), ADAPTATIONS),
         checkpoint if isinstance(checkpoint, str) else None,
     )
 

@@ -13,7 +13,7 @@ from nnunet_sfr.ct_windows import MEDSAM_WINDOWS, choose_window
 from nnunet_sfr.devices import resolve_device
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import SFRPaths
-from nnunet_sfr.planner_names import is_made_for_gpu
+from nnunet_sfr.planner_names import CPU_PLANNER, is_made_for_gpu
 from nnunet_sfr.planning.fingerprint import OWN_KEY
 from nnunet_sfr.planning.labels import PLANNED_PSEUDO_LABELS
 from nnunet_sfr.planning.mosaic import choose_slice_axes, choose_stitching, data_extent
@@ -98,10 +98,25 @@ def update_sfr_plan(
         file, dataset_name=paths.dataset_name, plans_name=paths.plans_name, configuration=name, settings=fresh
     )
     print(f"SFR plan of {name}: {_mosaic(fresh)}; {reason} {file}")
-    lighter, on_cpu = find_model(fresh.sam.model).adaptation, resolve_device(AUTO).type == "cpu"
-    if wanted.settled(present).adaptation is None and fresh.sam.adaptation != lighter and on_cpu:
-        print(f"No GPU here: {fresh.sam.adaptation} takes hours on a CPU, where -adaptation {lighter} takes minutes")
     return fresh
+
+
+def hint_for_cpu(settings: SFRConfiguration, wanted: RequestedSAM) -> str | None:
+    """What to tell somebody who has no GPU of an adaptation that they did not ask for; None where there is nothing.
+
+    Args:
+        settings: the SFR plan.
+        wanted: what was asked for.
+    """
+    model = find_model(settings.sam.model)
+    for_gpu = settings.sam.adaptation == model.adaptation_on_gpu
+    if wanted.adaptation is not None or not for_gpu or resolve_device(AUTO).type != "cpu":
+        return None
+    return (
+        f"No GPU here: {settings.sam.adaptation} takes an hour or more on a CPU; "
+        f"-adaptation {model.adaptation} takes minutes, and "
+        f"-pl {CPU_PLANNER} plans a small network"
+    )
 
 
 def _with_edits(

@@ -571,6 +571,23 @@ def test_our_numbers_stand_beside_those_of_the_paper(tmp_path: Path, monkeypatch
     assert command.main(["--paper", "LA", "--output", str(tmp_path)]) == 0
 
 
+def test_a_study_of_an_earlier_version_is_no_other_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not know has its default; one that differs is told apart in words."""
+    monkeypatch.setattr(paper, "BENCHMARKS", tmp_path / "published")
+    study = {**STUDY.as_json(), "labelled": 1}
+    earlier = {key: value for key, value in study.items() if key not in ("sam_per_seed", "dataset")}
+    content = {
+        "cases": {"labelled": 1, "unlabelled": 63, "test": 16},
+        "trainers": {"nnUNetTrainerSFR_MT": {"dice": {"1": 0.7}}},
+    }
+    files = (tmp_path / "x" / "results.json", tmp_path / "y" / "results.json", tmp_path / "published/results/la.json")
+    for file, one in zip(files, (study, {**study, "sam_per_seed": True}, earlier), strict=True):
+        write_json({**content, "study": one}, file)
+    lines = [line for line in paper.paper_table("LA", tmp_path).splitlines() if "ours: 16 tested" in line]
+    assert len(lines) == 2
+    assert [" 400 iterations, a SAM for each seed |" in line for line in lines] == [False, True]
+
+
 def test_settings_of_the_plan_are_changed_by_section(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     write_json({"configurations": {CONFIGURATION: {"sam": {"model": "vit_b"}}}, "plans_name": "x"}, file)

@@ -172,7 +172,7 @@ def test_a_device_that_is_not_there_is_a_problem_of_the_report(
 
 
 def next_of(subject: NamedDataset) -> str:
-    return shell_text(next_step(subject, [])[1])
+    return shell_text(next_step(subject, [], subject.device)[1])
 
 
 def test_every_stage_has_its_command(project: SFRDataset) -> None:
@@ -212,11 +212,13 @@ def test_every_stage_has_its_command(project: SFRDataset) -> None:
         f"sfr_plan_and_preprocess -d 42 -pl ExperimentPlannerCPU -p {PLANS}"
     )
     assert next_of(replace(subject, plans_name="nnUNetPlans")) == "sfr_plan_and_preprocess -d 42 -p nnUNetPlans"
-    assert shell_text(next_step(None, [])[1]) == f"sfr_doctor -d {NAME}"
+    assert shell_text(next_step(None, [], "auto")[1]) == f"sfr_doctor -d {NAME}"
+    assert shell_text(next_step(None, [], "cpu")[1]) == f"sfr_doctor -d {NAME} -device cpu"
     shutil.rmtree(project.paths.raw)
-    assert shell_text(next_step(None, [])[1]) == "sfr_convert -h"
+    assert shell_text(next_step(None, [], "auto")[1]) == "sfr_convert -h"
     broken = Section("Folders", (problem("folders", "is a file"),))
-    assert shell_text(next_step(replace(subject, fold=3), [broken])[1]) == "sfr_doctor -d 42 -f 3 -device cpu"
+    assert shell_text(next_step(replace(subject, fold=3), [broken], "cpu")[1]) == "sfr_doctor -d 42 -f 3 -device cpu"
+    assert shell_text(next_step(None, [broken], "mps")[1]) == "sfr_doctor -device mps", "or it would find nothing"
 
 
 def test_a_mistake_in_the_sfr_plan_is_said_once(run: Run, project: SFRDataset) -> None:

@@ -78,7 +78,7 @@ def test_a_large_model_on_a_cpu(project: SFRDataset) -> None:
     (finding,) = check_model(dataset, CPU)
     assert finding.level.value == "note"
     assert finding.text.startswith("vit_b, adaptation lora (rank 8")
-    assert finding.remedy == "use a GPU, or plan with -sam lite_medsam"
+    assert finding.remedy == "use a GPU, or plan with -sam lite_medsam -adaptation few_shot"
     (finding,) = check_model(dataset, torch.device("cuda"))
     assert finding.level.value == "ok"
     (finding,) = check_model(with_sam(project, **LITE_MEDSAM), CPU)

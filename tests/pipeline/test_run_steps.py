@@ -321,6 +321,13 @@ def test_options_that_are_left_out_change_nothing(planned: SFRDataset) -> None:
     assert go(other) == ["sfr_plan_and_preprocess", "sfr_select --round --quantile"]
 
 
+def test_a_planner_that_is_asked_for_is_said(planned: SFRDataset) -> None:
+    """nnU-Net's own, too: planning would keep the one that made the plans of this name."""
+    fake = FakeCommands(planned, run_options(planner="ExperimentPlanner", plans="nnUNetPlansCPU"))
+    run_steps(fake.project.options, "sfr_run", fake)
+    assert fake.lines[0] == "sfr_plan_and_preprocess -d 42 -c 3d_fullres -pl ExperimentPlanner -p nnUNetPlansCPU"
+
+
 def test_adaptation_and_checkpoint_are_handed_to_planning(
     planned: SFRDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.entry_points.plan_and_preprocess import main
+from nnunet_sfr.planning import sfr_plan
 from nnunet_sfr.planning.requested_sam import RequestedSAM
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, SAMModel, Wheel
 from nnunet_sfr.settings import FineTuningSettings, SAMSettings
@@ -78,8 +79,8 @@ def test_what_is_adapted_follows_the_planner(
 ) -> None:
     """Beside a plan for a GPU the encoder learns, too; whoever has none is told."""
     call = ["-d", "42", "--no_pp", "-npfp", "1", "-checkpoint", str(weights)]
-    hint = "No GPU here: adapter takes hours on a CPU, where -adaptation few_shot takes minutes"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    hint = "No GPU here: adapter takes an hour or more on a CPU; -adaptation few_shot takes minutes, and "
+    monkeypatch.setattr(sfr_plan, "resolve_device", lambda _: torch.device("cpu"))
     assert main(call) == 0
     settings = open_dataset(42, "3d_fullres", "nnUNetPlans").settings
     assert (settings.sam.adaptation, settings.fine_tuning.iterations, settings.fine_tuning.batch_size) == (
@@ -88,8 +89,14 @@ def test_what_is_adapted_follows_the_planner(
         2,
     )
     assert hint in capsys.readouterr().out
-    assert main([*call, "--overwrite_sfr_plan"]) == 0
-    assert hint not in capsys.readouterr().out, "the plan had it already"
+    assert main([*call, "-c", "2d", "3d_fullres"]) == 0
+    assert capsys.readouterr().out.count(hint) == 1, "kept and new plans alike, once"
+    assert main([*call, "-adaptation", "adapter"]) == 0
+    assert hint not in capsys.readouterr().out, "who asks for it knows"
+    monkeypatch.setattr(sfr_plan, "resolve_device", lambda _: torch.device("cuda"))
+    assert main(call) == 0
+    assert hint not in capsys.readouterr().out
+    monkeypatch.setattr(sfr_plan, "resolve_device", lambda _: torch.device("cpu"))
     assert main([*call, "-adaptation", "few_shot"]) == 0
     assert open_dataset(42, "3d_fullres", "nnUNetPlans").settings.sam.adaptation == "few_shot"
     assert hint not in capsys.readouterr().out

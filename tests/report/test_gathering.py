@@ -281,6 +281,18 @@ def test_settings_stand_beside_those_of_planning(with_round: SFRDataset) -> None
     assert tables["fine_tuning"]["batch_size"][0] == tables["fine_tuning"]["batch_size"][1]
 
 
+@pytest.mark.parametrize(
+    ("planner", "planned"), [("ExperimentPlannerCPU", "few_shot"), ("ExperimentPlanner", "adapter")]
+)
+def test_what_planning_adapts_depends_on_the_planner(with_round: SFRDataset, planner: str, planned: str) -> None:
+    change_settings(with_round, {"sam": {"model": "lite_medsam", "adaptation": "lora", "adaptation_settings": {}}})
+    plans = with_round.paths.plans_file
+    content = {**json.loads(plans.read_text(encoding="utf-8")), "experiment_planner_used": planner}
+    plans.write_text(json.dumps(content), encoding="utf-8")
+    tables = {table.title: table for table in contents_of(open_dataset(NAME, "3d_fullres", PLANS)).settings}
+    assert ["adaptation", '"lora"', f'"{planned}"'] in tables["sam"].rows
+
+
 def test_another_version_may_have_planned_otherwise(with_round: SFRDataset) -> None:
     assert contents_of(with_round).settings_mark == "edited"
     file = with_round.paths.sfr_plans_file
