@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from docs import settings_page
+from nnunet_sfr.planner_names import CPU_PLANNER
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, SAMModel
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 from nnunet_sfr.trainers.methods import METHODS
@@ -88,7 +89,10 @@ def test_the_table_of_models_is_that_of_the_code() -> None:
     intensities = {"zero_to_one": "0 to 1", "as_preprocessed": "as preprocessed"}
     for name, (_, *cells) in rows.items():
         model = MODELS[name]
-        expected = [str(model.stride), canvases(model), intensities[model.intensities], f"`{model.adaptation}`"]
+        adaptation = f"`{model.adaptation}`"
+        if model.adaptation_on_gpu is not None:
+            adaptation = f"`{model.adaptation_on_gpu}`, with `{CPU_PLANNER}` {adaptation}"
+        expected = [str(model.stride), canvases(model), intensities[model.intensities], adaptation]
         assert cells == expected, name
     assert f"| `{DEFAULT_MODEL}` (default) |" in (REPOSITORY / "docs" / "method.md").read_text(encoding="utf-8")
 
