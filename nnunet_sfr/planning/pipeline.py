@@ -87,9 +87,11 @@ def plan_and_preprocess(
     """
     with file_errors_explained():
         name = resolve_dataset_name(dataset_name_or_id)
-        if planner is None and plans_name is None:
-            plans_name = DEFAULT_PLANS
-        planner_class = _find_planner(planner, name, plans_name)
+        if planner is None:
+            plans_name = plans_name or DEFAULT_PLANS
+            planner_class = _planner_of_plans(name, plans_name)
+        else:
+            planner_class = find_planner(planner)
         check_target_spacing(target_spacing)
         DatasetPaths(name).require_raw()
         require_completed(DatasetPaths(name).raw)
@@ -140,17 +142,16 @@ def plan_and_preprocess(
                 dataset.paths, dataset.plans_manager, fingerprint, wanted=wanted, overwrite=overwrite_sfr_plan
             )
             hints.append(hint_for_cpu(settings, wanted))
-        print(*filter(None, dict.fromkeys(hints)), sep="\n", end="\n" if any(hints) else "")
+        for hint in filter(None, dict.fromkeys(hints)):
+            print(hint)
         if not skip_preprocessing:
             _preprocess_all(raw, [dataset.paths for dataset in datasets], datasets[0].plans_manager, processes)
     return paths.plans_name
 
 
-def _find_planner(asked: str | None, dataset_name: str, plans_name: str | None) -> type[ExperimentPlanner]:
-    """The planner that is asked for, or that made the plans of this name, which are to be kept."""
-    if asked is not None:
-        return find_planner(asked)
-    plans_file = SFRPaths(dataset_name, plans_name or DEFAULT_PLANS, "", data_identifier="").plans_file
+def _planner_of_plans(dataset_name: str, plans_name: str) -> type[ExperimentPlanner]:
+    """The planner that made the plans of this name, which are to be kept, or whose own name it is."""
+    plans_file = SFRPaths(dataset_name, plans_name, "", data_identifier="").plans_file
     used = planner_used(plans_file)
     try:
         return find_planner(used or planner_of(plans_name))
