@@ -49,10 +49,28 @@ def planner_used(plans_file: Path) -> str | None:
         return None
 
 
+def planner_of_plans(plans_file: Path) -> str:
+    """The planner that made a plan on disk, or would make it: the one whose own name for its plans the file has.
+
+    Args:
+        plans_file: nnU-Net's, which need not exist.
+    """
+    return planner_used(plans_file) or planner_of(plans_file.stem)
+
+
+def planner_in(plans: Mapping[str, Any]) -> str | None:
+    """The planner that made a plan; None where it does not say.
+
+    Args:
+        plans: nnU-Net's plan.
+    """
+    return plans.get(_USED)
+
+
 def is_made_for_gpu(plans: Mapping[str, Any]) -> bool:
     """Whether a plan of nnU-Net is one for a GPU: of any planner but :data:`CPU_PLANNER`.
 
     Args:
         plans: nnU-Net's plan.
     """
-    return plans.get(_USED) != CPU_PLANNER
+    return planner_in(plans) != CPU_PLANNER

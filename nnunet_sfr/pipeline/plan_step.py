@@ -14,7 +14,7 @@ from nnunet_sfr.pipeline.digests import FileSet, Parts
 from nnunet_sfr.pipeline.parts import labelled_part, unlabelled_part
 from nnunet_sfr.pipeline.project import visible_files
 from nnunet_sfr.pipeline.step import Step
-from nnunet_sfr.planner_names import DEFAULT_PLANNER, PLANS_OF_PLANNERS, planner_of, planner_used
+from nnunet_sfr.planner_names import DEFAULT_PLANNER, PLANS_OF_PLANNERS, planner_of_plans, planner_used
 
 if TYPE_CHECKING:  # it comes with nnU-Net, which takes ten seconds to import
     from nnunet_sfr.data.raw_cases import RawDataset
@@ -56,7 +56,7 @@ class Plan(Step):
         """The one that was asked for, or that made the plan which is there, or whose plans have this name."""
         if self.options.planner is not None:
             return self.options.planner
-        return planner_used(self.project.paths.plans_file) or planner_of(self.options.plans)
+        return planner_of_plans(self.project.paths.plans_file)
 
     @property
     def result(self) -> Path:

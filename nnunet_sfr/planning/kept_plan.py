@@ -14,6 +14,7 @@ from nnunet_sfr.atomic import replacing
 from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION
 from nnunet_sfr.nnunet_json import read_plans
 from nnunet_sfr.paths import SFRPaths
+from nnunet_sfr.planner_names import planner_in
 from nnunet_sfr.planning.fingerprint import is_outdated
 
 _INTENSITIES = "foreground_intensity_properties_per_channel"
@@ -42,7 +43,7 @@ def plan_to_keep(
     if not paths.plans_file.is_file() or is_outdated(fingerprint, paths.plans_name):
         return None
     plans = read_plans(paths.plans_file, "correct it, or delete it and run the same command again")
-    if plans.get("experiment_planner_used") != planner_class.__name__ or not _agrees_with(plans, fingerprint):
+    if planner_in(plans) != planner_class.__name__ or not _agrees_with(plans, fingerprint):
         return None
     return plans if target_spacing is None or _has_spacing(plans, target_spacing) else None
 

@@ -19,7 +19,7 @@ from nnunet_sfr.folds import require_same_folds
 from nnunet_sfr.label_journal import require_completed
 from nnunet_sfr.nnunet_json import check_configuration, read_plans
 from nnunet_sfr.paths import DatasetPaths, SFRPaths, resolve_dataset_name
-from nnunet_sfr.planner_names import planner_of, planner_used
+from nnunet_sfr.planner_names import planner_of_plans
 from nnunet_sfr.planning.feasibility import require_configurations, require_trainable
 from nnunet_sfr.planning.fingerprint import record_plan, update_fingerprint
 from nnunet_sfr.planning.kept_plan import copy_what_planners_copy, plan_to_keep
@@ -152,12 +152,12 @@ def plan_and_preprocess(
 def _planner_of_plans(dataset_name: str, plans_name: str) -> type[ExperimentPlanner]:
     """The planner that made the plans of this name, which are to be kept, or whose own name it is."""
     plans_file = SFRPaths(dataset_name, plans_name, "", data_identifier="").plans_file
-    used = planner_used(plans_file)
+    planner = planner_of_plans(plans_file)
     try:
-        return find_planner(used or planner_of(plans_name))
+        return find_planner(planner)
     except UserError:
         raise UserError(
-            f"{plans_file}: made by {used}, which is not installed here; choose a planner with -pl"
+            f"{plans_file}: made by {planner}, which is not installed here; choose a planner with -pl"
         ) from None
 
 
