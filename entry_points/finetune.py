@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from .command_line import add_configuration, add_device, add_fold, add_round, argument_parser, open_named, run
@@ -34,8 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from nnunet_sfr.devices import resolve_device
         from nnunet_sfr.sam_stage.finetuning import fine_tune
+        from nnunet_sfr.sam_stage.lighter_sam import lighter_than
 
         device = resolve_device(arguments.device)
+        lighter = lighter_than(dataset.settings.sam) if device.type == "cpu" else None
+        if lighter is not None:
+            sam = dataset.settings.sam
+            warning = f"{sam.model} with {sam.adaptation} is slow on a CPU; planned with {lighter} it takes minutes"
+            print(warning, file=sys.stderr)
         folder = fine_tune(dataset, arguments.fold, device, round_index=arguments.round, overwrite=arguments.overwrite)
         print(f"the fine-tuned SAM is in {folder}")
 

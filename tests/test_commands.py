@@ -206,6 +206,17 @@ def test_bad_sam_checkpoints(content: bytes | None, said: str, run: Run, project
     assert_refused(run, tmp_path, said, "finetune", "-d", "42", "-p", PLANS, "-device", "cpu")
 
 
+@pytest.mark.parametrize(("adaptation", "slow"), [("lora", True), ("few_shot", False)])
+def test_a_sam_for_a_gpu_is_said_to_be_slow_on_a_cpu(
+    adaptation: str, slow: bool, run: Run, project: SFRDataset, tmp_path: Path
+) -> None:
+    missing = {"checkpoint": str(tmp_path / "missing.pth"), "adaptation_settings": {}}
+    change_settings(project, {"sam": {"model": "lite_medsam", "adaptation": adaptation, **missing}})
+    _, stderr = run("finetune", "-d", "42", "-p", PLANS, "-device", "cpu")
+    said = "lite_medsam with lora is slow on a CPU; planned with -adaptation few_shot it takes minutes"
+    assert stderr.splitlines()[:-1] == ([said] if slow else [])
+
+
 def test_an_image_of_another_channel_count(run: Run, project: SFRDataset, tmp_path: Path) -> None:
     dataset_json = project.paths.raw / "dataset.json"
     content = json.loads(dataset_json.read_text(encoding="utf-8"))

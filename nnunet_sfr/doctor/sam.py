@@ -10,9 +10,9 @@ import torch
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.sam_models import MODELS, Download, find_model
-from nnunet_sfr.sam_stage.adaptations import find_adaptation
+from nnunet_sfr.sam_models import Download, find_model
 from nnunet_sfr.sam_stage.checkpoints import load_weights
+from nnunet_sfr.sam_stage.lighter_sam import lighter_than
 from nnunet_sfr.sam_stage.sam import SegmentationSAM, build_sam
 from nnunet_sfr.sam_stage.weights import cached_file, find_weights
 from nnunet_sfr.settings import SAMSettings
@@ -28,21 +28,10 @@ def check_model(dataset: SFRDataset, device: torch.device) -> list[Finding]:
     settings = dataset.settings
     length = f"{settings.fine_tuning.iterations} iterations of {settings.fine_tuning.batch_size} mosaics"
     text = f"{settings.sam.model}, adaptation {_describe_adaptation(settings.sam)}, {length}"
-    lighter = _lighter(settings.sam) if device.type == "cpu" else None
+    lighter = lighter_than(settings.sam) if device.type == "cpu" else None
     if lighter is not None:
         return [note("SAM", f"{text}; slow without a GPU", f"use a GPU, or plan with {lighter}")]
     return [ok("SAM", text)]
-
-
-def _lighter(settings: SAMSettings) -> str | None:
-    """The options of planning for a SAM that a CPU fine-tunes in minutes; None where the plan has one."""
-    model = find_model(settings.model)
-    if model.needs_gpu:
-        lighter = next(model for model in MODELS.values() if not model.needs_gpu)
-        return f"-sam {lighter.name} -adaptation {lighter.adaptation}"
-    # a model without weights is small, and all of it has to learn
-    trains_encoder = model.weights is not None and not find_adaptation(settings.adaptation).frozen_encoder
-    return f"-adaptation {model.adaptation}" if trains_encoder and settings.adaptation != model.adaptation else None
 
 
 def check_checkpoint(dataset: SFRDataset) -> list[Finding]:
