@@ -55,6 +55,10 @@ class Intensities(Protocol):
     def limits(self) -> tuple[float, float] | None:
         """Between which augmented values are clipped; None for no limits."""
 
+    @property
+    def limited_by_case(self) -> tuple[int, ...]:
+        """Channels, from 0, of which each case has limits of its own, which become 0 and 1."""
+
 
 @dataclass(frozen=True)
 class AsPreprocessed:
@@ -63,6 +67,7 @@ class AsPreprocessed:
     uses_mask: bool = False
     augmentation_factor: float = 1.0
     limits: tuple[float, float] | None = None
+    limited_by_case: tuple[int, ...] = ()
 
     def for_case(self, image: NDArray[np.float32], mask: NDArray[Any] | None) -> Mapped:
         return _unchanged
@@ -85,6 +90,10 @@ class ZeroToOne:
     @property
     def uses_mask(self) -> bool:
         return bool(self.masked)
+
+    @property
+    def limited_by_case(self) -> tuple[int, ...]:
+        return tuple(index for index, window in enumerate(self.windows) if window is None)
 
     def for_case(self, image: NDArray[np.float32], mask: NDArray[Any] | None) -> Mapped:
         inside = None if mask is None else mask[0] >= 0

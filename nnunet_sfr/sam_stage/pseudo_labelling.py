@@ -17,6 +17,7 @@ from nnunet_sfr.labelling.case_labels import Labeller, LoadedCase, Prediction, p
 from nnunet_sfr.labelling.filling import ALL_CASES, CasePartition, ReferenceStores, fill_store
 from nnunet_sfr.labelling.fusion import Fusion
 from nnunet_sfr.paths import Fold
+from nnunet_sfr.sam_stage.brightening import Brightness, brightness_of_labelled, inside
 from nnunet_sfr.sam_stage.intensities import Intensities, intensities_of, intensities_of_case
 from nnunet_sfr.sam_stage.model import all_for_inference, build_for_every_axis, load_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
@@ -109,7 +110,9 @@ def sam_labeller(
         load_adapter(model, plane, file)
     planes = [_predictors(model, dataset, device) for model in all_for_inference(models)]
     settings = dataset.settings.pseudo_labels
-    return _SAMLabeller(intensities_of(dataset), planes, settings.average_mirrored, settings.decision)
+    intensities = intensities_of(dataset)
+    brightness = brightness_of_labelled(dataset, fold, intensities) if settings.brighten_dark_cases else None
+    return _SAMLabeller(intensities, planes, settings.average_mirrored, settings.decision, brightness)
 
 
 @dataclass(frozen=True)
@@ -149,11 +152,15 @@ class _SAMLabeller:
     planes: Sequence[_Predictors]
     average: bool
     decision: str
+    brightness: Brightness | None = None
     regions: ClassVar[bool] = False
     """SAM predicts label values, also where nnU-Net trains regions."""
 
     def case_probabilities(self, case: LoadedCase, *, mirrored: bool) -> Iterator[Prediction]:
-        array = torch.from_numpy(intensities_of_case(self.intensities, case.image[:], case.mask))
+        image = intensities_of_case(self.intensities, case.image[:], case.mask)
+        if self.brightness is not None:
+            image = self.brightness.brightened(image, inside(case.mask, self.intensities))
+        array = torch.from_numpy(image)
         for index, plane in enumerate(self.planes):
             yield Prediction(plane.as_set(array), index)
             if mirrored:
