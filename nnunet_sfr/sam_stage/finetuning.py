@@ -24,8 +24,10 @@ from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, FINE_
 from nnunet_sfr.random_state import random_state, restore_random_state, seed_everything
 from nnunet_sfr.replacement import finish_replacement, new_folder, replace_folder
 from nnunet_sfr.sam_stage.adaptation import adapter_state, encoder_is_frozen, load_adapter_state
+from nnunet_sfr.sam_stage.brightening import Brightness
 from nnunet_sfr.sam_stage.examples import CanvasLogits, Examples
 from nnunet_sfr.sam_stage.examples_of_round import draw_differently, examples_of_round
+from nnunet_sfr.sam_stage.intensities import intensities_of
 from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
 from nnunet_sfr.sam_stage.layers.checkpointing import checkpoint_blocks
 from nnunet_sfr.sam_stage.losses import stitched_segmentation_loss
@@ -154,6 +156,8 @@ class _Run:
     examples: Examples
     training_ids: list[str]
     validation_cases: Any
+    brightness: Brightness | None
+    """Of the cases that SAM learns from; labelling compares others with it."""
     iteration: int = 0
     best_dice: float = -math.inf
     log: list[dict[str, float]] = field(default_factory=list)
@@ -188,6 +192,7 @@ class _Run:
             examples=examples,
             training_ids=training_ids,
             validation_cases=validation_cases,
+            brightness=Brightness.of(this_round.cases, intensities_of(dataset)),
         )
 
     def discard_other_recipe(self) -> None:
@@ -233,8 +238,13 @@ class _Run:
         with replacing(self.folder / FINAL_OPTIMIZER) as temporary:
             torch.save({"recipe": self.recipe, "optimizer": self.optimizer.state_dict()}, temporary)
         # last, because it stands for a complete run
-        save_adapter(self.model, self.dataset, self.folder / FINAL_ADAPTER, recipe=self.recipe)
+        self.save_adapter(FINAL_ADAPTER)
         (self.folder / FINE_TUNING_STATE).unlink(missing_ok=True)
+
+    def save_adapter(self, name: str) -> None:
+        """Write the adapter as it is now."""
+        file = self.folder / name
+        save_adapter(self.model, self.dataset, file, recipe=self.recipe, brightness=self.brightness)
 
     def step(self, inputs: Tensor, target: Tensor) -> float:
         """One optimiser step; returns the loss.
@@ -303,7 +313,7 @@ class _Run:
         tqdm.write(f"iteration {self.iteration}: loss {np.mean(losses):.4f}, Dice on {cases} {mean_dice:.4f}")
         if mean_dice > self.best_dice:
             self.best_dice = mean_dice
-            save_adapter(self.model, self.dataset, self.folder / BEST_ADAPTER, recipe=self.recipe)
+            self.save_adapter(BEST_ADAPTER)
         write_json(self.log, self.folder / FINE_TUNING_LOG)
         with replacing(self.folder / FINE_TUNING_STATE) as temporary:
             torch.save(self.state(), temporary)

@@ -44,8 +44,12 @@ class Intensities(Protocol):
         """
 
     @property
+    def masked(self) -> tuple[int, ...]:
+        """Channels, from 0, whose values depend on the mask: they were normalised inside it."""
+
+    @property
     def uses_mask(self) -> bool:
-        """Whether values depend on the mask."""
+        """Whether there are any."""
 
     @property
     def augmentation_factor(self) -> float:
@@ -64,6 +68,7 @@ class Intensities(Protocol):
 class AsPreprocessed:
     """nnU-Net's normalised values as they are."""
 
+    masked: tuple[int, ...] = ()
     uses_mask: bool = False
     augmentation_factor: float = 1.0
     limits: tuple[float, float] | None = None

@@ -19,6 +19,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.sam_models import find_model
 from nnunet_sfr.sam_stage.adaptation import adapt, adapter_state, encoder_is_frozen, load_adapter_state
+from nnunet_sfr.sam_stage.brightening import Brightness
 from nnunet_sfr.sam_stage.checkpoints import load_weights
 from nnunet_sfr.sam_stage.sam import StitchedSAM, build_sam, with_encoder
 from nnunet_sfr.sam_stage.stitching import geometry_of
@@ -132,7 +133,13 @@ def adapter_metadata(dataset: SFRDataset) -> dict[str, str]:
     }
 
 
-def save_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path, *, recipe: str = "") -> None:
+_BRIGHTNESS = "brightness"
+"""In the metadata of an adapter."""
+
+
+def save_adapter(
+    model: StitchedSAM, dataset: SFRDataset, file: Path, *, recipe: str = "", brightness: Brightness | None = None
+) -> None:
     """Write what fine-tuning changed, with what it fits to as metadata.
 
     Args:
@@ -140,9 +147,12 @@ def save_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path, *, recipe:
         dataset: that it fits to.
         file: to write.
         recipe: what made it, for :func:`recipe_of`.
+        brightness: of the cases that it was made from, for :func:`brightness_of`.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_state(model.sam).items()}
     metadata = {**adapter_metadata(dataset), "recipe": recipe, "nnunet_sfr_version": __version__}
+    if brightness is not None:
+        metadata[_BRIGHTNESS] = brightness.to_json()
     with replacing(file) as temporary:
         # not save_file, which lets no other user read the file
         temporary.write_bytes(save(state, metadata=metadata))
@@ -156,6 +166,17 @@ def recipe_of(file: Path) -> str:
     """
     metadata, _ = _read(file)
     return metadata.get("recipe", "")
+
+
+def brightness_of(file: Path) -> Brightness | None:
+    """How bright the cases were that an adapter was fine-tuned on; None where that does not matter to the model, and
+    of adapters of earlier versions.
+
+    Raises:
+        UserError: not an adapter.
+    """
+    metadata, _ = _read(file)
+    return Brightness.from_json(metadata[_BRIGHTNESS]) if _BRIGHTNESS in metadata else None
 
 
 def load_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path) -> None:

@@ -17,9 +17,9 @@ from nnunet_sfr.labelling.case_labels import Labeller, LoadedCase, Prediction, p
 from nnunet_sfr.labelling.filling import ALL_CASES, CasePartition, ReferenceStores, fill_store
 from nnunet_sfr.labelling.fusion import Fusion
 from nnunet_sfr.paths import Fold
-from nnunet_sfr.sam_stage.brightening import Brightness, brightness_of_labelled, inside
+from nnunet_sfr.sam_stage.brightening import Brightness
 from nnunet_sfr.sam_stage.intensities import Intensities, intensities_of, intensities_of_case
-from nnunet_sfr.sam_stage.model import all_for_inference, build_for_every_axis, load_adapter
+from nnunet_sfr.sam_stage.model import all_for_inference, brightness_of, build_for_every_axis, load_adapter
 from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.sam_stage.slice_smoothing import sigma_in_slices, smooth_across_slices
@@ -104,15 +104,13 @@ def sam_labeller(
         UserError: no adapter, or one that does not fit.
     """
     models = build_for_every_axis(dataset)
-    for model, plane, file in zip(
-        models, dataset.planes, adapter_files(dataset, fold, adapter, round_index), strict=True
-    ):
+    files = adapter_files(dataset, fold, adapter, round_index)
+    for model, plane, file in zip(models, dataset.planes, files, strict=True):
         load_adapter(model, plane, file)
     planes = [_predictors(model, dataset, device) for model in all_for_inference(models)]
     settings = dataset.settings.pseudo_labels
-    intensities = intensities_of(dataset)
-    brightness = brightness_of_labelled(dataset, fold, intensities) if settings.brighten_dark_cases else None
-    return _SAMLabeller(intensities, planes, settings.average_mirrored, settings.decision, brightness)
+    brightness = brightness_of(files[0]) if settings.brighten_dark_cases else None
+    return _SAMLabeller(intensities_of(dataset), planes, settings.average_mirrored, settings.decision, brightness)
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class _SAMLabeller:
     def case_probabilities(self, case: LoadedCase, *, mirrored: bool) -> Iterator[Prediction]:
         image = intensities_of_case(self.intensities, case.image[:], case.mask)
         if self.brightness is not None:
-            image = self.brightness.brightened(image, inside(case.mask, self.intensities))
+            image = self.brightness.brightened(image, case.mask, self.intensities)
         array = torch.from_numpy(image)
         for index, plane in enumerate(self.planes):
             yield Prediction(plane.as_set(array), index)

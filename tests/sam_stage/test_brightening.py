@@ -1,91 +1,112 @@
-"""Cases that are darker than every labelled one: which they are, and how bright they become."""
+"""Cases that are darker than every case of the fine-tuning: which they are, and how bright they become."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from nnunet_sfr.data.datasets import LabelledDataset
+from nnunet_sfr.crosscheck.folds import with_crosscheck_folds
+from nnunet_sfr.data.datasets import LabelledDataset, UnlabelledDataset
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.labelling.case_labels import LoadedCase
 from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.planning.labels import PLANNED_PSEUDO_LABELS
-from nnunet_sfr.sam_stage.brightening import Brightness, brightness_of_labelled, inside
+from nnunet_sfr.sam_stage.brightening import Brightness
 from nnunet_sfr.sam_stage.finetuning import fine_tune
 from nnunet_sfr.sam_stage.intensities import AsPreprocessed, ZeroToOne, intensities_of, intensities_of_case
+from nnunet_sfr.sam_stage.model import brightness_of, build_stitched_sam, save_adapter
 from nnunet_sfr.sam_stage.pseudo_labelling import _Predictors, _SAMLabeller, sam_labeller
 from nnunet_sfr.settings import PseudoLabelSettings
 from tests.tiny_project import change_settings
 
-LABELLED = Brightness(channels=(0,), lowest=(0.3,), mean=(0.4,))
+SEEN = Brightness(lowest=(0.3,), mean=(0.4,))
+MRI = ZeroToOne((None,))
 CPU = torch.device("cpu")
 
 
+class Cases:
+    """Cases in memory, each of which fills its whole mask with one value between a 0 and a 1."""
+
+    def __init__(self, *medians: float, outside: int = 0) -> None:
+        self.medians = dict(zip("abcdef", medians, strict=False))
+        self.identifiers: Sequence[str] = list(self.medians)
+        self.outside = outside
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
+        image = image_with_median(self.medians[identifier])
+        labels = np.zeros(image.shape, np.int8)
+        dark = np.zeros((1, self.outside, *image.shape[2:]), np.float32)
+        mask = np.full(dark.shape, -1, np.int8)
+        return np.concatenate([image, dark], axis=1), np.concatenate([labels, mask], axis=1), None, {}
+
+
 def image_with_median(*medians: float) -> Any:
-    """(channels, 3, 5, 7) in [0, 1], an odd number of voxels, so that any power keeps the middle one in the middle."""
-    ramp = np.linspace(-1, 1, 3 * 5 * 7).reshape(3, 5, 7)
+    """(channels, 3, 5, 67) in [0, 1], an odd number of voxels, so that any power keeps the middle one in the middle;
+    the outermost percentiles lie at 0 and 1, so that they are the limits."""
+    ramp = np.clip(np.linspace(-1.03, 1.03, 3 * 5 * 67), -1, 1).reshape(3, 5, 67)
     rising = [np.where(ramp < 0, median * (1 + ramp), median + ramp * (1 - median)) for median in medians]
     return np.stack(rising).astype(np.float32)
 
 
-def test_the_median_becomes_the_mean_of_the_labelled() -> None:
+def test_the_median_becomes_the_mean_of_those_seen() -> None:
     image = image_with_median(0.2)
-    result = LABELLED.brightened(image, None)
+    result = SEEN.brightened(image, None, MRI)
     assert np.median(result) == pytest.approx(0.4, abs=1e-6)
     np.testing.assert_allclose(result, image ** (np.log(0.4) / np.log(0.2)), rtol=1e-5)
     assert (result.min(), result.max()) == (0, 1)
+    assert result.dtype == np.float32
 
 
 @pytest.mark.parametrize("median", [0.1, 0.001, 0.0])
 def test_no_power_is_below_a_half(median: float) -> None:
     image = image_with_median(median)
-    np.testing.assert_allclose(LABELLED.brightened(image, None), np.sqrt(image), rtol=1e-6)
+    np.testing.assert_allclose(SEEN.brightened(image, None, MRI), np.sqrt(image), rtol=1e-6)
+
+
+def test_a_mean_of_one_is_no_target_out_of_reach() -> None:
+    image = image_with_median(0.2)
+    result = Brightness(lowest=(1.0,), mean=(1.0,)).brightened(image, None, MRI)
+    np.testing.assert_allclose(result, np.sqrt(image), rtol=1e-6)
 
 
 @pytest.mark.parametrize("median", [0.3001, 0.35, 0.9])
-def test_what_is_as_bright_as_a_labelled_case_stays(median: float) -> None:
+def test_what_is_as_bright_as_one_that_was_seen_stays(median: float) -> None:
     image = image_with_median(median)
-    assert LABELLED.brightened(image, None) is image
+    assert SEEN.brightened(image, None, MRI) is image
 
 
 def test_channels_are_judged_one_by_one_and_ct_is_not() -> None:
     image = image_with_median(0.2, 0.2, 0.5)
-    result = Brightness(channels=(1, 2), lowest=(0.3, 0.3), mean=(0.4, 0.4)).brightened(image, None)
+    ct_first = ZeroToOne(((-1.0, 1.0), None, None))
+    result = Brightness(lowest=(0.3, 0.3), mean=(0.4, 0.4)).brightened(image, None, ct_first)
     np.testing.assert_array_equal(result[[0, 2]], image[[0, 2]])
     assert np.median(result[1]) == pytest.approx(0.4, abs=1e-6)
-    assert ZeroToOne((None, (-1.0, 1.0), None)).limited_by_case == (0, 2)
-    assert AsPreprocessed().limited_by_case == ()
+    assert Brightness.of(Cases(0.3), ZeroToOne(((-1.0, 1.0),))) is None
+    assert Brightness.of(Cases(0.3), AsPreprocessed()) is None
 
 
-def test_medians_are_taken_inside_the_mask() -> None:
+def test_cases_are_measured_inside_their_mask_where_nnunet_normalised_there() -> None:
     """Black surroundings would make every brain look dark."""
-    image = np.zeros((1, 4, 5, 7), np.float32)
-    image[0, :1] = 0.35
-    mask = np.full(image.shape, -1, np.int8)
-    mask[0, :1] = 0
-    masked = ZeroToOne((None,), masked=(0,))
-    assert LABELLED.brightened(image, inside(mask, masked)) is image
-    assert LABELLED.brightened(image, inside(mask, ZeroToOne((None,)))) is not image
-    assert Brightness.of((0,), [(image, inside(mask, masked))]).lowest == pytest.approx((0.35,))
-
-
-def test_the_labelled_cases_of_the_fold_are_measured(pretrained_project: SFRDataset) -> None:
-    dataset = pretrained_project
-    intensities = intensities_of(dataset)
-    names, _ = dataset.split("all")
-    cases = LabelledDataset(str(dataset.paths.labelled), names)
-    medians = [np.median(intensities_of_case(intensities, cases.load_case(name)[0][:], None)) for name in names]
-    assert len(set(medians)) == len(names) > 1
-    measured = brightness_of_labelled(dataset, "all", intensities)
+    cases = Cases(0.3, 0.5, 0.45, outside=9)
+    measured = Brightness.of(cases, ZeroToOne((None,), masked=(0,)))
     assert measured is not None
-    assert measured.channels == (0,)
-    assert measured.lowest == pytest.approx((min(medians),))
-    assert measured.mean == pytest.approx((np.mean(medians),))
-    assert brightness_of_labelled(dataset, "all", AsPreprocessed()) is None
+    assert measured.lowest == pytest.approx((0.3,), abs=1e-3)
+    assert measured.mean == pytest.approx((1.25 / 3,), abs=1e-3)
+    everywhere = Brightness.of(cases, MRI)
+    assert everywhere is not None
+    assert everywhere.lowest == (0.0,)
+    assert Brightness.from_json(measured.to_json()) == measured
+
+
+def test_a_case_is_compared_inside_its_mask() -> None:
+    image, mask, _, _ = Cases(0.35, outside=9).load_case("a")
+    assert SEEN.brightened(image, mask, ZeroToOne((None,), masked=(0,))) is image
+    assert SEEN.brightened(image, mask, MRI) is not image
 
 
 def test_sam_sees_the_brightened_case() -> None:
@@ -95,31 +116,44 @@ def test_sam_sees_the_brightened_case() -> None:
         seen.append(volume)
         return volume
 
-    # percentiles of a ramp cut little off; the case is dark whatever its unit
-    image = 1000 * image_with_median(0.15)
-    labeller = _SAMLabeller(
-        ZeroToOne((None,)), [_Predictors(predict, predict, [1])], average=True, decision="", brightness=LABELLED
-    )
-    list(labeller.case_probabilities(LoadedCase("case", image, image, {}), mirrored=True))
-    assert len(seen) == 2
-    for volume in seen:
-        assert volume.median() == pytest.approx(0.15 ** max(np.log(0.4) / np.log(0.15), 0.5), abs=0.02)
-    plain = dataclasses.replace(labeller, brightness=None)
-    list(plain.case_probabilities(LoadedCase("case", image, image, {}), mirrored=False))
-    assert seen[-1].median() == pytest.approx(0.15, abs=0.02)
+    # dark whatever the unit
+    case = LoadedCase("case", 1000 * image_with_median(0.2), None, {})
+    labeller = _SAMLabeller(MRI, [_Predictors(predict, predict, [1])], average=True, decision="", brightness=SEEN)
+    list(labeller.case_probabilities(case, mirrored=True))
+    assert [volume.median().item() for volume in seen] == pytest.approx([0.4, 0.4], abs=1e-3)
+    list(dataclasses.replace(labeller, brightness=None).case_probabilities(case, mirrored=False))
+    assert seen[-1].median().item() == pytest.approx(0.2, abs=1e-3)
 
 
-def test_a_plan_says_whether_dark_cases_are_brightened(pretrained_project: SFRDataset) -> None:
-    fine_tune(pretrained_project, "all", CPU)
+def test_an_adapter_knows_how_bright_its_cases_were(pretrained_project: SFRDataset) -> None:
+    """Those of the fold, and no others; the plan says whether labelling makes use of it."""
+    folds = with_crosscheck_folds(pretrained_project)
+    folder = fine_tune(folds, 0, CPU)
+    names, left_out = folds.split(0)
+    cases = LabelledDataset(str(pretrained_project.paths.labelled))
+    intensities = intensities_of(pretrained_project)
+    images = [intensities_of_case(intensities, cases.load_case(name)[0][:], None) for name in names]
+    medians = [float(np.median(image)) for image in images]
+    measured = brightness_of(folder / FINAL_ADAPTER)
+    assert measured is not None
+    assert left_out
+    assert measured.lowest == pytest.approx((min(medians),))
+    assert measured.mean == pytest.approx((np.mean(medians),))
+
     paths = pretrained_project.paths
-    measured = brightness_of_labelled(pretrained_project, "all", intensities_of(pretrained_project))
     for wanted, expected in ((False, None), (True, measured)):
         change_settings(pretrained_project, {"pseudo_labels": {"brighten_dark_cases": wanted}})
-        dataset = open_dataset(paths.dataset_name, paths.configuration, paths.plans_name)
-        labeller: Any = sam_labeller(dataset, "all", CPU, adapter=FINAL_ADAPTER)
+        dataset = with_crosscheck_folds(open_dataset(paths.dataset_name, paths.configuration, paths.plans_name))
+        labeller: Any = sam_labeller(dataset, 0, CPU, adapter=FINAL_ADAPTER)
         assert labeller.brightness == expected
+        case = LoadedCase.open("unlabelled_00", UnlabelledDataset(paths.unlabelled), dataset)
+        assert list(labeller.case_probabilities(case, mirrored=False))
 
 
-def test_plans_of_earlier_versions_keep_their_labels() -> None:
+def test_adapters_of_earlier_versions_brighten_nothing(pretrained_project: SFRDataset) -> None:
+    folder = pretrained_project.paths.sam_stage("all")
+    folder.mkdir(parents=True)
+    save_adapter(build_stitched_sam(pretrained_project), pretrained_project, folder / FINAL_ADAPTER)
+    assert brightness_of(folder / FINAL_ADAPTER) is None
     assert not PseudoLabelSettings().brighten_dark_cases
     assert PLANNED_PSEUDO_LABELS.brighten_dark_cases
