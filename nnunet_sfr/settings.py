@@ -193,8 +193,8 @@ class PseudoLabelSettings:
     """How SAM's probabilities become labels: largest_probability, or expected_dice, which finds for each case and class
     the threshold that promises the highest Dice. Planning writes expected_dice (docs/results.md)."""
     brighten_dark_cases: bool = False
-    """Brighten a case that is darker than every case SAM was fine-tuned on towards their mean before SAM labels it;
-    for models that take images in [0, 1], and not for CT. Planning writes true (docs/results.md)."""
+    """Brighten a case that is far darker than every case SAM was fine-tuned on towards their mean before SAM labels
+    it; for models that take images in [0, 1], and not for CT. Planning writes true (docs/results.md)."""
 
     def __post_init__(self) -> None:
         require(0.0 < self.tile_step_size <= 1.0, f"tile_step_size must lie in (0, 1], got {self.tile_step_size}")

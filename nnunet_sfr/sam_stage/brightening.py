@@ -1,13 +1,17 @@
-"""Cases that are darker than every case SAM was fine-tuned on.
+"""Cases that are far darker than every case SAM was fine-tuned on.
 
 In MRI a bright organ at the rim of the image (a liver beside the coil) stretches the range between the percentiles, and
 everything else becomes dark: SAM then finds nothing. The median of an image in [0, 1] tells. Where the median m of
-a case's channel is lower than in every case of the fine-tuning, the channel is raised, voxel by voxel, to the power
+a case's channel is so low that a power of 2/3 or less would bring it to the lowest one of the fine-tuning,
+
+    log lowest / log m <= 2/3,
+
+the channel is raised, voxel by voxel, to the power
 
     g = max(log t / log m, 0.5)
 
-with t the mean of these cases' medians: the median becomes t, or comes as near to it as 0.5 allows. A channel that
-is as bright as in one of these cases stays as it is; in fine-tuning all do.
+with t the mean of the medians of the fine-tuning: the median becomes t, or comes as near to it as 0.5 allows. All other
+channels stay as they are: brought nearer to a single labelled case that is bright, most cases lose (docs/results.md).
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ from numpy.typing import NDArray
 from nnunet_sfr.data.datasets import LoadableCases
 from nnunet_sfr.sam_stage.intensities import Intensities, intensities_of_case
 
+FAR = 2 / 3
+"""Exponents up to this one, to the darkest case of the fine-tuning, mark a case as far darker."""
 LOWEST_EXPONENT = 0.5
 """Lower ones amplify the noise of what little range such an image has left."""
 
@@ -66,7 +72,7 @@ class Brightness:
         return json.dumps(asdict(self))
 
     def brightened(self, image: NDArray[np.float32], mask: Any, intensities: Intensities) -> NDArray[np.float32]:
-        """The image itself, or a copy in which the channels that are darker than in every case are brighter.
+        """The image itself, or a copy in which the channels that are far darker than in every case are brighter.
 
         Args:
             image: (channels, D, H, W) with the model's intensities.
@@ -78,8 +84,8 @@ class Brightness:
         for channel, median, lowest, mean in zip(
             intensities.limited_by_case, medians, self.lowest, self.mean, strict=True
         ):
-            if median < lowest:
-                exponents[channel] = _exponent(median, mean)
+            if median < lowest and _exponent(median, lowest) <= FAR:
+                exponents[channel] = max(_exponent(median, mean), LOWEST_EXPONENT)
         return image if (exponents == 1).all() else image**exponents
 
 
@@ -93,5 +99,5 @@ def _medians(image: NDArray[np.float32], mask: Any, intensities: Intensities) ->
 
 
 def _exponent(median: float, target: float) -> float:
-    """By which a channel is raised so that its median becomes the target, which lies above it."""
-    return max(math.log(target) / math.log(median), LOWEST_EXPONENT) if median > 0 else LOWEST_EXPONENT
+    """By which a channel is raised so that its median becomes the target, which lies above it, from 0 to 1."""
+    return math.log(target) / math.log(median) if median > 0 else 0.0

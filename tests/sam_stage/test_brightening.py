@@ -1,4 +1,4 @@
-"""Cases that are darker than every case of the fine-tuning: which they are, and how bright they become."""
+"""Cases that are far darker than every case of the fine-tuning: which they are, and how bright they become."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def image_with_median(*medians: float) -> Any:
 
 
 def test_the_median_becomes_the_mean_of_those_seen() -> None:
-    image = image_with_median(0.2)
+    image = image_with_median(0.163)
     result = SEEN.brightened(image, None, MRI)
     assert np.median(result) == pytest.approx(0.4, abs=1e-6)
-    np.testing.assert_allclose(result, image ** (np.log(0.4) / np.log(0.2)), rtol=1e-5)
+    np.testing.assert_allclose(result, image ** (np.log(0.4) / np.log(0.163)), rtol=1e-5)
     assert (result.min(), result.max()) == (0, 1)
     assert result.dtype == np.float32
 
@@ -74,14 +74,15 @@ def test_a_mean_of_one_is_no_target_out_of_reach() -> None:
     np.testing.assert_allclose(result, np.sqrt(image), rtol=1e-6)
 
 
-@pytest.mark.parametrize("median", [0.3001, 0.35, 0.9])
-def test_what_is_as_bright_as_one_that_was_seen_stays(median: float) -> None:
+@pytest.mark.parametrize("median", [0.165, 0.25, 0.3001, 0.9, 1.0])
+def test_what_is_not_far_darker_than_one_that_was_seen_stays(median: float) -> None:
+    """0.3 ** 1.5 is 0.1643."""
     image = image_with_median(median)
     assert SEEN.brightened(image, None, MRI) is image
 
 
 def test_channels_are_judged_one_by_one_and_ct_is_not() -> None:
-    image = image_with_median(0.2, 0.2, 0.5)
+    image = image_with_median(0.163, 0.163, 0.5)
     ct_first = ZeroToOne(((-1.0, 1.0), None, None))
     result = Brightness(lowest=(0.3, 0.3), mean=(0.4, 0.4)).brightened(image, None, ct_first)
     np.testing.assert_array_equal(result[[0, 2]], image[[0, 2]])
@@ -104,7 +105,7 @@ def test_cases_are_measured_inside_their_mask_where_nnunet_normalised_there() ->
 
 
 def test_a_case_is_compared_inside_its_mask() -> None:
-    image, mask, _, _ = Cases(0.35, outside=9).load_case("a")
+    image, mask, _, _ = Cases(0.25, outside=9).load_case("a")
     assert SEEN.brightened(image, mask, ZeroToOne((None,), masked=(0,))) is image
     assert SEEN.brightened(image, mask, MRI) is not image
 
@@ -117,12 +118,12 @@ def test_sam_sees_the_brightened_case() -> None:
         return volume
 
     # dark whatever the unit
-    case = LoadedCase("case", 1000 * image_with_median(0.2), None, {})
+    case = LoadedCase("case", 1000 * image_with_median(0.163), None, {})
     labeller = _SAMLabeller(MRI, [_Predictors(predict, predict, [1])], average=True, decision="", brightness=SEEN)
     list(labeller.case_probabilities(case, mirrored=True))
     assert [volume.median().item() for volume in seen] == pytest.approx([0.4, 0.4], abs=1e-3)
     list(dataclasses.replace(labeller, brightness=None).case_probabilities(case, mirrored=False))
-    assert seen[-1].median().item() == pytest.approx(0.2, abs=1e-3)
+    assert seen[-1].median().item() == pytest.approx(0.163, abs=1e-3)
 
 
 def test_an_adapter_knows_how_bright_its_cases_were(pretrained_project: SFRDataset) -> None:
