@@ -2,9 +2,9 @@
 
 In MRI a bright organ at the rim of the image (a liver beside the coil) stretches the range between the percentiles, and
 everything else becomes dark: SAM then finds nothing. The median of an image in [0, 1] tells. Where the median m of
-a case's channel is so low that a power of 2/3 or less would bring it to the lowest one of the fine-tuning,
+a case's channel is far below the lowest one l of the fine-tuning,
 
-    log lowest / log m <= 2/3,
+    m < l^1.5,
 
 the channel is raised, voxel by voxel, to the power
 
@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_sfr.data.datasets import LoadableCases
-from nnunet_sfr.sam_stage.intensities import Intensities, intensities_of_case
+from nnunet_sfr.sam_stage.intensities import Intensities, intensities_of_case, normalised_voxels
 
-FAR = 2 / 3
-"""Exponents up to this one, to the darkest case of the fine-tuning, mark a case as far darker."""
+FAR = 1.5
+"""A median below the lowest one of the fine-tuning, raised to this power, marks a case as far darker."""
 LOWEST_EXPONENT = 0.5
 """Lower ones amplify the noise of what little range such an image has left."""
 
@@ -84,20 +84,20 @@ class Brightness:
         for channel, median, lowest, mean in zip(
             intensities.limited_by_case, medians, self.lowest, self.mean, strict=True
         ):
-            if median < lowest and _exponent(median, lowest) <= FAR:
-                exponents[channel] = max(_exponent(median, mean), LOWEST_EXPONENT)
+            if median < lowest**FAR:
+                exponents[channel] = _exponent(median, mean)
         return image if (exponents == 1).all() else image**exponents
 
 
 def _medians(image: NDArray[np.float32], mask: Any, intensities: Intensities) -> list[float]:
     """Of every channel with limits of the case's own; inside the non-zero mask where nnU-Net normalised inside it."""
-    inside = mask[:][0] >= 0 if intensities.uses_mask else None
+    inside = mask[:][0] >= 0 if intensities.masked else None
     return [
-        float(np.median(image[channel][inside] if channel in intensities.masked and np.any(inside) else image[channel]))
+        float(np.median(normalised_voxels(image[channel], channel, intensities.masked, inside)))
         for channel in intensities.limited_by_case
     ]
 
 
 def _exponent(median: float, target: float) -> float:
-    """By which a channel is raised so that its median becomes the target, which lies above it, from 0 to 1."""
-    return math.log(target) / math.log(median) if median > 0 else 0.0
+    """By which a channel is raised so that its median becomes the target, which lies above it."""
+    return max(math.log(target) / math.log(median), LOWEST_EXPONENT) if median > 0 else LOWEST_EXPONENT

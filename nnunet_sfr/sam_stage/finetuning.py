@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nnunet_sfr.atomic import replacing, write_json
-from nnunet_sfr.data.datasets import LabelledDataset
+from nnunet_sfr.data.datasets import LabelledDataset, LoadableCases
 from nnunet_sfr.data.preprocessed_grid import check_grids
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
@@ -156,8 +157,8 @@ class _Run:
     examples: Examples
     training_ids: list[str]
     validation_cases: Any
-    brightness: Brightness | None
-    """Of the cases that SAM learns from; labelling compares others with it."""
+    cases: LoadableCases
+    """That SAM learns from."""
     iteration: int = 0
     best_dice: float = -math.inf
     log: list[dict[str, float]] = field(default_factory=list)
@@ -192,7 +193,7 @@ class _Run:
             examples=examples,
             training_ids=training_ids,
             validation_cases=validation_cases,
-            brightness=Brightness.of(this_round.cases, intensities_of(dataset)),
+            cases=this_round.cases,
         )
 
     def discard_other_recipe(self) -> None:
@@ -240,6 +241,11 @@ class _Run:
         # last, because it stands for a complete run
         self.save_adapter(FINAL_ADAPTER)
         (self.folder / FINE_TUNING_STATE).unlink(missing_ok=True)
+
+    @cached_property
+    def brightness(self) -> Brightness | None:
+        """Of the cases; labelling compares others with it. Measured when first saved, by the process that saves."""
+        return Brightness.of(self.cases, intensities_of(self.dataset))
 
     def save_adapter(self, name: str) -> None:
         """Write the adapter as it is now."""

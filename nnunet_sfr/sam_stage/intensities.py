@@ -40,16 +40,12 @@ class Intensities(Protocol):
         Args:
             image: (channels, D, H, W), preprocessed.
             mask: (1, D, H, W), negative outside the non-zero mask, as in nnU-Net's preprocessed segmentations; None
-                where :attr:`uses_mask` is false.
+                where no channel is :attr:`masked`.
         """
 
     @property
     def masked(self) -> tuple[int, ...]:
         """Channels, from 0, whose values depend on the mask: they were normalised inside it."""
-
-    @property
-    def uses_mask(self) -> bool:
-        """Whether there are any."""
 
     @property
     def augmentation_factor(self) -> float:
@@ -69,7 +65,6 @@ class AsPreprocessed:
     """nnU-Net's normalised values as they are."""
 
     masked: tuple[int, ...] = ()
-    uses_mask: bool = False
     augmentation_factor: float = 1.0
     limits: tuple[float, float] | None = None
     limited_by_case: tuple[int, ...] = ()
@@ -93,10 +88,6 @@ class ZeroToOne:
     limits: tuple[float, float] | None = (0.0, 1.0)
 
     @property
-    def uses_mask(self) -> bool:
-        return bool(self.masked)
-
-    @property
     def limited_by_case(self) -> tuple[int, ...]:
         return tuple(index for index, window in enumerate(self.windows) if window is None)
 
@@ -112,9 +103,7 @@ class ZeroToOne:
     def _percentiles(
         self, index: int, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None
     ) -> tuple[float, float]:
-        if index in self.masked and inside is not None and inside.any():
-            channel = channel[inside]
-        low, high = np.percentile(channel, PERCENTILES)
+        low, high = np.percentile(normalised_voxels(channel, index, self.masked, inside), PERCENTILES)
         return float(low), float(high)
 
 
@@ -170,6 +159,20 @@ def masked_channels(dataset: SFRDataset) -> tuple[int, ...]:
     return tuple(index for index, masked in enumerate(dataset.configuration_manager.use_mask_for_norm) if masked)
 
 
+def normalised_voxels(
+    channel: NDArray[np.float32], index: int, masked: Sequence[int], inside: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
+    """What a channel's range and median are taken of: all of it, or what lies inside the mask if normalised there.
+
+    Args:
+        channel: (D, H, W).
+        index: of the channel, from 0.
+        masked: channels that nnU-Net normalised inside the mask.
+        inside: (D, H, W); None where no channel is masked.
+    """
+    return channel[inside] if index in masked and inside is not None and inside.any() else channel
+
+
 def intensities_of_case(intensities: Intensities, image: NDArray[np.float32], mask: Any) -> NDArray[np.float32]:
     """A whole case as a model wants it.
 
@@ -178,7 +181,7 @@ def intensities_of_case(intensities: Intensities, image: NDArray[np.float32], ma
         image: (channels, D, H, W), preprocessed.
         mask: (1, D, H, W), negative outside the non-zero mask; read by ``mask[:]`` where it is needed.
     """
-    read = mask[:] if intensities.uses_mask else None
+    read = mask[:] if intensities.masked else None
     return intensities.for_case(image, read)(image, read)
 
 
@@ -199,7 +202,7 @@ class CasesWithIntensities:
     def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Image (C, D, H, W), label map (1, D, H, W), None, properties."""
         image, labels, previous, properties = self._cases.load_case(identifier)
-        mask = labels if self._intensities.uses_mask else None
+        mask = labels if self._intensities.masked else None
         if identifier not in self._maps:
             self._maps[identifier] = self._intensities.for_case(image[:], None if mask is None else mask[:])
         mapped = _MappedImage(image, mask, self._maps[identifier], self._intensities.augmentation_factor)

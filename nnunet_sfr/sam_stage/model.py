@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -164,8 +166,7 @@ def recipe_of(file: Path) -> str:
     Raises:
         UserError: not an adapter.
     """
-    metadata, _ = _read(file)
-    return metadata.get("recipe", "")
+    return _metadata(file).get("recipe", "")
 
 
 def brightness_of(file: Path) -> Brightness | None:
@@ -175,7 +176,7 @@ def brightness_of(file: Path) -> Brightness | None:
     Raises:
         UserError: not an adapter.
     """
-    metadata, _ = _read(file)
+    metadata = _metadata(file)
     return Brightness.from_json(metadata[_BRIGHTNESS]) if _BRIGHTNESS in metadata else None
 
 
@@ -217,10 +218,21 @@ def _of_version_0_1(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> d
     return {"adaptation_settings": rank, "scale": json.dumps(UNSCALED), "slice_axis": "0", **unknown}
 
 
+def _metadata(file: Path) -> dict[str, str]:
+    with _opened(file) as content:
+        return content.metadata() or {}
+
+
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    with _opened(file) as content:
+        state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
+        return content.metadata() or {}, state
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     try:
         with safe_open(file, framework="pt") as content:
-            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
-            return content.metadata() or {}, state
+            yield content
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file}: is not a safetensors file ({error}); delete it and run sfr_finetune again") from None

@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 class Cases:
-    """Cases in memory, each of which fills its whole mask with one value between a 0 and a 1."""
+    """Cases in memory by the medians inside their masks; outside there are planes of 0, as many as are asked for."""
 
     def __init__(self, *medians: float, outside: int = 0) -> None:
         self.medians = dict(zip("abcdef", medians, strict=False))
