@@ -11,7 +11,7 @@ from nnunet_sfr.paths import resolve_dataset_name
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
 
-from .command_line import argument_parser, plain_name, positive_length, positive_number, run, spacing, summaries
+from .command_line import argument_parser, plain_name, positive_length, positive_number, run, spacing, summaries, typed
 
 
 def parser() -> argparse.ArgumentParser:
@@ -141,7 +141,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # is imported
         from nnunet_sfr.planning.pipeline import plan_and_preprocess
 
-        plan_and_preprocess(options.pop("dataset"), plans_name=options.pop("plans"), **options)
+        plan_and_preprocess(
+            options.pop("dataset"),
+            typed=typed("sfr_plan_and_preprocess", argv),
+            plans_name=options.pop("plans"),
+            **options,
+        )
 
     exit_code: int = run(command)
     return exit_code

@@ -1,4 +1,8 @@
-"""One ``sfr_run`` or ``sfr_add_labels`` at a time on a data set, and who it is."""
+"""Who changes a data set does it alone, and others are told who it is.
+
+There is one ``sfr_run`` or ``sfr_add_labels`` at a time on a data set. Another lock is for ``sfr_plan_and_preprocess``
+and ``sfr_add_labels``, which write plans and preprocessed cases; ``sfr_run`` calls the former as one of its steps.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnunet_sfr.atomic import process_exists, write_json
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import DatasetPaths
 
@@ -41,7 +45,7 @@ class Holder:
 
     @property
     def program(self) -> str:
-        """``sfr_run`` or ``sfr_add_labels``."""
+        """``sfr_run``, ``sfr_add_labels`` or ``sfr_plan_and_preprocess``."""
         return self.command.partition(" ")[0]
 
     @classmethod
@@ -67,27 +71,59 @@ def locked(paths: DatasetPaths, command: str) -> Iterator[None]:
     Raises:
         UserError: somebody else holds it.
     """
-    paths.lock.parent.mkdir(parents=True, exist_ok=True)
-    lock, step_lock = FileLock(paths.lock), FileLock(paths.step_lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        holder = read_holder(paths)
-        raise UserError(
-            f"{paths.dataset_name}: another {holder.program if holder else 'sfr_run'} is at work on this data set "
-            f"({holder or 'just started'}); wait for it, or end it"
-        ) from None
-    try:
-        write_json(asdict(this_process(command)), paths.lock_holder)
+    with _held(paths, paths.lock, paths.lock_holder, command, "sfr_run"):
         try:
             # of an sfr_run that was killed: its step is killed too, which takes a moment
+            step_lock = FileLock(paths.step_lock)
             step_lock.acquire(timeout=LOCK_TIMEOUT)
         except Timeout:
             raise UserError(f"{paths.step_lock}: processes of an earlier sfr_run still live; end them") from None
         step_lock.release()
         yield
+
+
+@contextlib.contextmanager
+def planning_locked(paths: DatasetPaths, command: str) -> Iterator[None]:
+    """Be the only one that writes plans and preprocessed cases of a data set.
+
+    Args:
+        paths: of the data set.
+        command: as the user typed it, for others to read.
+
+    Raises:
+        UserError: somebody else does.
+    """
+    with _held(paths, paths.planning_lock, paths.planning_lock_holder, command, "sfr_plan_and_preprocess"):
+        yield
+
+
+@contextlib.contextmanager
+def _held(paths: DatasetPaths, file: Path, holder_file: Path, command: str, usual: str) -> Iterator[None]:
+    """Hold a lock, and say in a file beside it who does.
+
+    Args:
+        paths: of the data set.
+        file: to lock.
+        holder_file: where others read who holds it.
+        command: as the user typed it.
+        usual: program that others are told of as long as the holder has not said who it is.
+    """
+    with file_errors_explained():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            holder = Holder.read(holder_file)
+            raise UserError(
+                f"{paths.dataset_name}: another {holder.program if holder else usual} is at work on this data set "
+                f"({holder or 'just started'}); wait for it, or end it"
+            ) from None
+    try:
+        write_json(asdict(this_process(command)), holder_file)
+        yield
     finally:
-        paths.lock_holder.unlink(missing_ok=True)
+        holder_file.unlink(missing_ok=True)
         lock.release()
 
 

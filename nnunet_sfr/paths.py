@@ -8,6 +8,7 @@ environment when they are used. Below them::
         nnUNetPlans.json, nnUNetPlans_3d_fullres/              nnU-Net's own
         nnUNetPlans_SFRPlans.json                              what SFR adds to the plan
         .sfr_run.lock, .sfr_run.lock.json                      who works on the data set
+        .sfr_run.planning.lock, .sfr_run.planning.lock.json    who writes plans and preprocessed cases
         .sfr_run.step.lock                                     held while a process of a step lives
         nnUNetPlans_3d_fullres_unlabelled/                     unlabelled cases in nnU-Net's format
         pseudo_labels/nnUNetPlans__3d_fullres/fold_all/
@@ -296,6 +297,16 @@ class DatasetPaths:
     def lock_holder(self) -> Path:
         """Who that is, for people."""
         return self.lock.with_name(".sfr_run.lock.json")
+
+    @property
+    def planning_lock(self) -> Path:
+        """Locked by who writes plans and preprocessed cases."""
+        return self.lock.with_name(".sfr_run.planning.lock")
+
+    @property
+    def planning_lock_holder(self) -> Path:
+        """Who that is, for people."""
+        return self.lock.with_name(".sfr_run.planning.lock.json")
 
     @property
     def step_lock(self) -> Path:

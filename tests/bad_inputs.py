@@ -28,7 +28,7 @@ CONFIGURATION = "3d_fullres"
 SMALLEST_CASE = "unlabelled_00"
 CASE = ("-d", "42")
 CPU = ("-device", "cpu")
-UNCOUNTED = (".sfr_run.lock", ".sfr_run.step.lock", "sfr_raw_files.json")
+UNCOUNTED = (".sfr_run.lock", ".sfr_run.planning.lock", ".sfr_run.step.lock", "sfr_raw_files.json")
 """Empty files to lock, and a cache of hashes."""
 
 

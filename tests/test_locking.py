@@ -1,4 +1,4 @@
-"""One sfr_run at a time on a data set."""
+"""One sfr_run at a time on a data set, and one sfr_plan_and_preprocess."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from nnunet_sfr import locking
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.locking import Holder, locked, read_holder
+from nnunet_sfr.locking import Holder, locked, planning_locked, read_holder
 from nnunet_sfr.paths import RunPaths
 
 
@@ -43,6 +43,27 @@ def test_the_second_is_told_who_the_first_is(run: RunPaths) -> None:
         assert holder.is_alive
     assert read_holder(run) is None
     with locked(other_fold, "sfr_run -d 42 -f 1"):
+        pass
+
+
+def test_planning_is_possible_beside_a_run_and_once(run: RunPaths) -> None:
+    planning = "sfr_plan_and_preprocess -d 42"
+    with locked(run, "sfr_run -d 42"), planning_locked(run, planning):
+        holder = read_holder(run)
+        assert holder is not None
+        assert holder.program == "sfr_run", "each lock has its own"
+        said = rf"another sfr_plan_and_preprocess is at work on this data set \(.*process {os.getpid()}.*{planning}\)"
+        with pytest.raises(UserError, match=said), planning_locked(run, f"{planning} -c 2d"):
+            pass
+    assert not run.planning_lock_holder.exists()
+    with planning_locked(run, planning):
+        pass
+
+
+def test_the_second_is_told_before_the_first_has_said_who_it_is(run: RunPaths) -> None:
+    run.lock.parent.mkdir()
+    said = r"another sfr_plan_and_preprocess is at work on this data set \(just started\)"
+    with FileLock(run.planning_lock), pytest.raises(UserError, match=said), planning_locked(run, "sfr_add_labels"):
         pass
 
 

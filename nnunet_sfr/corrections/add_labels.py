@@ -6,7 +6,8 @@ of it can be repeated, so that a call that was killed is completed by the next o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.label_journal import Journal, read_journal, remove_remains, stage
-from nnunet_sfr.locking import locked
+from nnunet_sfr.locking import locked, planning_locked
 from nnunet_sfr.paths import LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES, DatasetPaths, resolve_dataset_name
 from nnunet_sfr.planning.fingerprint import record_added_labels
 
@@ -38,8 +39,8 @@ def add_labels(
         processes: processes that read and preprocess.
 
     Raises:
-        UserError: anything in the label maps or the data set that the user can fix, a full disk too; or an sfr_run is
-            at work on the data set.
+        UserError: anything in the label maps or the data set that the user can fix, a full disk too; or an sfr_run
+            or sfr_plan_and_preprocess is at work on the data set.
     """
     name = resolve_dataset_name(dataset_name_or_id)
     raw_folder = DatasetPaths(name).raw
@@ -55,12 +56,19 @@ def _complete_earlier_call(raw: Path, typed: str, processes: int) -> bool:
     """Complete what was stopped; returns whether there was anything."""
     if read_journal(raw) is None:
         return False
-    with locked(DatasetPaths(raw.name), typed):
+    with _alone(DatasetPaths(raw.name), typed):
         journal = read_journal(raw)
         if journal is not None:
             print("an earlier sfr_add_labels was stopped; completing it first")
             _complete(journal, processes)
     return True
+
+
+@contextlib.contextmanager
+def _alone(paths: DatasetPaths, typed: str) -> Iterator[None]:
+    """Change raw and preprocessed data, while nobody else does."""
+    with locked(paths, typed), planning_locked(paths, typed):
+        yield
 
 
 def _add(raw_folder: Path, folder: Path, typed: str, processes: int) -> bool:
@@ -75,7 +83,7 @@ def _add(raw_folder: Path, folder: Path, typed: str, processes: int) -> bool:
     stamp, contents = raw.stamp(), _contents(maps.new, raw)
     _check_data_set(raw)
     check_label_maps(maps.new, raw, processes=processes)
-    with locked(DatasetPaths(raw_folder.name), typed):
+    with _alone(DatasetPaths(raw_folder.name), typed):
         _take(maps.new, raw, stamp, contents, processes)
     return True
 

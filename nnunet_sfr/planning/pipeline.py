@@ -13,10 +13,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION, DEFAULT_PLANS
 from nnunet_sfr.data.preprocessing import copy_ground_truth, preprocess
 from nnunet_sfr.data.raw_cases import RawDataset, list_cases
-from nnunet_sfr.dataset import open_dataset
+from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.folds import require_same_folds
 from nnunet_sfr.label_journal import require_completed
+from nnunet_sfr.locking import planning_locked
 from nnunet_sfr.nnunet_json import check_configuration, read_plans
 from nnunet_sfr.paths import DatasetPaths, SFRPaths, resolve_dataset_name
 from nnunet_sfr.planner_names import planner_of_plans
@@ -39,6 +40,7 @@ from nnunet_sfr.plans import choose_configuration
 def plan_and_preprocess(
     dataset_name_or_id: str | int,
     *,
+    typed: str = "sfr_plan_and_preprocess",
     configurations: Sequence[str] | None = None,
     planner: str | None = None,
     plans_name: str | None = None,
@@ -62,6 +64,7 @@ def plan_and_preprocess(
 
     Args:
         dataset_name_or_id: nnU-Net's name or number.
+        typed: the command as the user gave it, for others who find the data set locked.
         configurations: nnU-Net configurations to make an SFR plan for and to preprocess; None for 3d_fullres, or 2d
             where nnU-Net plans no other.
         planner: name of a planner class; None for the one that made the plans of this name, or whose own name it is.
@@ -83,7 +86,8 @@ def plan_and_preprocess(
         nnU-Net's plans identifier.
 
     Raises:
-        UserError: anything in the data or the call that the user can correct, a full disk too.
+        UserError: anything in the data or the call that the user can correct, a full disk too; or another
+            sfr_plan_and_preprocess, or sfr_add_labels, is at work on the data set.
     """
     with file_errors_explained():
         name = resolve_dataset_name(dataset_name_or_id)
@@ -95,58 +99,65 @@ def plan_and_preprocess(
         check_target_spacing(target_spacing)
         DatasetPaths(name).require_raw()
         require_completed(DatasetPaths(name).raw)
-        raw = list_cases(DatasetPaths(name).raw)
-        print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
+        list_cases(DatasetPaths(name).raw)  # what is wrong there is said before a folder is made for the lock
         require_same_folds(DatasetPaths(name), with_added_cases=True)
         wanted = RequestedSAM(sam, adaptation, checkpoint and str(Path(checkpoint).expanduser().resolve()))
         paths = SFRPaths(name, plans_name or default_plans_name(planner_class), "", data_identifier="")
         _check_configurations(paths, configurations, wanted, overwrite=overwrite_sfr_plan)
-        if verify:
-            _verify(raw, fingerprint_processes)
-        fingerprint = update_fingerprint(
-            DatasetPaths(name).fingerprint_file, raw, processes=fingerprint_processes, clean=clean
-        )
-        check_target_grid(target_spacing, fingerprint)
+        with planning_locked(paths, typed):
+            raw = list_cases(DatasetPaths(name).raw)
+            print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
+            if verify:
+                _verify(raw, fingerprint_processes)
+            fingerprint = update_fingerprint(paths.fingerprint_file, raw, processes=fingerprint_processes, clean=clean)
+            check_target_grid(target_spacing, fingerprint)
 
-        def check(plans: Mapping[str, Any]) -> None:
-            chosen = configurations or _default_configurations(plans["configurations"])
-            require_configurations(plans, chosen, paths.plans_file, kept=kept is not None)
-            require_trainable(plans, chosen, raw, fingerprint)
+            def check(plans: Mapping[str, Any]) -> None:
+                chosen = configurations or _default_configurations(plans["configurations"])
+                require_configurations(plans, chosen, paths.plans_file, kept=kept is not None)
+                require_trainable(plans, chosen, raw, fingerprint)
 
-        kept = None
-        if gpu_memory_target is None and not clean:
-            kept = plan_to_keep(paths, planner_class, fingerprint, target_spacing)
-        if kept is not None:
-            check(kept)
-            copy_what_planners_copy(paths)
-            print(f"nnU-Net's plan: kept from {paths.plans_file}; --clean makes it again")
-        else:
-            require_same_folds(paths, with_added_cases=False)
-            plan(
-                name,
-                planner_class,
-                plans_name=plans_name,
-                gpu_memory_target=gpu_memory_target,
-                target_spacing=target_spacing,
-                check=check,
-                verbose=verbose,
-            )
-            record_plan(paths.fingerprint_file, paths.plans_name)
-        # open_dataset refuses configurations that the plan has not, or that SFR does not train
-        chosen = configurations or _default_configurations(read_plans(paths.plans_file)["configurations"])
-        datasets = [open_dataset(name, configuration, paths.plans_name) for configuration in chosen]
-        hints = []
-        for dataset in datasets:
-            print(nnunet_plan_summary(dataset.plans_manager, dataset.paths.configuration))
-            settings = update_sfr_plan(
-                dataset.paths, dataset.plans_manager, fingerprint, wanted=wanted, overwrite=overwrite_sfr_plan
-            )
-            hints.append(hint_for_cpu(settings, wanted))
-        for hint in filter(None, dict.fromkeys(hints)):
-            print(hint)
-        if not skip_preprocessing:
-            _preprocess_all(raw, [dataset.paths for dataset in datasets], datasets[0].plans_manager, processes)
+            kept = None
+            if gpu_memory_target is None and not clean:
+                kept = plan_to_keep(paths, planner_class, fingerprint, target_spacing)
+            if kept is not None:
+                check(kept)
+                copy_what_planners_copy(paths)
+                print(f"nnU-Net's plan: kept from {paths.plans_file}; --clean makes it again")
+            else:
+                require_same_folds(paths, with_added_cases=False)
+                plan(
+                    name,
+                    planner_class,
+                    plans_name=plans_name,
+                    gpu_memory_target=gpu_memory_target,
+                    target_spacing=target_spacing,
+                    check=check,
+                    verbose=verbose,
+                )
+                record_plan(paths.fingerprint_file, paths.plans_name)
+            # open_dataset refuses configurations that the plan has not, or that SFR does not train
+            chosen = configurations or _default_configurations(read_plans(paths.plans_file)["configurations"])
+            datasets = [open_dataset(name, configuration, paths.plans_name) for configuration in chosen]
+            _update_sfr_plans(datasets, fingerprint, wanted, overwrite=overwrite_sfr_plan)
+            if not skip_preprocessing:
+                _preprocess_all(raw, [dataset.paths for dataset in datasets], datasets[0].plans_manager, processes)
     return paths.plans_name
+
+
+def _update_sfr_plans(
+    datasets: Sequence[SFRDataset], fingerprint: dict[str, Any], wanted: RequestedSAM, *, overwrite: bool
+) -> None:
+    """The SFR plan of each configuration, and what to say of them."""
+    hints = []
+    for dataset in datasets:
+        print(nnunet_plan_summary(dataset.plans_manager, dataset.paths.configuration))
+        settings = update_sfr_plan(
+            dataset.paths, dataset.plans_manager, fingerprint, wanted=wanted, overwrite=overwrite
+        )
+        hints.append(hint_for_cpu(settings, wanted))
+    for hint in filter(None, dict.fromkeys(hints)):
+        print(hint)
 
 
 def _planner_of_plans(dataset_name: str, plans_name: str) -> type[ExperimentPlanner]:

@@ -9,6 +9,7 @@ import pathlib
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.label_journal import FOLDER, PARTIAL, Journal, read_journal, remove_remains, stage
 from nnunet_sfr.labelling.filling import CasePartition
-from nnunet_sfr.locking import locked
-from nnunet_sfr.paths import RunPaths, portable_name
+from nnunet_sfr.locking import locked, planning_locked
+from nnunet_sfr.paths import DatasetPaths, RunPaths, portable_name
 from nnunet_sfr.pipeline.state import RunState, StepRecord
 from nnunet_sfr.planning import fingerprint
 from nnunet_sfr.planning.pipeline import plan_and_preprocess
@@ -39,7 +40,6 @@ from nnunet_sfr.sam_stage.finetuning import fine_tune
 from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
 from nnunet_sfr.selection import read_selection, select
 from tests.later_round import BY_FLIPS, fill_model_store
-from tests.pipeline.fake_commands import run_options
 from tests.tiny_dataset import BACKGROUND, BLOB, NAME, write_image
 from tests.tiny_project import PLANS, fill_store, make_project, nnunet_folders, project_copy
 
@@ -428,13 +428,40 @@ def test_a_plan_that_there_is_not(dataset: SFRDataset, corrected: Path) -> None:
         add(corrected, plans="nnUNetPlans")
 
 
-def test_nothing_changes_while_sfr_run_is_at_work(dataset: SFRDataset, corrected: Path) -> None:
-    with locked(run_options().paths, "sfr_run -d 42"):
+@pytest.mark.parametrize(
+    ("hold", "program"), [(locked, "sfr_run"), (planning_locked, "sfr_plan_and_preprocess")], ids=["run", "planning"]
+)
+def test_nothing_changes_while_somebody_else_is_at_work(
+    hold: Callable[[DatasetPaths, str], AbstractContextManager[None]],
+    program: str,
+    dataset: SFRDataset,
+    corrected: Path,
+) -> None:
+    with hold(dataset.paths, f"{program} -d 42"):
         before = below(dataset.paths.raw.parents[1])
-        with pytest.raises(UserError, match=r"another sfr_run is at work on this data set .*sfr_run -d 42\)"):
+        with pytest.raises(UserError, match=rf"another {program} is at work on this data set .*{program} -d 42\)"):
             add(corrected)
         assert below(dataset.paths.raw.parents[1]) == before
     add(corrected)
+
+
+def test_nothing_is_planned_while_labels_are_added(
+    dataset: SFRDataset, corrected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both write preprocessed cases, and would remove what the other is writing."""
+    complete, refusals = add_labels_module._complete, []
+
+    def meanwhile(journal: Journal, processes: int) -> None:
+        complete(journal, processes)
+        with pytest.raises(
+            UserError, match=r"another sfr_add_labels is at work on this data set .*sfr_add_labels -d 42"
+        ) as refused:
+            plan_and_preprocess(NAME, planner="ExperimentPlannerCPU", fingerprint_processes=1, processes=1)
+        refusals.append(refused.value)
+
+    monkeypatch.setattr(add_labels_module, "_complete", meanwhile)
+    add(corrected)
+    assert len(refusals) == 1
 
 
 def test_the_ignore_label_may_be_used(tmp_path: Path) -> None:
