@@ -8,7 +8,7 @@ wrong by up to 0.47 (1 % of the voxels of a volume of 31 x 40 x 37).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,10 +16,33 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import nn
 
+from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.devices import autocast
+from nnunet_sfr.sam_stage.sam import StitchedSAM
+from nnunet_sfr.sam_stage.slice_smoothing import sigma_in_slices, smooth_across_slices
 from nnunet_sfr.settings import PseudoLabelSettings
 
 SPATIAL_AXES = (2, 3, 4)
+
+
+def smoothed_predictor(
+    model: StitchedSAM, dataset: SFRDataset, settings: PseudoLabelSettings, device: torch.device
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What gives a volume's probabilities, smoothed across the slices in which SAM sees it.
+
+    Args:
+        model: of one axis across which patches are cut into slices.
+        dataset: whose volumes.
+        settings: step between patches, mirroring, and how far to smooth.
+        device: to compute on.
+
+    Returns:
+        From an image (channels, D, H, W) with SAM's intensities to (K, D, H, W).
+    """
+    patch_size, axis = model.geometry.patch_size, model.geometry.slice_axis
+    rough = VolumePredictor(model, patch_size, settings, device)
+    sigma = sigma_in_slices(settings.slice_smoothing, dataset.configuration_manager.spacing, axis)
+    return lambda image: smooth_across_slices(rough.probabilities(image), axis, sigma)
 
 
 class VolumePredictor:

@@ -20,10 +20,8 @@ from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.brightening import Brightness
 from nnunet_sfr.sam_stage.intensities import Intensities, intensities_of, intensities_of_case
 from nnunet_sfr.sam_stage.model import all_for_inference, brightness_of, build_for_every_axis, load_adapter
-from nnunet_sfr.sam_stage.prediction import VolumePredictor
+from nnunet_sfr.sam_stage.prediction import smoothed_predictor
 from nnunet_sfr.sam_stage.sam import StitchedSAM
-from nnunet_sfr.sam_stage.slice_smoothing import sigma_in_slices, smooth_across_slices
-from nnunet_sfr.settings import PseudoLabelSettings
 
 
 def pseudo_label(
@@ -130,17 +128,10 @@ class _Predictors:
 
 def _predictors(model: StitchedSAM, dataset: SFRDataset, device: torch.device) -> _Predictors:
     settings = dataset.settings.pseudo_labels
-    patch_size, slice_axis = model.geometry.patch_size, model.geometry.slice_axis
-    sigma = sigma_in_slices(settings.slice_smoothing, dataset.configuration_manager.spacing, slice_axis)
-
-    def predictor(how: PseudoLabelSettings) -> Callable[[torch.Tensor], torch.Tensor]:
-        rough = VolumePredictor(model, patch_size, how, device)
-        return lambda image: smooth_across_slices(rough.probabilities(image), slice_axis, sigma)
-
     return _Predictors(
-        as_set=predictor(settings),
-        plain=predictor(replace(settings, use_mirroring=False)),
-        mirrored_axes=[axis for axis, length in enumerate(patch_size, start=1) if length > 1],
+        as_set=smoothed_predictor(model, dataset, settings, device),
+        plain=smoothed_predictor(model, dataset, replace(settings, use_mirroring=False), device),
+        mirrored_axes=[axis for axis, length in enumerate(model.geometry.patch_size, start=1) if length > 1],
     )
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.label_decision import DECISION_RULES
 from nnunet_sfr.labelling.case_labels import require_finite
 from nnunet_sfr.sam_stage.intensities import intensities_of, intensities_of_case
-from nnunet_sfr.sam_stage.prediction import VolumePredictor
+from nnunet_sfr.sam_stage.prediction import smoothed_predictor
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 
 
@@ -18,6 +19,7 @@ from nnunet_sfr.sam_stage.sam import StitchedSAM
 def mean_foreground_dice(model: StitchedSAM, cases: Any, dataset: SFRDataset, device: torch.device) -> float:
     """Mean over the foreground classes of the Dice, its voxels counted over all cases together.
 
+    Labels are decided as those of the pool will be, but from the image alone: no mean over mirrored images or axes.
     Voxels of the ignore label do not count, nor do classes that are neither in the labels nor in what SAM says.
 
     Args:
@@ -32,7 +34,9 @@ def mean_foreground_dice(model: StitchedSAM, cases: Any, dataset: SFRDataset, de
     Raises:
         UserError: SAM predicts numbers that are not finite.
     """
-    predictor = VolumePredictor(model, model.geometry.patch_size, dataset.settings.pseudo_labels, device)
+    settings = dataset.settings.pseudo_labels
+    probabilities = smoothed_predictor(model, dataset, settings, device)
+    decide = DECISION_RULES[settings.decision].decide
     intensities = intensities_of(dataset)
     ignore_label = dataset.label_manager.ignore_label
     overlap = np.zeros(dataset.num_classes)
@@ -42,7 +46,7 @@ def mean_foreground_dice(model: StitchedSAM, cases: Any, dataset: SFRDataset, de
         truth = torch.from_numpy(labels[0].astype(np.int64))
         counted = truth != ignore_label if ignore_label is not None else torch.ones_like(truth, dtype=torch.bool)
         voxels = torch.from_numpy(intensities_of_case(intensities, image[:], labels))
-        predicted = require_finite(identifier, predictor.probabilities(voxels)).argmax(dim=0)
+        predicted = decide(require_finite(identifier, probabilities(voxels)))
         for label in range(dataset.num_classes):
             ours, theirs = (predicted == label) & counted, (truth == label) & counted
             overlap[label] += int((ours & theirs).sum())

@@ -31,6 +31,7 @@ from nnunet_sfr.sam_stage.model import (
     load_adapter,
     save_adapter,
 )
+from nnunet_sfr.sam_stage.prediction import VolumePredictor
 from nnunet_sfr.sam_stage.validation import mean_foreground_dice
 from nnunet_sfr.settings import FineTuningSettings
 from tests.conftest import Golden
@@ -303,6 +304,24 @@ def test_a_validation_that_is_not_finite_names_its_case(project: SFRDataset) -> 
     cases = LabelledDataset(str(project.paths.labelled), ["train_01"])
     with pytest.raises(UserError, match=r"^train_01: the prediction has numbers that are not finite"):
         mean_foreground_dice(model, cases, project, CPU)
+
+
+@pytest.mark.parametrize(
+    ("decision", "smoothing", "low", "high"),
+    [("expected_dice", 0.0, 1.0, 1.0), ("largest_probability", 0.0, 0.0, 0.0), ("expected_dice", 2.0, 0.8, 0.9)],
+)
+def test_validation_decides_labels_as_those_of_the_pool_are(
+    decision: str, smoothing: float, low: float, high: float, project: SFRDataset
+) -> None:
+    """SAM finds every voxel of the foreground with a probability of 0.4, and nothing else."""
+    change_settings(project, {"pseudo_labels": {"decision": decision, "slice_smoothing": smoothing}})
+    dataset = _reopened(project)
+    cases = LabelledDataset(str(dataset.paths.labelled), ["train_01"])
+    foreground = torch.from_numpy((cases.load_case("train_01")[1][0] == 1).astype(np.float32))
+    assert foreground.sum() > 0
+    probabilities = torch.stack([1 - 0.4 * foreground, 0.4 * foreground])
+    with mock.patch.object(VolumePredictor, "probabilities", return_value=probabilities):
+        assert low <= mean_foreground_dice(build_stitched_sam(dataset), cases, dataset, CPU) <= high
 
 
 def test_a_new_run_that_was_killed_before_it_took_its_place_does(project: SFRDataset) -> None:
