@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from nnunet_sfr.paths import FINAL_ADAPTER
+
 from .command_line import add_configuration, add_device, add_fold, add_round, argument_parser, open_named, run
 
 
@@ -38,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from nnunet_sfr.sam_stage.lighter_sam import lighter_than
 
         device = resolve_device(arguments.device)
-        lighter = lighter_than(dataset.settings.sam) if device.type == "cpu" else None
+        complete = (dataset.paths.sam_stage(arguments.fold, arguments.round) / FINAL_ADAPTER).is_file()
+        learns = arguments.overwrite or not complete
+        lighter = lighter_than(dataset.settings.sam) if learns and device.type == "cpu" else None
         if lighter is not None:
             sam = dataset.settings.sam
             warning = f"{sam.model} with {sam.adaptation} is slow on a CPU; planned with {lighter} it takes minutes"

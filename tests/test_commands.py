@@ -23,7 +23,7 @@ from nnunet_sfr.data import export
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import nnunet_root
+from nnunet_sfr.paths import FINAL_ADAPTER, nnunet_root
 from tests.conftest import REPOSITORY
 from tests.tiny_dataset import NAME
 from tests.tiny_model import random_model
@@ -215,6 +215,13 @@ def test_a_sam_for_a_gpu_is_said_to_be_slow_on_a_cpu(
     _, stderr = run("finetune", "-d", "42", "-p", PLANS, "-device", "cpu")
     said = "lite_medsam with lora is slow on a CPU; planned with -adaptation few_shot it takes minutes"
     assert stderr.splitlines()[:-1] == ([said] if slow else [])
+    complete = project.paths.sam_stage("all") / FINAL_ADAPTER
+    complete.parent.mkdir(parents=True, exist_ok=True)
+    complete.write_bytes(b"")
+    _, stderr = run("finetune", "-d", "42", "-p", PLANS, "-device", "cpu")
+    assert said not in stderr, "nothing is left to learn"
+    _, stderr = run("finetune", "-d", "42", "-p", PLANS, "-device", "cpu", "--overwrite")
+    assert (said in stderr) == slow
 
 
 def test_an_image_of_another_channel_count(run: Run, project: SFRDataset, tmp_path: Path) -> None:
