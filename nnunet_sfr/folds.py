@@ -7,7 +7,7 @@ from typing import Any
 
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.nnunet_json import read_splits
-from nnunet_sfr.paths import SPLITS, DatasetPaths, Fold
+from nnunet_sfr.paths import DatasetPaths, Fold
 
 FOLDS = 5
 """Folds of nnU-Net's cross-validation."""
@@ -21,7 +21,7 @@ def splits_of(paths: DatasetPaths) -> tuple[Path, list[dict[str, Any]]] | None:
     Raises:
         UserError: the file is damaged.
     """
-    raw = [paths.raw / SPLITS] if paths.raw_is_here() else []
+    raw = [paths.raw_splits_file] if paths.raw_is_here() else []
     for file in (paths.splits_file, *raw):
         if file.is_file():
             return file, read_splits(file)
@@ -39,7 +39,7 @@ def require_same_folds(paths: DatasetPaths, *, with_added_cases: bool) -> None:
     Raises:
         UserError: naming the fold that differs, or a file is damaged.
     """
-    given, planned = paths.raw / SPLITS, paths.splits_file
+    given, planned = paths.raw_splits_file, paths.splits_file
     if not paths.raw_is_here() or not given.is_file() or not planned.is_file():
         return
     folds = read_splits(planned)

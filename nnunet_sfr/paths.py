@@ -263,6 +263,11 @@ class DatasetPaths:
         return self.raw / DATASET_JSON
 
     @property
+    def raw_splits_file(self) -> Path:
+        """A user's own folds, which nnU-Net's planner copies."""
+        return self.raw / SPLITS
+
+    @property
     def dataset_json(self) -> Path:
         """nnU-Net's copy beside the preprocessed cases."""
         return self.preprocessed / DATASET_JSON

@@ -121,8 +121,14 @@ def _check_data_set(raw: RawDataset) -> None:
             "hand, since nothing depends on them yet, or run sfr_plan_and_preprocess first"
         )
     planned.require_planned_from(raw)
-    derived_data.splits_if_there(DatasetPaths(raw.folder.name).splits_file)
+    for file in _splits_files(DatasetPaths(raw.folder.name)):
+        derived_data.splits_if_there(file)
     derived_data.read_selections(datasets)
+
+
+def _splits_files(paths: DatasetPaths) -> tuple[Path, Path]:
+    """The folds beside the plan, and a user's own, which have to stay the same for another plan to be made."""
+    return paths.splits_file, paths.raw_splits_file
 
 
 def _take(maps: Mapping[str, Path], raw: RawDataset, stamp: str, contents: Mapping[Path, str], processes: int) -> None:
@@ -208,7 +214,9 @@ def _complete(journal: Journal, processes: int) -> None:
         stores = derived_data.remove_pseudo_labels(datasets, cases)
         derived_data.remove_from_selections(datasets, cases)
         print(f"taken out of {len(stores)} {'store' if len(stores) == 1 else 'stores'} of pseudo-labels")
-    if derived_data.add_to_splits(paths.splits_file, cases):
+    # those beside the plan first: they may have further cases, so that a call killed in between leaves folds that fit
+    known = [derived_data.add_to_splits(file, cases) for file in _splits_files(paths)]
+    if any(known):
         print(f"{paths.splits_file.name}: they are training cases of every fold")
     if datasets:
         record_added_labels(paths.fingerprint_file, cases, journal.stamp)

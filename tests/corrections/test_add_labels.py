@@ -62,7 +62,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fill_store(dataset)
         fill_model_store(dataset, {FIRST: 0.9, REST: 0.8, LAST: 0.1})
         select(dataset, "all", 1, BY_FLIPS, overrule_low=[FIRST])
-        (dataset.paths.preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+        for folder in (dataset.paths.raw, dataset.paths.preprocessed):  # a user's own, and what the planner copied
+            (folder / "splits_final.json").write_text(json.dumps(SPLITS))
         corrected = root / "corrected"
         for case in (FIRST, LAST):
             image = dataset.paths.raw_unlabelled / f"{case}_0000.nii.gz"
@@ -168,6 +169,17 @@ def test_splits_stores_and_selections_follow(dataset: SFRDataset, corrected: Pat
     selection = read_selection(paths.selection("all", 1), [REST])
     assert (selection.high, selection.low, dict(selection.values)) == ((REST,), (), {REST: 0.8})
     assert selection.overruled == {"high": [], "low": []}
+
+
+def test_a_new_plan_can_be_made_where_the_user_has_folds(dataset: SFRDataset, corrected: Path) -> None:
+    """nnU-Net's planner refuses folds in the raw data that are others than those beside the plan."""
+    paths = dataset.paths
+    add(corrected)
+    assert content(paths.raw / "splits_final.json") == content(paths.preprocessed / "splits_final.json")
+    options: dict[str, Any] = {"fingerprint_processes": 1, "processes": 1, "sam": "vit_tiny"}
+    plan_and_preprocess(NAME, planner="ExperimentPlannerCPU", plans_name="Third", skip_preprocessing=True, **options)
+    assert (paths.preprocessed / "Third.json").is_file()
+    assert dataset.split(0) == (["train_00", FIRST, LAST], ["train_01"])
 
 
 def test_the_fingerprint_remembers_what_it_was_made_from(dataset: SFRDataset, corrected: Path) -> None:
@@ -360,6 +372,10 @@ def damaged_splits(folder: Path, raw: Path) -> None:
     (raw.parents[1] / "nnUNet_preprocessed" / NAME / "splits_final.json").write_text("[{}]")
 
 
+def damaged_own_splits(folder: Path, raw: Path) -> None:
+    (raw / "splits_final.json").write_text("[{}]")
+
+
 def damaged_selection(folder: Path, raw: Path) -> None:
     pools = raw.parents[1] / "nnUNet_preprocessed" / NAME / "pseudo_labels"
     next(pools.rglob("*_selection.json")).write_text("half")
@@ -384,7 +400,8 @@ def damaged_selection(folder: Path, raw: Path) -> None:
         (forgotten_sidecar, f"imagesTr/{LAST}_0000.json: is there, though case {LAST} is in imagesUl; remove one"),
         (new_image, "have changed since they were planned; run sfr_plan_and_preprocess first"),
         (no_plan, "has no SFR plan; move the images to imagesTr and the labels to labelsTr by hand"),
-        (damaged_splits, "splits_final.json: "),
+        (damaged_splits, f"nnUNet_preprocessed/{NAME}/splits_final.json: "),
+        (damaged_own_splits, f"nnUNet_raw/{NAME}/splits_final.json: "),
         (damaged_selection, "round_1_selection.json: cannot be read as JSON"),
     ],
 )
