@@ -64,6 +64,8 @@ TEACHER_CHECKPOINT = "checkpoint_teacher.pth"
 TRAINING_SETTINGS = "sfr_settings.json"
 """What a training of ours was made with."""
 VALIDATION, VALIDATION_SUMMARY = "validation", "summary.json"
+PREDICTION_ARGUMENTS = "predict_from_raw_data_args.json"
+"""That nnU-Net writes beside predictions whenever it begins to predict."""
 """Folder and result of nnU-Net's validation of a fold."""
 
 FINAL_ADAPTER, BEST_ADAPTER = "adapter_final.safetensors", "adapter_best.safetensors"

@@ -98,6 +98,8 @@ def _of_same_inputs(
         return StepDecision(Action.SKIP, taken_in, inputs, outputs)
     if outputs == record.outputs:
         return StepDecision(Action.SKIP, "", inputs, outputs)
+    if step.may_be_edited and step.was_replaced(record):
+        return StepDecision(Action.REDO, "others have been written over its result", inputs, outputs)
     if step.may_be_edited:
         return StepDecision(Action.SKIP, "changed by hand, left alone", inputs, outputs)
     # somebody else has been at work on the result: the command is to judge it

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunet_sfr.command_lines import Command
-from nnunet_sfr.paths import CHECKPOINTS, FINAL_CHECKPOINT, TEACHER_CHECKPOINT, VALIDATION, VALIDATION_SUMMARY
+from nnunet_sfr.paths import (
+    CHECKPOINTS,
+    FINAL_CHECKPOINT,
+    PREDICTION_ARGUMENTS,
+    TEACHER_CHECKPOINT,
+    VALIDATION,
+    VALIDATION_SUMMARY,
+)
 from nnunet_sfr.pipeline.digests import FileSet, Parts
 from nnunet_sfr.pipeline.empty_labels import require_labels
 from nnunet_sfr.pipeline.parts import (
@@ -18,6 +25,7 @@ from nnunet_sfr.pipeline.parts import (
     training_settings_part,
     unlabelled_part,
 )
+from nnunet_sfr.pipeline.state import StepRecord
 from nnunet_sfr.pipeline.step import Step
 from nnunet_sfr.pipeline.unrecorded_training import require_same_training
 from nnunet_sfr.replacement import set_aside
@@ -173,3 +181,8 @@ class Predict(NNUNetStep):
 
     def outputs(self) -> dict[str, FileSet]:
         return {"predictions": FileSet(tuple(self.project.predicted_files()))} if self.project.is_planned() else {}
+
+    def was_replaced(self, record: StepRecord) -> bool:
+        """Whether nnU-Net has predicted into the folder since: another model, of other plans or another data set."""
+        arguments = self.result / PREDICTION_ARGUMENTS
+        return arguments.is_file() and record.is_older_than(arguments)

@@ -174,7 +174,8 @@ def _remove_kept_aside(step: Step) -> None:
 
 
 def _ended(begun: StepRecord, status: str, start: float) -> StepRecord:
-    return replace(begun, status=status, seconds=round(begun.seconds + time.monotonic() - start, 1))
+    seconds = round(begun.seconds + time.monotonic() - start, 1)
+    return replace(begun, status=status, seconds=seconds, ended=_now())
 
 
 def _now() -> str:

@@ -18,12 +18,16 @@ RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"
 
 _REMEDY = "delete it, and sfr_run looks at the results themselves"
 
+_CLOCKS_DIFFER = 60.0
+"""Seconds by which the clock of a file server may be ahead of ours."""
+
 _RECORD: Shape = {
     "result": str,
     "command": str,
     "status": str,
     "inputs": {...: str},
     "started": str,
+    "ended?": str | None,
     "outputs?": dict | None,
     "seconds?": float,
     "attempts?": int,
@@ -47,6 +51,7 @@ class StepRecord:
         attempts: how often it was begun.
         exit_code: of the last attempt that ended by itself.
         log: what it said; relative to the folder of the state.
+        ended: when the last attempt ended; None in records of earlier versions.
     """
 
     result: str
@@ -59,6 +64,13 @@ class StepRecord:
     attempts: int = 0
     exit_code: int | None = None
     log: str | None = None
+    ended: str | None = None
+
+    def is_older_than(self, file: Path) -> bool:
+        """Whether a file has been written to since the last attempt ended; False where that is not known."""
+        if self.ended is None:
+            return False
+        return file.stat().st_mtime > datetime.fromisoformat(self.ended).timestamp() + _CLOCKS_DIFFER
 
     def running_seconds(self, now: float) -> float:
         """Seconds since the present attempt began.
@@ -94,6 +106,7 @@ class RunState:
         try:
             for record in steps.values():
                 datetime.fromisoformat(record["started"])
+                datetime.fromisoformat(record.get("ended") or record["started"])
             return cls(file, {name: StepRecord(**record) for name, record in steps.items()})
         except (ValueError, TypeError) as error:  # a time that is none, or a key that is not known
             raise UserError(f"{file}: is not the state of a run ({error}); {_REMEDY}") from None

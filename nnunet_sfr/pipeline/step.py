@@ -10,6 +10,7 @@ from nnunet_sfr.paths import portable_name
 from nnunet_sfr.pipeline.digests import FileSet, Parts
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
+from nnunet_sfr.pipeline.state import StepRecord
 
 
 class Step:
@@ -126,6 +127,14 @@ class Step:
 
         Args:
             changed: the names of their parts.
+        """
+        return False
+
+    def was_replaced(self, record: StepRecord) -> bool:
+        """Whether a complete result that may be edited is another program's, which wrote it over ours.
+
+        Args:
+            record: of the last attempt.
         """
         return False
 

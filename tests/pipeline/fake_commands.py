@@ -84,7 +84,8 @@ class FakeCommands:
             folder = project.training(trainer)
             return self._training(folder, command)
         if name == "nnUNetv2_predict":
-            return project.predicted_files()
+            files = project.predicted_files()
+            return [files[0].with_name("predict_from_raw_data_args.json"), *files]
         return []
 
     def _plan_sam(self, command: Sequence[str]) -> None:

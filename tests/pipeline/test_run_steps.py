@@ -683,3 +683,19 @@ def test_the_sams_of_all_axes_are_set_aside(planned: SFRDataset) -> None:
     fake.raising = {}
     go(fake)
     assert not list(further.parent.iterdir())
+
+
+def test_predictions_that_another_model_has_replaced_are_made_again(
+    planned: SFRDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """nnU-Net leaves its arguments whenever it begins, whatever the model."""
+    fake = FakeCommands(planned, run_options(images=planned.paths.raw / "imagesTs", predictions=tmp_path / "out"))
+    go(fake)
+    ours = fake.project.predicted_files()[0]
+    of_ours = ours.read_text(encoding="utf-8")
+    ours.write_text("another model's")
+    set_time(ours.with_name("predict_from_raw_data_args.json"), time.time() + 3600)
+    assert go(fake) == ["nnUNetv2_predict"]
+    assert "predict the images (others have been written over its result)" in capsys.readouterr().out
+    assert ours.read_text(encoding="utf-8") == of_ours
+    assert go(fake) == []
