@@ -66,9 +66,11 @@ def evaluate_case(task: EvaluationTask) -> CaseMetrics:
     ]
     spacing = [float(step) for step in grid["spacing"]]
     voxel_ml = math.nan if _is_picture(truth, spacing) else math.prod(spacing) / _MM3_PER_ML
-    if len(truth) == 1:
+    if 1 in truth.shape:
         # in space every voxel of a single slice would be surface, and the inside of two masks would agree
-        truth, prediction, spacing = truth[0], prediction[0], spacing[1:]
+        across = truth.shape.index(1)
+        truth, prediction = truth.take(0, across), prediction.take(0, across)
+        spacing.pop(across)
     if task.voxels:
         spacing = [1.0] * len(spacing)
     ignored = task.classes.ignored(truth)

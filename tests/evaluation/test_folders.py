@@ -71,10 +71,14 @@ def test_pictures_are_measured_in_pixels(tmp_path: Path) -> None:
     assert (found.tp, found.fp, found.fn) == (0, 9, 9)
 
 
-def test_a_volume_of_one_slice_is_measured_in_its_plane(tmp_path: Path) -> None:
+@pytest.mark.parametrize("across", [0, 1, 2])
+def test_a_volume_of_one_slice_is_measured_in_its_plane(across: int, tmp_path: Path) -> None:
+    """Axial, coronal or sagittal; 5 mm thick, with pixels of 2 x 1 mm."""
     square = label_map({1: (slice(None), slice(1, 6), slice(1, 6))}, (1, 8, 10))
-    write_folder(tmp_path / "truth", {"a": square})
-    write_folder(tmp_path / "prediction", {"a": np.roll(square, 1, axis=2)})
+    spacing = list(SPACING[1:])
+    spacing.insert(across, SPACING[0])
+    for name, label in (("truth", square), ("prediction", np.roll(square, 1, axis=2))):
+        write_folder(tmp_path / name, {"a": np.moveaxis(label, 0, across)}, tuple(spacing))
     found = evaluate_folder(tmp_path / "truth", tmp_path / "prediction", LIVER_ONLY).cases["a"]["liver"]
     # 16 pixels of outline: 8 in the rows that both share, 1 column inside and 1 outside of 5 and 3 more at 1 mm
     assert found.asd_mm == pytest.approx((5 + 3) / 16)
