@@ -255,11 +255,12 @@ class Provenance:
     def differences(self, other: Provenance) -> list[str]:
         """Names of the entries in which two records differ; of another source everything else is a consequence.
 
-        A setting that an earlier version did not know has its default.
+        A setting that an earlier version did not know has its default. Where SAM's weights lie does not count: the hash
+        of the adapter stands for them.
         """
         if self.source != other.source:
             return ["source"]
-        ours, theirs = ({**record.to_json(), **complete_sections(record.settings)} for record in (self, other))
+        ours, theirs = ({**record.to_json(), **_compared(record.settings)} for record in (self, other))
         return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
 
     # --- for people ---
@@ -288,6 +289,14 @@ _KEYS = {
     if entry.name not in ("settings", "others")
 }
 """Name of an entry in JSON, by field."""
+
+
+def _compared(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Sections with the defaults of settings that are not there, as far as they count in comparisons."""
+    sections = dict(complete_sections(settings))
+    if "sam" in sections:
+        sections["sam"] = {name: value for name, value in sections["sam"].items() if name != "checkpoint"}
+    return sections
 
 
 def _sections(settings: SFRConfiguration, *names: str) -> dict[str, Any]:

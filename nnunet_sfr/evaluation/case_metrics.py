@@ -69,7 +69,7 @@ def evaluate_case(task: EvaluationTask) -> CaseMetrics:
     if 1 in truth.shape:
         # in space every voxel of a single slice would be surface, and the inside of two masks would agree
         across = truth.shape.index(1)
-        truth, prediction = truth.take(0, across), prediction.take(0, across)
+        truth, prediction = np.squeeze(truth, across), np.squeeze(prediction, across)
         spacing.pop(across)
     if task.voxels:
         spacing = [1.0] * len(spacing)

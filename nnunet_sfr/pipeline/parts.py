@@ -32,7 +32,16 @@ def settings_name(section: str) -> str:
 def settings_parts(project: Project, *sections: str) -> dict[str, Any]:
     """Sections of the SFR plan, each a part of its own; those that are not there have their defaults."""
     plan = project.sfr_plan()
-    return {settings_name(section): plan.get(section, {}) for section in ("derived_from", *sections)}
+    values = {section: plan.get(section, {}) for section in ("derived_from", *sections)}
+    if isinstance(values.get("sam", {}).get("checkpoint"), str):
+        # where the file lies does not count; its content is a part of its own
+        values["sam"] = {name: value for name, value in values["sam"].items() if name != "checkpoint"}
+    return {settings_name(section): value for section, value in values.items()}
+
+
+def sam_part_of_earlier_versions(project: Project) -> dict[str, Any]:
+    """The section ``sam`` as it stands in the plan, with the path of its weights."""
+    return {settings_name("sam"): project.sfr_plan().get("sam", {})}
 
 
 def some_settings_part(project: Project, section: str, *names: str) -> dict[str, Any]:

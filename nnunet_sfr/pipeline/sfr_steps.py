@@ -20,6 +20,7 @@ from nnunet_sfr.pipeline.parts import (
     label_meaning_part,
     label_meaning_part_of_earlier_versions,
     labelled_part,
+    sam_part_of_earlier_versions,
     settings_name,
     settings_parts,
     some_settings_part,
@@ -108,7 +109,11 @@ class FineTune(OverwritableStep):
         }
 
     def inputs_of_earlier_versions(self) -> Parts:
-        return {**settings_parts(self.project, "rounds"), **label_meaning_part_of_earlier_versions(self.project)}
+        return {
+            **settings_parts(self.project, "rounds"),
+            **sam_part_of_earlier_versions(self.project),
+            **label_meaning_part_of_earlier_versions(self.project),
+        }
 
     def outputs(self) -> dict[str, FileSet]:
         return {"adapter": FileSet.of(self.project.adapter(self.round_index), self.project.optimizer(self.round_index))}
@@ -158,7 +163,10 @@ class CrossCheck(OverwritableStep):
         return parts
 
     def inputs_of_earlier_versions(self) -> Parts:
-        return label_meaning_part_of_earlier_versions(self.project)
+        return {
+            **sam_part_of_earlier_versions(self.project),
+            **label_meaning_part_of_earlier_versions(self.project),
+        }
 
     def brings_up_to_date(self, changed: Sequence[str]) -> bool:
         """Whether the trainings of SAM stay: the command replaces nnU-Net's by itself, and always estimates again."""
@@ -201,7 +209,10 @@ class PseudoLabel(OverwritableStep):
         return parts
 
     def inputs_of_earlier_versions(self) -> Parts:
-        return label_meaning_part_of_earlier_versions(self.project)
+        return {
+            **sam_part_of_earlier_versions(self.project),
+            **label_meaning_part_of_earlier_versions(self.project),
+        }
 
     def outputs(self) -> dict[str, FileSet]:
         return store_part(self.project, "store", self.result) if self.project.is_planned() else {}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+from nnunet_sfr.data.preprocessed_files import image_hash, read_properties
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.model import adapter_metadata
 from nnunet_sfr.sam_stage.rounds import Round
 from nnunet_sfr.settings import FINE_TUNING_IN_ROUNDS
 
+_CONTENT = "content_of_case"
+"""In the recipe: hashes by case; what differs is named with the case."""
+
 
 def fine_tuning_recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> str:
-    """Settings, labelled cases, the base model and what the round starts from, as JSON with sorted keys.
+    """Settings, labelled cases and their content, the base model and what the round starts from, as JSON, sorted keys.
 
     Args:
         dataset: planned and preprocessed.
@@ -25,8 +30,15 @@ def fine_tuning_recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> st
     # as version 0.1 wrote it, whose runs can be continued
     relevant["fine_tuning"]["warmup_iterations"] = dataset.settings.fine_tuning.warmup_iterations
     del relevant["fine_tuning"]["warmup_fraction"]
-    cases = {"cases": dataset.split(fold)}
+    split = dataset.split(fold)
+    cases = {"cases": split, _CONTENT: _content(dataset, sorted({*split[0], *split[1]}))}
     return json.dumps({**relevant, **adapter_metadata(dataset), **cases, **this_round.recipe}, sort_keys=True)
+
+
+def _content(dataset: SFRDataset, identifiers: Sequence[str]) -> dict[str, str]:
+    """What each labelled case was preprocessed from: image, label and the parts of the plan that it depends on."""
+    folder = dataset.paths.labelled
+    return {identifier: image_hash(read_properties(folder, identifier)) for identifier in identifiers}
 
 
 def is_same_recipe(before: str | None, now: str) -> bool:
@@ -36,7 +48,8 @@ def is_same_recipe(before: str | None, now: str) -> bool:
         before: an earlier recipe, of any version; None where there is none.
         now: the present one.
     """
-    return _read(before) == _read(now)
+    there, here = _comparable(before, now)
+    return there == here
 
 
 def changed_names(before: str | None, now: str) -> str:
@@ -48,13 +61,24 @@ def changed_names(before: str | None, now: str) -> str:
         before: an earlier recipe; None where there is none, from which everything differs.
         now: the present one.
     """
-    there, here = _read(before), _read(now)
+    there, here = _comparable(before, now)
     return ", ".join(_differences(_sections(there), _sections(here)) or _differences(there, here))
 
 
+def _comparable(before: str | None, now: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both, without what the earlier one cannot say: version 0.2.0 did not know the content of the cases."""
+    there, here = _read(before), _read(now)
+    if before is not None and _CONTENT not in there:
+        here.pop(_CONTENT, None)
+    return there, here
+
+
 def _read(recipe: str | None) -> dict[str, Any]:
-    """Without what earlier versions wrote of SFR+ besides: settings that fine-tuning does not read."""
+    """Without what does not count: settings of SFR+ that fine-tuning does not read, which earlier versions wrote too,
+    and where the file with the weights lies, whose content is known by its hash.
+    """
     content: dict[str, Any] = json.loads(recipe or "{}")
+    content.get("sam", {}).pop("checkpoint", None)
     if "rounds" in content:
         content["rounds"] = {name: content["rounds"].get(name) for name in FINE_TUNING_IN_ROUNDS}
     return content

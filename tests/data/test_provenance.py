@@ -81,6 +81,13 @@ def test_differences_are_named(checkpoints: list[Path]) -> None:
     assert sam.differences(Provenance.of_images(fold="all")) == ["source"], "of which the others are a consequence"
 
 
+def test_where_the_weights_lie_is_no_difference(checkpoints: list[Path]) -> None:
+    sam = every_source(checkpoints)["sam"]
+    moved = replace(sam, settings={**sam.settings, "sam": {**sam.settings["sam"], "checkpoint": "elsewhere/sam.pth"}})
+    assert moved.to_json() != sam.to_json()
+    assert sam.differences(moved) == []
+
+
 def test_settings_that_an_earlier_version_did_not_know_are_no_difference(checkpoints: list[Path]) -> None:
     today = every_source(checkpoints)["sam"].to_json()
     assert {"window", "adaptation_settings"} <= set(today["sam"])

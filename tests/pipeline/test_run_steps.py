@@ -19,7 +19,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import StepError, UserError
 from nnunet_sfr.interruption import InterruptedRunError
 from nnunet_sfr.pipeline.digests import HashCache
-from nnunet_sfr.pipeline.parts import SAM_WEIGHTS, settings_parts
+from nnunet_sfr.pipeline.parts import SAM_WEIGHTS, sam_part_of_earlier_versions, settings_parts
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.run_steps import run_steps
 from nnunet_sfr.pipeline.sfr_steps import FineTune
@@ -343,8 +343,32 @@ def test_adaptation_and_checkpoint_are_handed_to_planning(
     assert go(FakeCommands(planned, run_options(checkpoint="sam.pth"))) == [], "the same file"
     again = ["sfr_plan_and_preprocess", "sfr_finetune --overwrite", "sfr_pseudolabel --overwrite"]
     assert go(FakeCommands(planned, run_options(adaptation="few_shot"))) == again
-    assert go(FakeCommands(planned, run_options(checkpoint="other.pth"))) == again
+    # labels follow if the adapter does, which here is the same
+    assert go(FakeCommands(planned, run_options(checkpoint="other.pth"))) == again[:2]
     assert go(FakeCommands(planned, run_options(checkpoint="other.pth"))) == []
+
+
+def test_weights_that_were_moved_repeat_nothing(planned: SFRDataset, tmp_path: Path) -> None:
+    """Their content counts; records of version 0.2.0 have the path, too."""
+    weights, moved = tmp_path / "sam.pth", tmp_path / "elsewhere" / "sam.pth"
+    weights.write_bytes(b"weights")
+    change_settings(planned, {"sam": {"model": "mobile_sam", "adaptation": "decoder", "checkpoint": str(weights)}})
+    fake = FakeCommands(planned, run_options())
+    assert go(fake) == SFR_STEPS
+    file = fake.project.options.paths.state
+    content = json.loads(file.read_text(encoding="utf-8"))
+    with_path = HashCache(tmp_path / "hashes.json").digests(sam_part_of_earlier_versions(fake.project))
+    for name in ("fine-tune", "pseudo-label"):
+        assert content["steps"][name]["inputs"] != content["steps"][name]["inputs"] | with_path
+        content["steps"][name]["inputs"] |= with_path
+    file.write_text(json.dumps(content), encoding="utf-8")
+    assert go(fake) == []
+    moved.parent.mkdir()
+    weights.rename(moved)
+    change_settings(planned, {"sam": {"checkpoint": str(moved)}})
+    assert go(fake) == []
+    change_settings(planned, {"sam": {"window": [0.0, 1.0]}})
+    assert go(fake)[:2] == ["sfr_finetune --overwrite", "sfr_pseudolabel --overwrite"]
 
 
 @pytest.mark.parametrize("option", ["adaptation", "checkpoint"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -241,6 +242,57 @@ def test_other_weights_are_refused(pretrained_project: SFRDataset) -> None:
     checkpoint.unlink()
     with pytest.raises(UserError, match=r"small_pretrained\.pth"):
         fine_tune(project, "all", CPU)
+
+
+def test_weights_may_be_moved(pretrained_project: SFRDataset, tmp_path: Path) -> None:
+    """To another disk, or with the project to another machine."""
+    adapter = fine_tune(pretrained_project, "all", CPU) / FINAL_ADAPTER
+    made = adapter.stat().st_mtime_ns
+    moved = tmp_path / "moved.pth"
+    Path(str(pretrained_project.settings.sam.checkpoint)).rename(moved)
+    change_settings(pretrained_project, {"sam": {"checkpoint": str(moved)}})
+    project = _reopened(pretrained_project)
+    assert fine_tune(project, "all", CPU) / FINAL_ADAPTER == adapter
+    assert adapter.stat().st_mtime_ns == made
+
+
+def label_anew(project: SFRDataset, case: str) -> None:
+    """What planning leaves where the label of a case has been replaced: another provenance."""
+    file = project.paths.labelled / f"{case}.pkl"
+    properties = pickle.loads(file.read_bytes())
+    properties["nnunet_sfr"] = {**properties["nnunet_sfr"], "inputs": "another label"}
+    file.write_bytes(pickle.dumps(properties))
+
+
+def test_a_sam_of_other_labels_is_refused(project: SFRDataset) -> None:
+    adapter = fine_tune(project, "all", CPU) / FINAL_ADAPTER
+    label_anew(project, "train_01")
+    with pytest.raises(UserError, match=r"made with another content_of_case\.train_01; add --overwrite"):
+        fine_tune(project, "all", CPU)
+    fine_tune(project, "all", CPU, overwrite=True)
+    made = adapter.stat().st_mtime_ns
+    fine_tune(project, "all", CPU)
+    assert adapter.stat().st_mtime_ns == made
+
+
+def test_a_run_on_other_labels_is_not_continued(project: SFRDataset) -> None:
+    with interrupted_at_step(3):
+        fine_tune(project, "all", CPU)
+    label_anew(project, "train_00")
+    with pytest.raises(UserError, match=r"another content_of_case\.train_00"):
+        fine_tune(project, "all", CPU)
+
+
+def test_a_sam_of_version_0_2_0_does_not_know_the_content_of_its_cases(project: SFRDataset) -> None:
+    adapter = fine_tune(project, "all", CPU) / FINAL_ADAPTER
+    with safe_open(adapter, framework="pt") as content:
+        metadata = content.metadata()
+    recipe = json.loads(metadata["recipe"])
+    assert set(recipe.pop("content_of_case")) == {"train_00", "train_01", "train_02"}
+    save_file(load_file(adapter), adapter, {**metadata, "recipe": json.dumps(recipe)})
+    made = adapter.stat().st_mtime_ns
+    fine_tune(project, "all", CPU)
+    assert adapter.stat().st_mtime_ns == made
 
 
 def test_an_adapter_of_version_0_1_is_read(project: SFRDataset) -> None:
