@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from tqdm import tqdm
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.provenance import Provenance
@@ -148,7 +149,11 @@ class _SAMLabeller:
     def case_probabilities(self, case: LoadedCase, *, mirrored: bool) -> Iterator[Prediction]:
         image = intensities_of_case(self.intensities, case.image[:], case.mask)
         if self.brightness is not None:
+            as_it_is = image
             image = self.brightness.brightened(image, case.mask, self.intensities)
+            if image is not as_it_is:
+                told = "far darker than every case that SAM learned from; it sees a brighter image"
+                tqdm.write(f"{case.identifier}: {told} (pseudo_labels.brighten_dark_cases)")
         array = torch.from_numpy(image)
         for index, plane in enumerate(self.planes):
             yield Prediction(plane.as_set(array), index)

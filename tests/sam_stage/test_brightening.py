@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from nnunet_sfr.sam_stage.pseudo_labelling import _Predictors, _SAMLabeller, sam
 from nnunet_sfr.settings import PseudoLabelSettings
 from tests.tiny_project import change_settings
 
-SEEN = Brightness(lowest=(0.3,), mean=(0.4,))
+SEEN = Brightness(lowest=(0.3,), mean=(0.4,), lowest_high=(0.8,))
 MRI = ZeroToOne((None,))
 CPU = torch.device("cpu")
 
@@ -45,11 +46,33 @@ class Cases:
         return np.concatenate([image, dark], axis=1), np.concatenate([labels, mask], axis=1), None, {}
 
 
-def image_with_median(*medians: float) -> Any:
+class InMemory:
+    """One case without a mask."""
+
+    identifiers: Sequence[str] = ("a",)
+
+    def __init__(self, image: Any) -> None:
+        self.image = image
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
+        return self.image, None, None, {}
+
+
+def image_with_median(*medians: float, high: float | None = None) -> Any:
     """(channels, 3, 5, 67) in [0, 1], an odd number of voxels, so that any power keeps the middle one in the middle;
-    the outermost percentiles lie at 0 and 1, so that they are the limits."""
-    ramp = np.clip(np.linspace(-1.03, 1.03, 3 * 5 * 67), -1, 1).reshape(3, 5, 67)
-    rising = [np.where(ramp < 0, median * (1 + ramp), median + ramp * (1 - median)) for median in medians]
+    the outermost percentiles lie at 0 and 1, so that they are the limits.
+
+    Args:
+        medians: of the channels.
+        high: 90th percentile; None for (1 + 2 median) / 3.
+    """
+    place = np.clip(np.linspace(-0.015, 1.015, 3 * 5 * 67), 0, 1).reshape(3, 5, 67)
+    highs = [(1 + 2 * median) / 3 if high is None else high for median in medians]
+    nine_tenths = 0.9 * 1.03 - 0.015
+    rising = [
+        np.interp(place, (0, 0.5, nine_tenths, 1), (0, median, top, 1))
+        for median, top in zip(medians, highs, strict=True)
+    ]
     return np.stack(rising).astype(np.float32)
 
 
@@ -70,7 +93,7 @@ def test_no_power_is_below_a_half(median: float) -> None:
 
 def test_a_mean_of_one_is_no_target_out_of_reach() -> None:
     image = image_with_median(0.2)
-    result = Brightness(lowest=(1.0,), mean=(1.0,)).brightened(image, None, MRI)
+    result = Brightness(lowest=(1.0,), mean=(1.0,), lowest_high=(1.0,)).brightened(image, None, MRI)
     np.testing.assert_allclose(result, np.sqrt(image), rtol=1e-6)
 
 
@@ -81,10 +104,28 @@ def test_what_is_not_far_darker_than_one_that_was_seen_stays(median: float) -> N
     assert SEEN.brightened(image, None, MRI) is image
 
 
+@pytest.mark.parametrize(("high", "stays"), [(0.71, False), (0.72, True), (0.95, True)])
+def test_more_air_is_no_darkness(high: float, stays: bool) -> None:
+    """The brightest tenth is tissue however much air there is; 0.8 ** 1.5 is 0.7155."""
+    image = image_with_median(0.1, high=high)
+    assert np.quantile(image, 0.9) == pytest.approx(high, abs=1e-3)
+    assert (SEEN.brightened(image, None, MRI) is image) == stays
+
+
+def test_a_body_in_the_same_light_with_more_air_around_it_stays() -> None:
+    body = np.linspace(0.3, 1, 4000, dtype=np.float32)
+    cases = {air: np.concatenate([np.zeros(air, np.float32), body]).reshape(1, 1, 1, -1) for air in (2500, 4500)}
+    seen = Brightness.of(InMemory(cases[2500]), MRI)
+    assert seen is not None
+    assert np.median(cases[4500]) < seen.lowest[0] ** 1.5, "by the median alone it were far darker"
+    assert seen.brightened(cases[4500], None, MRI) is cases[4500]
+    assert Brightness.from_json(json.dumps({"lowest": [0.3], "mean": [0.4]})) is None, "an adapter without percentiles"
+
+
 def test_channels_are_judged_one_by_one_and_ct_is_not() -> None:
     image = image_with_median(0.163, 0.163, 0.5)
     ct_first = ZeroToOne(((-1.0, 1.0), None, None))
-    result = Brightness(lowest=(0.3, 0.3), mean=(0.4, 0.4)).brightened(image, None, ct_first)
+    result = Brightness(lowest=(0.3, 0.3), mean=(0.4, 0.4), lowest_high=(0.8, 0.8)).brightened(image, None, ct_first)
     np.testing.assert_array_equal(result[[0, 2]], image[[0, 2]])
     assert np.median(result[1]) == pytest.approx(0.4, abs=1e-6)
     assert Brightness.of(Cases(0.3), ZeroToOne(((-1.0, 1.0),))) is None
@@ -110,7 +151,7 @@ def test_a_case_is_compared_inside_its_mask() -> None:
     assert SEEN.brightened(image, mask, MRI) is not image
 
 
-def test_sam_sees_the_brightened_case() -> None:
+def test_sam_sees_the_brightened_case(capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[torch.Tensor] = []
 
     def predict(volume: torch.Tensor) -> torch.Tensor:
@@ -121,9 +162,11 @@ def test_sam_sees_the_brightened_case() -> None:
     case = LoadedCase("case", 1000 * image_with_median(0.163), None, {})
     labeller = _SAMLabeller(MRI, [_Predictors(predict, predict, [1])], average=True, decision="", brightness=SEEN)
     list(labeller.case_probabilities(case, mirrored=True))
+    assert "case: far darker than every case that SAM learned from; it sees a brighter image" in capsys.readouterr().out
     assert [volume.median().item() for volume in seen] == pytest.approx([0.4, 0.4], abs=1e-3)
     list(dataclasses.replace(labeller, brightness=None).case_probabilities(case, mirrored=False))
     assert seen[-1].median().item() == pytest.approx(0.163, abs=1e-3)
+    assert "darker" not in capsys.readouterr().out
 
 
 def test_an_adapter_knows_how_bright_its_cases_were(pretrained_project: SFRDataset) -> None:
@@ -140,6 +183,7 @@ def test_an_adapter_knows_how_bright_its_cases_were(pretrained_project: SFRDatas
     assert left_out
     assert measured.lowest == pytest.approx((min(medians),))
     assert measured.mean == pytest.approx((np.mean(medians),))
+    assert measured.lowest_high == pytest.approx((min(float(np.quantile(image, 0.9)) for image in images),))
 
     paths = pretrained_project.paths
     for wanted, expected in ((False, None), (True, measured)):
