@@ -12,7 +12,8 @@ the channel is raised, voxel by voxel, to the power
 
 with t the mean of the medians of the fine-tuning: the median becomes t, or comes as near to it as 0.5 allows. The
 median alone would take more air around the patient for darkness; the brightest tenth is tissue in either case. All
-other channels stay as they are: brought nearer to a single labelled case that is bright, most cases lose (docs/results.md).
+other channels stay as they are: brought nearer to a single labelled case that is bright, most cases lose
+(docs/results.md).
 """
 
 from __future__ import annotations
