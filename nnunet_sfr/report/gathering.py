@@ -103,7 +103,7 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         _candidate(case, by_key[judge.key], pictures[case]) for case, by_key in results.items() if judge.key in by_key
     ]
     choices = rank_cases(candidates, options.annotate, names, judge.made_by.label if len(pool.sources) > 1 else "")
-    crosscheck, missing_pictures = (
+    crosscheck, crosscheck_problems = (
         (None, []) if found is None else show_crosscheck(found, dataset, folder, colours, windows)
     )
     created = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -123,7 +123,7 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         settings=settings_tables(dataset),
         settings_mark=settings_mark(dataset),
         versions=versions_table(pool.sources, created),
-        missing=[*pool.problems, *missing_pictures, *missing_curves, *_missing(dataset, fold, pool, trainings)],
+        missing=[*pool.problems, *crosscheck_problems, *missing_curves, *_missing(dataset, fold, pool, trainings)],
         windows=[ReportWindow(window.key, window.name) for window in windows],
         alerts=_alerts(dataset, pool),
     )
