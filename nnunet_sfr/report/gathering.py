@@ -17,7 +17,7 @@ from nnunet_sfr.ct_windows import HounsfieldWindow
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.emptiness import find_emptiness
-from nnunet_sfr.paths import Fold
+from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
 from nnunet_sfr.report import annotation, volumes
 from nnunet_sfr.report.annotation import Candidate, RankedCase, rank_cases
 from nnunet_sfr.report.colours import label_classes, rgb
@@ -283,7 +283,8 @@ def _missing(dataset: SFRDataset, fold: Fold, pool: Pool, trainings: Sequence[Tr
     sentences = []
     if pool.latest(sam=False) is None:
         again = shell_text(CommandLines.of(dataset.paths, fold).pseudo_label(1))
-        trained = [training.name for training in trainings if training.name.startswith("nnUNetTrainer")]
+        complete = dataset.paths.trainers(fold, [FINAL_CHECKPOINT])
+        trained = [training.name for training in trainings if training.name in complete]
         trainer = trained[0] if len(trained) == 1 else "<trainer>"
         sentences.append(f"there are no labels of the re-trained model to compare with; run {again} -tr {trainer}")
     if pool.latest(sam=True) is None:
