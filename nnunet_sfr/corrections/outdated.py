@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from nnunet_sfr.data.provenance import PROVENANCE_SHAPE, Provenance
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.devices import device_for_nnunet
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import MANIFEST, Fold, RunPaths, portable_name
+from nnunet_sfr.paths import MANIFEST, Fold, RunPaths, SFRPaths, portable_name
 from nnunet_sfr.pipeline.state import recorded_commands
 
 _LATER_ROUND = "SFRPlus_"
@@ -27,12 +27,7 @@ def commands_to_repeat(datasets: Sequence[SFRDataset]) -> list[str]:
     Args:
         datasets: planned configurations.
     """
-    commands = [
-        shell_text(command)
-        for dataset in datasets
-        for fold in dataset.paths.begun_folds()
-        for command in _commands(dataset, fold)
-    ]
+    commands = [shell_text(command) for dataset in datasets for command in _commands(dataset.paths)]
     if not commands:
         return []
     folds = [dataset.paths.selection(fold, 1) for dataset in datasets for fold in dataset.paths.begun_folds()]
@@ -45,26 +40,40 @@ def commands_to_repeat(datasets: Sequence[SFRDataset]) -> list[str]:
     ]
 
 
-def _commands(dataset: SFRDataset, fold: Fold) -> Iterator[Command]:
-    """Of round 0 of one fold: what has a result, complete or not."""
-    paths = dataset.paths
-    recorded = recorded_commands(RunPaths(paths.dataset_name, paths.plans_name, paths.configuration, fold, name=""))
+def _commands(paths: SFRPaths) -> Iterator[Command]:
+    """Of round 0: what has a result, complete or not."""
+    folds = paths.begun_folds()
+    recorded = recorded_commands(RunPaths(paths.dataset_name, paths.plans_name, paths.configuration, "all", name=""))
+    for fold in folds:
+        yield from _labelling(paths, fold, recorded)
+    # after SAM's labels, whose Dice it estimates, and before the trainings, about which it gives advice
+    if paths.crosschecks.is_dir():
+        again = CommandLines.of(paths, "all").crosscheck(with_nnunet=paths.left_out_network(0).is_dir())
+        yield (*_as_before(paths.crosschecks, again, recorded), _OVERWRITE)
+    for fold in folds:
+        yield from _trainings(paths, fold, recorded)
 
-    def as_before(result: Path, command: Command) -> Command:
-        """What sfr_run ran for a result, with all its options; the command with our defaults where it has not."""
-        typed = shlex.split(recorded.get(portable_name(result), "")) or command
-        return tuple(word for word in typed if word not in (_OVERWRITE, _RESUME))
 
+def _labelling(paths: SFRPaths, fold: Fold, recorded: Mapping[str, str]) -> Iterator[Command]:
     lines = CommandLines.of(paths, fold)
     sam, store = paths.sam_stage(fold), paths.pseudo_labels(fold)
     if sam.is_dir():
-        yield (*as_before(sam, lines.fine_tune()), _OVERWRITE)
+        yield (*_as_before(sam, lines.fine_tune(), recorded), _OVERWRITE)
     if _is_sams(store):
-        yield (*as_before(store, lines.pseudo_label()), _OVERWRITE)
-    nnunet = replace(lines, device=device_for_nnunet())
+        yield (*_as_before(store, lines.pseudo_label(), recorded), _OVERWRITE)
+
+
+def _trainings(paths: SFRPaths, fold: Fold, recorded: Mapping[str, str]) -> Iterator[Command]:
+    lines = replace(CommandLines.of(paths, fold), device=device_for_nnunet())
     for trainer in paths.trainers(fold):
         if _LATER_ROUND not in trainer:
-            yield as_before(paths.training(trainer, fold), nnunet.train(trainer))
+            yield _as_before(paths.training(trainer, fold), lines.train(trainer), recorded)
+
+
+def _as_before(result: Path, command: Command, recorded: Mapping[str, str]) -> Command:
+    """What sfr_run ran for a result, with all its options; the command with our defaults where it has not."""
+    typed = shlex.split(recorded.get(portable_name(result), "")) or command
+    return tuple(word for word in typed if word not in (_OVERWRITE, _RESUME))
 
 
 def _is_sams(store: Path) -> bool:

@@ -20,6 +20,9 @@ ESTIMATOR = "flip_agreement"
 COMPARED = ((SAM, NNUNET), (MEAN, SAM), (MEAN, NNUNET))
 """Pairs of sources whose difference is given."""
 
+LABELLED_CASES = "labelled_cases"
+"""In the file beside the findings: which cases they come from, by identifier what identifies each."""
+
 _ESTIMATE: Shape = {"n": int, "mean": float | None, "low": float | None, "high": float | None}
 SHAPE: Shape = {
     "sources": {
@@ -40,8 +43,9 @@ SHAPE: Shape = {
     "expected": float | None,
     "num_unlabelled": int,
     "verdict": str,
+    f"{LABELLED_CASES}?": {...: str},
 }
-"""Of :meth:`Findings.to_json` in a file."""
+"""Of :meth:`Findings.to_json` in a file; earlier versions did not record the labelled cases."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tqdm import tqdm
 
 from nnunet_sfr.atomic import replacing, write_json
-from nnunet_sfr.data.datasets import UnlabelledDataset
-from nnunet_sfr.data.preprocessed_files import image_hash
+from nnunet_sfr.data.preprocessed_files import image_hashes
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
@@ -153,12 +152,11 @@ def _training(dataset: SFRDataset, fold: int, results: Path) -> Path:
 def _recipe(dataset: SFRDataset, fold: int) -> dict[str, Any]:
     """Everything that a resumed or finished training must share with the present call, in JSON's types."""
     training, _ = dataset.split(fold)
-    cases = UnlabelledDataset(dataset.paths.labelled)
     settings = dataset.settings
     recipe = {
         "iterations": settings.crosscheck.nnunet_iterations,
         "seed": settings.fine_tuning.seed,
-        "cases": {case: image_hash(cases.read_properties(case)) for case in training},
+        "cases": image_hashes(dataset.paths.labelled, training),
         "configuration": dataset.configuration_manager.configuration,
         "grid": dataset.grid,
     }

@@ -7,12 +7,13 @@ from collections import defaultdict
 import torch
 
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.crosscheck.findings import Findings, findings_of
+from nnunet_sfr.crosscheck.findings import LABELLED_CASES, Findings, findings_of
 from nnunet_sfr.crosscheck.folds import with_crosscheck_folds
 from nnunet_sfr.crosscheck.left_out import label_left_out
 from nnunet_sfr.crosscheck.network import schedule
 from nnunet_sfr.crosscheck.sources import SAM, LeftOutCase
 from nnunet_sfr.data.labels_of_sam import sam_labels_folder
+from nnunet_sfr.data.preprocessed_files import image_hashes
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
@@ -37,6 +38,8 @@ def crosscheck(
     """
     folds = with_crosscheck_folds(dataset)
     assert folds.splits is not None
+    # before the trainings, in whose hours the cases may change
+    cases = image_hashes(dataset.paths.labelled, sorted(case for _, left_out in folds.splits for case in left_out))
     by_fold: list[dict[str, list[LeftOutCase]]] = []
     for fold, (training, left_out) in enumerate(folds.splits):
         without = ", ".join(left_out)
@@ -44,9 +47,9 @@ def crosscheck(
         by_fold.append(label_left_out(folds, fold, device, with_nnunet=with_nnunet, overwrite=overwrite))
     found: dict[str, list[LeftOutCase]] = defaultdict(list)
     # a network that is missing in one of the folds cannot be compared
-    for source in [source for source in by_fold[0] if all(source in cases for cases in by_fold)]:
-        for cases in by_fold:
-            found[source] += cases[source]
+    for source in [source for source in by_fold[0] if all(source in of_fold for of_fold in by_fold)]:
+        for of_fold in by_fold:
+            found[source] += of_fold[source]
     epochs, steps = schedule(dataset.settings.crosscheck.nnunet_iterations)
     try:
         findings = findings_of(
@@ -57,7 +60,7 @@ def crosscheck(
         )
     except ValueError as error:
         raise UserError(f"{dataset.paths.labelled}: {error}") from None
-    write_json(findings.to_json(), dataset.paths.crosscheck_result)
+    write_json({**findings.to_json(), LABELLED_CASES: cases}, dataset.paths.crosscheck_result)
     return findings
 
 

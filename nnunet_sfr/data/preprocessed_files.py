@@ -67,6 +67,19 @@ def image_hash(properties: Mapping[str, Any]) -> str:
     return hashlib.sha256(provenance.encode()).hexdigest()
 
 
+def image_hashes(folder: Path, identifiers: Iterable[str]) -> dict[str, str]:
+    """The :func:`image_hash` of every case.
+
+    Args:
+        folder: of preprocessed cases.
+        identifiers: of the cases.
+
+    Raises:
+        UserError: the properties of a case are missing or damaged.
+    """
+    return {case: image_hash(read_properties(folder, case)) for case in identifiers}
+
+
 def require_files(folder: Path, identifiers: Iterable[str]) -> None:
     """Check that every case has its files and none of them is empty, which costs no reading.
 

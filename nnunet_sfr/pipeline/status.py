@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from filelock import FileLock
+
 from nnunet_sfr.command_lines import AUTO, shell_text
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.locking import Holder, read_holder
-from nnunet_sfr.paths import FINAL_CHECKPOINT, TEACHER_CHECKPOINT
+from nnunet_sfr.paths import FINAL_CHECKPOINT, TEACHER_CHECKPOINT, DatasetPaths
 from nnunet_sfr.pipeline.decisions import Action, decide
 from nnunet_sfr.pipeline.digests import HashCache
 from nnunet_sfr.pipeline.nnunet_steps import Train
@@ -28,7 +31,7 @@ def status_text(options: RunOptions) -> str:
     folder = options.paths
     history = History.read(folder)
     holder = read_holder(folder)
-    if holder is not None and not holder.is_alive:
+    if holder is not None and not _is_at_work(holder, folder):
         holder = None
     if holder is None:
         history.end_what_was_killed()
@@ -74,6 +77,17 @@ def clock(seconds: float) -> str:
     """Hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _is_at_work(holder: Holder, paths: DatasetPaths) -> bool:
+    """Whether a holder lives: on another machine, where its lock is not free, as it is when a process was killed."""
+    if holder.host == socket.gethostname() or not paths.lock.is_file():
+        return holder.is_alive
+    try:
+        with FileLock(paths.lock).acquire(timeout=0):
+            return False
+    except (OSError, NotImplementedError):  # held (filelock's Timeout is one), or it cannot be said from here
+        return True
 
 
 def _status_of(step: Step, record: StepRecord | None, cache: HashCache) -> tuple[str, str]:

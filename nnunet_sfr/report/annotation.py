@@ -178,13 +178,16 @@ def _reasons(
 def _outlier(
     candidates: Sequence[Candidate], index: int, label: str, class_names: Mapping[str, str], whose: str
 ) -> str:
-    others = [one.volumes_ml.get(label, 0.0) for position, one in enumerate(candidates) if position != index]
-    low, high = np.percentile(others, USUAL_PERCENTILES)
     volume = candidates[index].volumes_ml.get(label, 0.0)
     name = class_names.get(label, label)
     if not volume:
         return f"no {name} found{whose}"
-    return f"volume of {name} {_ml(volume)} ml{whose}, most others {_ml(low)} to {_ml(high)}"
+    reason = f"volume of {name} {_ml(volume)} ml{whose}"
+    others = [one.volumes_ml.get(label, 0.0) for position, one in enumerate(candidates) if position != index]
+    if not others:  # the cases that it was an outlier among are no candidates any more
+        return reason
+    low, high = np.percentile(others, USUAL_PERCENTILES)
+    return f"{reason}, most others {_ml(low)} to {_ml(high)}"
 
 
 def _ml(volume: float) -> str:

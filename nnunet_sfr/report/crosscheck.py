@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_sfr.command_lines import CommandLines, shell_text
 from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.crosscheck.estimate import Estimate
-from nnunet_sfr.crosscheck.findings import SHAPE
+from nnunet_sfr.crosscheck.findings import LABELLED_CASES, SHAPE
 from nnunet_sfr.crosscheck.printing import source_name
 from nnunet_sfr.crosscheck.sources import MEAN, SAM, SOURCES
 from nnunet_sfr.data.datasets import LabelledDataset, UnlabelledDataset
 from nnunet_sfr.data.file_identity import file_stamps
+from nnunet_sfr.data.preprocessed_files import image_hashes, list_preprocessed
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.store_files import record_file
 from nnunet_sfr.dataset import SFRDataset
@@ -87,10 +89,10 @@ def show_crosscheck(
         windows: of the grey images.
 
     Returns:
-        the contents; and what could not be shown, one sentence each.
+        the contents; and that they are out of date and what could not be shown, one sentence each.
     """
     names = {source: source_name(source, found["nnunet_iterations"]) for source in found["sources"]}
-    worst, problems = [], []
+    worst, problems = [], _outdated(found, dataset)
     for case in found["sources"][SAM]["cases"][:WORST]:
         try:
             worst.append(_example(dataset, folder, colours, windows, found, case["case"], case["fold"]))
@@ -106,6 +108,24 @@ def show_crosscheck(
         left_out=found["sources"][SAM]["dice"]["n"],
     )
     return contents, problems
+
+
+def _outdated(found: Found, dataset: SFRDataset) -> list[str]:
+    """A sentence where the labelled cases are others now; nothing where that is not known."""
+    folder, recorded = dataset.paths.labelled, found.get(LABELLED_CASES)
+    today = list_preprocessed(folder)
+    if recorded is None or not today:
+        return []
+    try:
+        if recorded == image_hashes(folder, today):
+            return []
+    except UserError as error:
+        return [f"whether the cross-check is of today's labelled cases is not known: {error}"]
+    # which has no fold
+    command = CommandLines.of(dataset.paths, "all").crosscheck(with_nnunet=found["nnunet_iterations"] is not None)
+    return [
+        f"the cross-check was made with other labelled cases than there are now; run {shell_text(command)} --overwrite"
+    ]
 
 
 def tables(found: Found, names: Mapping[str, str]) -> list[Table]:

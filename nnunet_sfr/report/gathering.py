@@ -17,7 +17,7 @@ from nnunet_sfr.ct_windows import HounsfieldWindow
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.emptiness import find_emptiness
-from nnunet_sfr.paths import Fold
+from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
 from nnunet_sfr.report import annotation, volumes
 from nnunet_sfr.report.annotation import Candidate, RankedCase, rank_cases
 from nnunet_sfr.report.colours import label_classes, rgb
@@ -103,7 +103,7 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         _candidate(case, by_key[judge.key], pictures[case]) for case, by_key in results.items() if judge.key in by_key
     ]
     choices = rank_cases(candidates, options.annotate, names, judge.made_by.label if len(pool.sources) > 1 else "")
-    crosscheck, missing_pictures = (
+    crosscheck, crosscheck_problems = (
         (None, []) if found is None else show_crosscheck(found, dataset, folder, colours, windows)
     )
     created = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -123,7 +123,7 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         settings=settings_tables(dataset),
         settings_mark=settings_mark(dataset),
         versions=versions_table(pool.sources, created),
-        missing=[*pool.problems, *missing_pictures, *missing_curves, *_missing(dataset, fold, pool, trainings)],
+        missing=[*pool.problems, *crosscheck_problems, *missing_curves, *_missing(dataset, fold, pool, trainings)],
         windows=[ReportWindow(window.key, window.name) for window in windows],
         alerts=_alerts(dataset, pool),
     )
@@ -283,7 +283,8 @@ def _missing(dataset: SFRDataset, fold: Fold, pool: Pool, trainings: Sequence[Tr
     sentences = []
     if pool.latest(sam=False) is None:
         again = shell_text(CommandLines.of(dataset.paths, fold).pseudo_label(1))
-        trained = [training.name for training in trainings if training.name.startswith("nnUNetTrainer")]
+        complete = dataset.paths.trainers(fold, [FINAL_CHECKPOINT])
+        trained = [training.name for training in trainings if training.name in complete]
         trainer = trained[0] if len(trained) == 1 else "<trainer>"
         sentences.append(f"there are no labels of the re-trained model to compare with; run {again} -tr {trainer}")
     if pool.latest(sam=True) is None:

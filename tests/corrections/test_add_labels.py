@@ -677,3 +677,37 @@ def test_who_forgets_overwrite_is_told(
         dataset, "all", CPU, adapter="adapter_final.safetensors", partition=CasePartition(overwrite=True)
     )
     assert store.identifiers() == [REST]
+
+
+def test_a_cross_check_is_among_the_commands_to_repeat(
+    dataset: SFRDataset, corrected: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = dataset.paths
+    shutil.rmtree(paths.preprocessed / "pseudo_labels")
+    assert outdated.commands_to_repeat([dataset]) == []
+    paths.crosschecks.mkdir(parents=True)
+    command = f"sfr_crosscheck -d 42 -c 3d_fullres -p {PLANS}"
+    add(corrected, plans=PLANS)
+    assert capsys.readouterr().out.splitlines()[-1] == f"  {command} --overwrite"
+    paths.left_out_network(0).mkdir(parents=True)
+    assert outdated.commands_to_repeat([dataset])[-1] == f"  {command} --with-nnunet --overwrite"
+    typed = f"{command} -device mps --with-nnunet"
+    record = StepRecord(portable_name(paths.crosschecks), typed, "done", {}, "2026-01-01T00:00:00")
+    RunState(RunPaths(NAME, PLANS, "3d_fullres", 0, "SFR_MT").state).put("cross-check", record)
+    assert outdated.commands_to_repeat([dataset])[-1] == f"  {typed} --overwrite"
+
+
+def test_the_commands_to_repeat_train_after_the_cross_check(
+    dataset: SFRDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outdated, "device_for_nnunet", lambda: "cpu")
+    paths = dataset.paths
+    shutil.rmtree(paths.preprocessed / "pseudo_labels")
+    paths.crosschecks.mkdir(parents=True)
+    for fold in (0, 1):
+        training = paths.training("nnUNetTrainerSFR_MT", fold)
+        for folder in (paths.sam_stage(fold), training):
+            folder.mkdir(parents=True)
+        (training / "checkpoint_final.pth").touch()
+    programs = [line.split()[0] for line in outdated.commands_to_repeat([dataset])[1:]]
+    assert programs == ["sfr_finetune", "sfr_finetune", "sfr_crosscheck", "nnUNetv2_train", "nnUNetv2_train"]

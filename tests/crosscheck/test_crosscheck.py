@@ -26,6 +26,7 @@ from nnunet_sfr.crosscheck.run import _records_of_unlabelled, crosscheck
 from nnunet_sfr.crosscheck.sources import MEAN, NNUNET, SAM, LeftOutCase
 from nnunet_sfr.crosscheck.verdict import verdict_of_sam
 from nnunet_sfr.data.labels_of_sam import sam_labels_folder
+from nnunet_sfr.data.preprocessed_files import image_hash, read_properties
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.store_files import case_files
@@ -171,6 +172,8 @@ def test_dice_is_that_of_the_cases_left_out(project: SFRDataset) -> None:
     # the store of the tiny project was filled by a threshold, of which SAM's Dice says nothing
     assert (written["expected"], written["num_unlabelled"]) == (None, 0)
     assert written["verdict"].endswith("is not known (--with-nnunet measures it)")
+    hashes = {case: image_hash(read_properties(project.paths.labelled, case)) for case in expected}
+    assert written["labelled_cases"] == hashes, "by which the report sees that there are others"
 
 
 def test_nnunet_beside_sam(project: SFRDataset) -> None:

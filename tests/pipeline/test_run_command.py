@@ -12,18 +12,24 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from filelock import FileLock
 
+from nnunet_sfr.atomic import write_json
 from nnunet_sfr.command_lines import shell_text
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.entry_points.run import main
 from nnunet_sfr.interruption import InterruptedRunError
+from nnunet_sfr.locking import Holder
 from nnunet_sfr.pipeline import run_steps
 from nnunet_sfr.pipeline.options import METHODS, RunOptions
 from nnunet_sfr.pipeline.plan_step import Plan
 from nnunet_sfr.pipeline.project import Project
+from nnunet_sfr.pipeline.state import RUNNING, RunState, StepRecord
 from nnunet_sfr.planner_names import PLANS_OF_PLANNERS
 from nnunet_sfr.planning.planners import find_planner
 from nnunet_sfr.trainers import find_trainer
@@ -298,6 +304,31 @@ def test_status_of_a_run_at_work(sfr_run: Call, fake: FakeCommands) -> None:
     assert "another sfr_run is at work on this data set" in second_error
     _, output, _ = sfr_run(*CASE, "--status")
     assert table(output)["fine-tune"][0] == "next"
+
+
+def test_status_of_a_run_on_another_machine(sfr_run: Call, fake: FakeCommands, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = fake.project.options.paths
+    write_json(asdict(Holder("me", "elsewhere", 1, "2026-01-01", "sfr_run -d 42")), paths.lock_holder)
+    record = StepRecord(Plan(fake.project).result_name, "", RUNNING, {}, "2026-01-01T00:00:00")
+    RunState(paths.state).put("plan", record)
+
+    def planning() -> str:
+        return table(sfr_run(*CASE, "--status")[1])["plan"][0]
+
+    paths.lock.unlink(missing_ok=True)
+    assert planning() == "running", "without a lock nothing is known"
+    assert not paths.lock.exists()
+    with FileLock(paths.lock):
+        assert planning() == "running"
+        assert "at work: me on elsewhere, process 1" in sfr_run(*CASE, "--status")[1]
+    paths.lock.touch()
+    for refusal in (PermissionError, NotImplementedError):
+        with monkeypatch.context() as patch:
+            patch.setattr(FileLock, "acquire", mock.Mock(side_effect=refusal))
+            assert planning() == "running", "its lock cannot be asked for"
+    assert planning() == "next", "killed: nobody holds the lock"
+    with FileLock(paths.lock).acquire(timeout=0):
+        pass
 
 
 def test_an_interruption_says_how_to_go_on(sfr_run: Call, fake: FakeCommands) -> None:

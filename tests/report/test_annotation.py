@@ -104,6 +104,11 @@ def test_reasons_say_what_is_odd() -> None:
     assert reasons["case_8"] == ["disagreement 0.10"]
 
 
+def test_an_outlier_that_is_left_alone_has_no_others() -> None:
+    [choice] = rank_cases([candidate("only", 0.5, volume=3.1, outliers=("1",))], 20, NAMES, "SAM")
+    assert choice.reasons == ["volume of left atrium 3.1 ml (SAM)"]
+
+
 def test_the_list_as_csv(tmp_path: Path) -> None:
     choices = [RankedCase("b", ["low confidence 0.12", "nothing, really"]), RankedCase("a", [])]
     write_list(choices, {"b": ["/raw/b_0000.nii.gz", "/raw/b_0001.nii.gz"]}, tmp_path / "list.csv")

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.crosscheck.findings import findings_of
+from nnunet_sfr.crosscheck.findings import LABELLED_CASES, findings_of
 from nnunet_sfr.crosscheck.sources import MEAN, NNUNET, SAM, LeftOutCase
 from nnunet_sfr.data.datasets import LabelledDataset
+from nnunet_sfr.data.preprocessed_files import image_hashes
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
@@ -48,7 +49,8 @@ def checked(project: SFRDataset) -> SFRDataset:
         found[MEAN].append(left_out(case, fold, 1.0, None))
     findings = findings_of(found, {"1": "atrium"}, [{"flip_agreement": 0.8}], nnunet_iterations=400)
     project.paths.crosschecks.mkdir(parents=True, exist_ok=True)
-    write_json(findings.to_json(), project.paths.crosscheck_result)
+    cases = image_hashes(project.paths.labelled, dices)
+    write_json({**findings.to_json(), LABELLED_CASES: cases}, project.paths.crosscheck_result)
     return project
 
 
@@ -120,6 +122,39 @@ def test_labels_that_are_gone_are_named(checked: SFRDataset, tmp_path: Path) -> 
     assert "train_01" not in [example.name for example in shown.worst]
     assert problem.startswith("no pictures of train_01, which SAM was left without: ")
     assert problem.endswith("run sfr_crosscheck again")
+
+
+@pytest.mark.parametrize("change", ["another case", "another label", "another network", "damaged"])
+def test_other_labelled_cases_than_today_are_told(change: str, checked: SFRDataset, tmp_path: Path) -> None:
+    found = dict(read_found(checked) or {})
+    recorded = dict(found[LABELLED_CASES])
+    again = "sfr_crosscheck -d 42 -c 3d_fullres -p nnUNetPlansCPU --with-nnunet --overwrite"
+    if change == "another case":
+        del recorded["train_00"]
+    elif change == "another label":
+        recorded["train_00"] = "of another file"
+    elif change == "another network":
+        recorded["train_00"], found["nnunet_iterations"] = "of another file", None
+        again = again.replace(" --with-nnunet", "")
+    else:
+        (checked.paths.labelled / "train_00.pkl").write_bytes(b"")
+    found[LABELLED_CASES] = recorded
+    _, problems = show_crosscheck(found, checked, tmp_path, COLOURS, choose_windows(checked))
+    said = f"the cross-check was made with other labelled cases than there are now; run {again}"
+    if change == "damaged":
+        said = (
+            f"whether the cross-check is of today's labelled cases is not known: {checked.paths.labelled}/train_00.pkl"
+        )
+    assert problems[0].startswith(said)
+
+
+def test_what_an_earlier_version_found_is_shown(checked: SFRDataset, tmp_path: Path) -> None:
+    written = json.loads(checked.paths.crosscheck_result.read_text(encoding="utf-8"))
+    del written[LABELLED_CASES]
+    write_json(written, checked.paths.crosscheck_result)
+    found = read_found(checked)
+    assert found is not None
+    assert show_crosscheck(found, checked, tmp_path, COLOURS, choose_windows(checked))[1] == []
 
 
 def test_a_damaged_result_is_named(project: SFRDataset) -> None:

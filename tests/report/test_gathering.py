@@ -10,13 +10,14 @@ from typing import Any, cast
 from unittest import mock
 
 import pytest
+import torch
 
 from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.report import gathering
+from nnunet_sfr.paths import FINAL_CHECKPOINT, LATEST_CHECKPOINT
 from nnunet_sfr.report.case_drawing import DrawingTask, Measurements, draw_and_measure
-from nnunet_sfr.report.contents import Alert, Contents, ReportCase, Training
+from nnunet_sfr.report.contents import Alert, Contents, ReportCase
 from nnunet_sfr.report.gathering import ReportOptions, gather
 from nnunet_sfr.report.label_sources import best_measure
 from nnunet_sfr.report.making import make_report
@@ -229,11 +230,24 @@ def test_what_is_missing_is_named_with_its_command(bare: SFRDataset) -> None:
         assert sum(command in text for text in contents.missing) == 1, command
 
 
-def test_the_only_model_is_named_in_the_command(bare: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_only_complete_model_is_named_in_the_command(bare: SFRDataset) -> None:
     fill_sam(bare, BOTH)
-    models = [Training(name, "epoch", []) for name in ("SAM, round 0", "nnUNetTrainerSFR_MT_2epochs")]
-    monkeypatch.setattr(gathering, "read_trainings", lambda *_: (models, []))
-    assert any(text.endswith("--round 1 -tr nnUNetTrainerSFR_MT_2epochs") for text in contents_of(bare).missing)
+
+    def save(trainer: str, checkpoint: str) -> None:
+        folder = bare.paths.training(trainer, "all")
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save({"logging": {"train_losses": [0.5]}}, folder / checkpoint)
+
+    def named() -> list[str]:
+        return [text.rpartition(" --round 1 -tr ")[2] for text in contents_of(bare).missing if "--round 1 -tr" in text]
+
+    save("nnUNetTrainerSFR_MT", LATEST_CHECKPOINT)
+    assert [training.name for training in contents_of(bare).trainings] == ["nnUNetTrainerSFR_MT (not complete)"]
+    assert named() == ["<trainer>"]
+    save("nnUNetTrainerSFR_MT_2epochs", FINAL_CHECKPOINT)
+    assert named() == ["nnUNetTrainerSFR_MT_2epochs"]
+    save("nnUNetTrainerSFR_MT", FINAL_CHECKPOINT)
+    assert named() == ["<trainer>"], "one of two"
 
 
 def test_imported_label_maps_have_no_confidence(bare: SFRDataset) -> None:
