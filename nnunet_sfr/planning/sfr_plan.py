@@ -22,6 +22,7 @@ from nnunet_sfr.planning.schedule import choose_fine_tuning
 from nnunet_sfr.plans import SFRConfiguration, derived_from, load_configuration, read_sfr_plan, save_configuration
 from nnunet_sfr.sam_models import DEFAULT_MODEL, find_model
 from nnunet_sfr.sam_stage.adaptations import find_adaptation
+from nnunet_sfr.sam_stage.lighter_sam import why_hours
 from nnunet_sfr.sam_stage.weights import require_weights
 from nnunet_sfr.settings import FineTuningSettings, SAMSettings
 from nnunet_sfr.wording import times
@@ -101,21 +102,25 @@ def update_sfr_plan(
     return fresh
 
 
-def hint_for_cpu(settings: SFRConfiguration, wanted: RequestedSAM) -> str | None:
+def hint_for_cpu(settings: SFRConfiguration, wanted: RequestedSAM, in_channels: int) -> str | None:
     """What to tell somebody who has no GPU of an adaptation that they did not ask for; None where there is nothing.
 
     Args:
         settings: the SFR plan.
         wanted: what was asked for.
+        in_channels: of the images.
     """
     model = find_model(settings.sam.model)
     for_gpu = settings.sam.adaptation == model.adaptation_on_gpu
     if wanted.adaptation is not None or not for_gpu or resolve_device(AUTO).type != "cpu":
         return None
+    small = f"-pl {CPU_PLANNER} plans a small network"
+    hours = why_hours(model.name, in_channels)
+    if hours is not None:
+        return f"No GPU here: {hours}; {small}"
     return (
         f"No GPU here: {settings.sam.adaptation} takes an hour or more on a CPU; "
-        f"-adaptation {model.adaptation} takes minutes, and "
-        f"-pl {CPU_PLANNER} plans a small network"
+        f"-adaptation {model.adaptation} takes minutes, and {small}"
     )
 
 
