@@ -92,14 +92,27 @@ def update_sfr_plan(
         if kept.stitching != fresh.stitching:
             hint = f", where planning again would give {_mosaic(fresh)}: --overwrite_sfr_plan takes that"
         print(f"SFR plan of {name}: {_mosaic(kept)}; kept from {file}{hint}")
+        _say_other_iterations(paths, kept.fine_tuning, fresh.fine_tuning)
         return kept
+    settings = fresh
     if present is not None and not overwrite:
-        fresh = _with_edits(fresh, present, file, name, another_sam=bool(wanted.differing_from(present)))
+        settings = _with_edits(fresh, present, file, name, another_sam=bool(wanted.differing_from(present)))
     save_configuration(
-        file, dataset_name=paths.dataset_name, plans_name=paths.plans_name, configuration=name, settings=fresh
+        file, dataset_name=paths.dataset_name, plans_name=paths.plans_name, configuration=name, settings=settings
     )
-    print(f"SFR plan of {name}: {_mosaic(fresh)}; {reason} {file}")
-    return fresh
+    print(f"SFR plan of {name}: {_mosaic(settings)}; {reason} {file}")
+    _say_other_iterations(paths, settings.fine_tuning, fresh.fine_tuning)
+    return settings
+
+
+def _say_other_iterations(paths: SFRPaths, kept: FineTuningSettings, fresh: FineTuningSettings) -> None:
+    """They are an edit, or were planned for another number of labelled cases: the user knows which."""
+    if kept.iterations == fresh.iterations:
+        return
+    print(
+        f"SFR plan of {paths.configuration}: fine_tuning.iterations stays {kept.iterations}, where {fresh.iterations} "
+        f"would be planned now: edit it in {paths.sfr_plans_file}, or --overwrite_sfr_plan plans all settings again"
+    )
 
 
 def hint_for_cpu(settings: SFRConfiguration, wanted: RequestedSAM, in_channels: int) -> str | None:

@@ -172,6 +172,37 @@ def test_an_adaptation_brings_its_settings(preprocessed: Path) -> None:
     assert (sam().adaptation, sam().adaptation_settings) == ("few_shot", {"prototypes_per_class": 1})
 
 
+def test_iterations_that_stay_are_said_where_others_would_be_planned(
+    preprocessed: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two labelled cases, and four when it is planned again: 400 times the root of their number."""
+
+    def said(*options: str) -> list[str]:
+        capsys.readouterr()
+        assert plan("-checkpoint", str(weights), *options) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if "fine_tuning.iterations" in line]
+
+    def stays(iterations: int) -> str:
+        return (
+            f"SFR plan of 3d_fullres: fine_tuning.iterations stays {iterations}, where 800 would be planned now: edit "
+            f"it in {preprocessed / f'{PLANS}_SFRPlans.json'}, or --overwrite_sfr_plan plans all settings again"
+        )
+
+    assert said() == []
+    assert said() == [], "nothing has changed"
+    make_raw_dataset(DatasetPaths(preprocessed.name).raw.parent, labelled=4)
+    assert said() == [stays(566)]
+    assert fine_tuning().iterations == 566
+    edit(preprocessed, "fine_tuning", iterations=777)
+    assert said("-overwrite_target_spacing", *COARSER) == [stays(777)], "also where the stitching is made again"
+    assert fine_tuning().iterations == 777
+    edit(preprocessed, "fine_tuning", iterations=800)
+    assert said() == []
+    edit(preprocessed, "fine_tuning", iterations=777)
+    assert said("--overwrite_sfr_plan") == []
+    assert fine_tuning().iterations == 800
+
+
 # --- why a plan is made again ---
 
 
