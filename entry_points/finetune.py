@@ -37,16 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from nnunet_sfr.devices import resolve_device
         from nnunet_sfr.sam_stage.finetuning import fine_tune
-        from nnunet_sfr.sam_stage.lighter_sam import lighter_than
+        from nnunet_sfr.sam_stage.lighter_sam import slow_on_cpu
 
         device = resolve_device(arguments.device)
         complete = (dataset.paths.sam_stage(arguments.fold, arguments.round) / FINAL_ADAPTER).is_file()
         learns = arguments.overwrite or not complete
-        lighter = lighter_than(dataset.settings.sam) if learns and device.type == "cpu" else None
-        if lighter is not None:
-            sam = dataset.settings.sam
-            warning = f"{sam.model} with {sam.adaptation} is slow on a CPU; planned with {lighter} it takes minutes"
-            print(warning, file=sys.stderr)
+        sam = dataset.settings.sam
+        slow = slow_on_cpu(sam, dataset.num_input_channels) if learns and device.type == "cpu" else None
+        if slow is not None:
+            print(f"{sam.model} with {sam.adaptation} is slow on a CPU{slow.sentence_end}", file=sys.stderr)
         folder = fine_tune(dataset, arguments.fold, device, round_index=arguments.round, overwrite=arguments.overwrite)
         print(f"the fine-tuned SAM is in {folder}")
 

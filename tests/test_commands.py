@@ -27,7 +27,7 @@ from nnunet_sfr.paths import FINAL_ADAPTER, nnunet_root
 from tests.conftest import REPOSITORY
 from tests.tiny_dataset import NAME
 from tests.tiny_model import random_model
-from tests.tiny_project import PLANS, change_settings
+from tests.tiny_project import PLANS, change_settings, with_two_channels
 
 COMMANDS = (
     "plan_and_preprocess",
@@ -222,6 +222,25 @@ def test_a_sam_for_a_gpu_is_said_to_be_slow_on_a_cpu(
     assert said not in stderr, "nothing is left to learn"
     _, stderr = run("finetune", "-d", "42", "-p", PLANS, "-device", "cpu", "--overwrite")
     assert (said in stderr) == slow
+
+
+@pytest.mark.parametrize(
+    ("model", "adaptation", "said"),
+    [
+        ("lite_medsam", "few_shot", ": "),
+        ("lite_medsam", "adapter", ": "),
+        ("vit_b", "lora", "; planned with -sam lite_medsam -adaptation few_shot it is faster, but "),
+    ],
+)
+def test_with_two_channels_no_minutes_are_promised(
+    model: str, adaptation: str, said: str, run: Run, project: SFRDataset, tmp_path: Path
+) -> None:
+    missing = {"checkpoint": str(tmp_path / "missing.pth"), "adaptation_settings": {}}
+    change_settings(with_two_channels(project), {"sam": {"model": model, "adaptation": adaptation, **missing}})
+    _, stderr = run("finetune", "-d", "42", "-p", PLANS, "-device", "cpu")
+    assert stderr.splitlines()[:-1] == [
+        f"{model} with {adaptation} is slow on a CPU{said}with 2 channels the encoder learns too, which takes hours"
+    ]
 
 
 def test_an_image_of_another_channel_count(run: Run, project: SFRDataset, tmp_path: Path) -> None:

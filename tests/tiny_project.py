@@ -114,6 +114,14 @@ def change_settings(dataset: SFRDataset, changes: dict[str, dict[str, Any]]) -> 
     file.write_text(json.dumps(content))
 
 
+def with_two_channels(dataset: SFRDataset) -> SFRDataset:
+    """The data set as if its images had two channels; they stay as they are, for tests that do not read them."""
+    file = dataset.paths.dataset_json
+    content = {**dataset.dataset_json, "channel_names": {"0": "T1", "1": "T2"}}
+    file.write_text(json.dumps(content))
+    return open_dataset(dataset.paths.dataset_name, dataset.paths.configuration, PLANS)
+
+
 def fill_store(dataset: SFRDataset, fold: Fold = "all") -> PseudoLabelStore:
     """Pseudo-labels by a threshold on the first channel, which finds the bright blob of the tiny volumes."""
     store = PseudoLabelStore.create(

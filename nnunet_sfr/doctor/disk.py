@@ -21,7 +21,7 @@ def check_views(dataset: SFRDataset) -> list[Finding]:
         dataset: planned.
     """
     settings = dataset.settings
-    if not find_adaptation(settings.sam.adaptation).frozen_encoder:
+    if not find_adaptation(settings.sam.adaptation).freezes_encoder(dataset.num_input_channels):
         return []
     count, size = expected_views(dataset)
     folder = dataset.paths.sam_views

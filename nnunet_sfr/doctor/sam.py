@@ -12,7 +12,7 @@ from nnunet_sfr.doctor.findings import Finding, note, ok
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import Download, find_model
 from nnunet_sfr.sam_stage.checkpoints import load_weights
-from nnunet_sfr.sam_stage.lighter_sam import lighter_than
+from nnunet_sfr.sam_stage.lighter_sam import slow_on_cpu
 from nnunet_sfr.sam_stage.sam import SegmentationSAM, build_sam
 from nnunet_sfr.sam_stage.weights import cached_file, find_weights
 from nnunet_sfr.settings import SAMSettings
@@ -28,10 +28,12 @@ def check_model(dataset: SFRDataset, device: torch.device) -> list[Finding]:
     settings = dataset.settings
     length = f"{settings.fine_tuning.iterations} iterations of {settings.fine_tuning.batch_size} mosaics"
     text = f"{settings.sam.model}, adaptation {_describe_adaptation(settings.sam)}, {length}"
-    lighter = lighter_than(settings.sam) if device.type == "cpu" else None
-    if lighter is not None:
-        return [note("SAM", f"{text}; slow without a GPU", f"use a GPU, or plan with {lighter}")]
-    return [ok("SAM", text)]
+    slow = slow_on_cpu(settings.sam, dataset.num_input_channels) if device.type == "cpu" else None
+    if slow is None:
+        return [ok("SAM", text)]
+    why = "" if slow.why_hours is None else f": {slow.why_hours}"
+    remedy = "use a GPU" if slow.lighter is None else f"use a GPU, or plan with {slow.lighter}"
+    return [note("SAM", f"{text}; slow without a GPU{why}", remedy)]
 
 
 def check_checkpoint(dataset: SFRDataset) -> list[Finding]:

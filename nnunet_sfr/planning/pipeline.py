@@ -155,7 +155,7 @@ def _update_sfr_plans(
         settings = update_sfr_plan(
             dataset.paths, dataset.plans_manager, fingerprint, wanted=wanted, overwrite=overwrite
         )
-        hints.append(hint_for_cpu(settings, wanted))
+        hints.append(hint_for_cpu(settings, wanted, dataset.num_input_channels))
     for hint in filter(None, dict.fromkeys(hints)):
         print(hint)
 

@@ -22,6 +22,7 @@ from nnunet_sfr.planning.schedule import choose_fine_tuning
 from nnunet_sfr.plans import SFRConfiguration, derived_from, load_configuration, read_sfr_plan, save_configuration
 from nnunet_sfr.sam_models import DEFAULT_MODEL, find_model
 from nnunet_sfr.sam_stage.adaptations import find_adaptation
+from nnunet_sfr.sam_stage.lighter_sam import why_hours
 from nnunet_sfr.sam_stage.weights import require_weights
 from nnunet_sfr.settings import FineTuningSettings, SAMSettings
 from nnunet_sfr.wording import times
@@ -91,31 +92,48 @@ def update_sfr_plan(
         if kept.stitching != fresh.stitching:
             hint = f", where planning again would give {_mosaic(fresh)}: --overwrite_sfr_plan takes that"
         print(f"SFR plan of {name}: {_mosaic(kept)}; kept from {file}{hint}")
+        _say_other_iterations(paths, kept.fine_tuning, fresh.fine_tuning)
         return kept
+    settings = fresh
     if present is not None and not overwrite:
-        fresh = _with_edits(fresh, present, file, name, another_sam=bool(wanted.differing_from(present)))
+        settings = _with_edits(fresh, present, file, name, another_sam=bool(wanted.differing_from(present)))
     save_configuration(
-        file, dataset_name=paths.dataset_name, plans_name=paths.plans_name, configuration=name, settings=fresh
+        file, dataset_name=paths.dataset_name, plans_name=paths.plans_name, configuration=name, settings=settings
     )
-    print(f"SFR plan of {name}: {_mosaic(fresh)}; {reason} {file}")
-    return fresh
+    print(f"SFR plan of {name}: {_mosaic(settings)}; {reason} {file}")
+    _say_other_iterations(paths, settings.fine_tuning, fresh.fine_tuning)
+    return settings
 
 
-def hint_for_cpu(settings: SFRConfiguration, wanted: RequestedSAM) -> str | None:
+def _say_other_iterations(paths: SFRPaths, kept: FineTuningSettings, fresh: FineTuningSettings) -> None:
+    """They are an edit, or were planned for another number of labelled cases: the user knows which."""
+    if kept.iterations == fresh.iterations:
+        return
+    print(
+        f"SFR plan of {paths.configuration}: fine_tuning.iterations stays {kept.iterations}, where {fresh.iterations} "
+        f"would be planned now: edit it in {paths.sfr_plans_file}, or --overwrite_sfr_plan plans all settings again"
+    )
+
+
+def hint_for_cpu(settings: SFRConfiguration, wanted: RequestedSAM, in_channels: int) -> str | None:
     """What to tell somebody who has no GPU of an adaptation that they did not ask for; None where there is nothing.
 
     Args:
         settings: the SFR plan.
         wanted: what was asked for.
+        in_channels: of the images.
     """
     model = find_model(settings.sam.model)
     for_gpu = settings.sam.adaptation == model.adaptation_on_gpu
     if wanted.adaptation is not None or not for_gpu or resolve_device(AUTO).type != "cpu":
         return None
+    small = f"-pl {CPU_PLANNER} plans a small network"
+    hours = why_hours(model.name, in_channels)
+    if hours is not None:
+        return f"No GPU here: {hours}; {small}"
     return (
         f"No GPU here: {settings.sam.adaptation} takes an hour or more on a CPU; "
-        f"-adaptation {model.adaptation} takes minutes, and "
-        f"-pl {CPU_PLANNER} plans a small network"
+        f"-adaptation {model.adaptation} takes minutes, and {small}"
     )
 
 

@@ -104,16 +104,16 @@ def weights_file(dataset: SFRDataset) -> Path | None:
 def weights_identity(dataset: SFRDataset) -> str:
     """SHA-256 of the pre-trained weights; empty for a model that starts from scratch.
 
+    Published files are neither looked for nor fetched: building the SAM does that, and takes no others.
+
     Raises:
-        UserError: they cannot be had.
+        UserError: a file that the user has to give is missing.
     """
-    file = weights_file(dataset)
-    if file is None:
-        return ""
     published = find_model(dataset.settings.sam.model).weights
     if dataset.settings.sam.checkpoint is None and published is not None and published.sha256 is not None:
-        return published.sha256  # finding the file has compared it
-    return file_hash(file)
+        return published.sha256
+    file = weights_file(dataset)
+    return "" if file is None else file_hash(file)
 
 
 def adapter_metadata(dataset: SFRDataset) -> dict[str, str]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from nnunet_sfr.sam_models import DecoderSizes, SAMModel, find_model
 from nnunet_sfr.sam_stage.backbones import find_backbone
 from nnunet_sfr.sam_stage.backbones.backbone import check_stride
+from nnunet_sfr.sam_stage.input_channels import encoder_channels, has_own_first_layer
 from nnunet_sfr.sam_stage.stitching import StitchGeometry
 
 UNUSED_MODULES = (
@@ -68,7 +69,7 @@ class SegmentationSAM(nn.Module):
     @property
     def has_own_patch_embedding(self) -> bool:
         """Whether the number of channels asks for another first layer than the published one (for RGB)."""
-        return encoder_channels(self.in_channels) != 3
+        return has_own_first_layer(self.in_channels)
 
     @property
     def embedding_shape(self) -> tuple[int, int, int]:
@@ -175,11 +176,6 @@ class StitchedSAM(nn.Module):
             Logits [B, num_classes, D, H, W].
         """
         return self.geometry.unstitch(self.sam(self.geometry.stitch(volume)))
-
-
-def encoder_channels(in_channels: int) -> int:
-    """Channels that the encoder sees: a single channel is copied to three (paper), others are taken as they are."""
-    return 3 if in_channels == 1 else in_channels
 
 
 def build_sam(model: str | SAMModel, *, input_size: int, in_channels: int, num_classes: int) -> SegmentationSAM:

@@ -12,7 +12,7 @@ import torch
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.doctor.disk import check_views, expected_views
 from nnunet_sfr.sam_stage.views import ViewStore, bytes_of_view
-from tests.tiny_project import PLANS, change_settings
+from tests.tiny_project import PLANS, change_settings, with_two_channels
 
 BYTES = 2 * (256 * 32 * 32 + 128 * 128) + 200
 """LiteMedSAM's embedding and a label map of a canvas of 128, with a header."""
@@ -64,6 +64,11 @@ def test_space_is_compared_with_what_is_free_and_there(frozen: SFRDataset, monke
 
 def test_without_a_frozen_encoder_there_are_no_views(project: SFRDataset) -> None:
     assert check_views(project) == []
+
+
+def test_without_the_published_first_layer_there_are_no_views(frozen: SFRDataset) -> None:
+    """Two channels have a first layer of their own, which learns."""
+    assert check_views(with_two_channels(frozen)) == []
 
 
 def test_a_file_has_about_the_expected_size(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import MODELS, Wheel
 from nnunet_sfr.sam_stage import weights
 from nnunet_sfr.sam_stage.sam import build_sam
-from tests.tiny_project import PLANS, change_settings
+from tests.tiny_project import PLANS, change_settings, with_two_channels
 
 CPU = torch.device("cpu")
 VIT_TINY = {"model": "vit_tiny", "adaptation": "full", "adaptation_settings": {}}
@@ -62,6 +62,29 @@ def test_an_encoder_that_learns_on_a_cpu(project: SFRDataset, adaptation: str, l
     (finding,) = check_model(dataset, CPU)
     assert finding.remedy == ("use a GPU, or plan with -adaptation few_shot" if lighter else "")
     (finding,) = check_model(dataset, torch.device("cuda"))
+    assert finding.level.value == "ok"
+
+
+@pytest.mark.parametrize(
+    ("model", "adaptation", "remedy"),
+    [
+        *[("lite_medsam", adaptation, "use a GPU") for adaptation in ("few_shot", "decoder", "adapter")],
+        ("vit_b", "few_shot", "use a GPU, or plan with -sam lite_medsam -adaptation few_shot"),
+    ],
+)
+def test_an_encoder_that_learns_because_of_the_channels(
+    project: SFRDataset, model: str, adaptation: str, remedy: str
+) -> None:
+    dataset = with_sam(with_two_channels(project), model=model, adaptation=adaptation, adaptation_settings={})
+    (finding,) = check_model(dataset, CPU)
+    assert (finding.level.value, finding.remedy) == ("note", remedy)
+    assert finding.text.endswith("; slow without a GPU: with 2 channels the encoder learns too, which takes hours")
+    (finding,) = check_model(dataset, torch.device("cuda"))
+    assert finding.level.value == "ok"
+
+
+def test_vit_tiny_learns_as_a_whole_whatever_the_channels(project: SFRDataset) -> None:
+    (finding,) = check_model(with_sam(with_two_channels(project), **VIT_TINY), CPU)
     assert finding.level.value == "ok"
 
 

@@ -23,6 +23,8 @@ from nnunet_sfr.doctor.stages import (
 )
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import FINAL_ADAPTER, FINE_TUNING_STATE
+from nnunet_sfr.sam_models import MODELS
+from nnunet_sfr.sam_stage import weights
 from nnunet_sfr.sam_stage.model import adapter_metadata, build_stitched_sam, save_adapter
 from nnunet_sfr.selection import Selection
 from tests.doctor.levels import levels, only
@@ -98,6 +100,32 @@ def test_an_adapter_of_other_settings_and_a_damaged_one(project: SFRDataset) -> 
     file.write_bytes(b"no adapter")
     with pytest.raises(UserError, match="is not a safetensors file"):
         check_adapter(project, "all")
+
+
+def test_an_adapter_is_compared_without_fetching_the_weights(
+    project: SFRDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a published SAM that was fine-tuned on another machine."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("the doctor must not fetch anything")
+
+    monkeypatch.setattr(weights, "download_url_to_file", refuse)
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    model = build_stitched_sam(project)  # any will do: the doctor reads what is said of it
+    change_settings(project, {"sam": {"model": "vit_b", "adaptation": "lora", "adaptation_settings": {}}})
+    dataset = open_dataset(NAME, "3d_fullres", PLANS)
+    file = dataset.paths.sam_stage("all") / FINAL_ADAPTER
+    published = MODELS["vit_b"].weights
+    assert published is not None
+    made_with = {**adapter_metadata(dataset), "weights_sha256": published.sha256}
+    save_adapter(model, dataset, file, recipe=json.dumps(made_with))
+    (finding,) = check_adapter(dataset, "all")
+    assert finding.level.value == "ok"
+    save_adapter(model, dataset, file, recipe=json.dumps({**made_with, "weights_sha256": "another"}))
+    finding = only(check_adapter(dataset, "all"), "problem")
+    assert finding.text.endswith(f"made for weights_sha256 another, the plan has {published.sha256}")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_pseudo_labels(project: SFRDataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
@@ -14,10 +15,12 @@ import torch
 
 from nnunet_sfr.dataset import open_dataset
 from nnunet_sfr.entry_points.plan_and_preprocess import main
+from nnunet_sfr.paths import DatasetPaths
 from nnunet_sfr.planning import sfr_plan
 from nnunet_sfr.planning.requested_sam import RequestedSAM
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, SAMModel, Wheel
 from nnunet_sfr.settings import FineTuningSettings, SAMSettings
+from tests.tiny_dataset import make_raw_dataset
 
 PLANS = "nnUNetPlansCPU"
 
@@ -52,6 +55,15 @@ def weights(tmp_path: Path) -> Path:
     file = tmp_path / "weights.pth"
     file.touch()
     return file
+
+
+@pytest.fixture
+def two_channels(preprocessed: Path) -> Path:
+    """The raw data set, which is not planned yet, with two channels."""
+    raw = DatasetPaths(preprocessed.name).raw.parent
+    shutil.rmtree(raw / preprocessed.name)
+    make_raw_dataset(raw, labelled=2, channels=2)
+    return preprocessed
 
 
 @pytest.fixture
@@ -105,6 +117,17 @@ def test_what_is_adapted_follows_the_planner(
     assert hint not in capsys.readouterr().out
 
 
+def test_with_two_channels_no_minutes_are_promised(
+    two_channels: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sfr_plan, "resolve_device", lambda _: torch.device("cpu"))
+    assert main(["-d", "42", "--no_pp", "-npfp", "1", "-checkpoint", str(weights)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "No GPU here: with 2 channels the encoder learns too, which takes hours; "
+        "-pl ExperimentPlannerCPU plans a small network"
+    )
+
+
 def test_a_planned_batch_follows_the_canvas_and_an_edited_one_stays(
     preprocessed: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +170,37 @@ def test_an_adaptation_brings_its_settings(preprocessed: Path) -> None:
     assert (sam().adaptation, sam().adaptation_settings) == ("adapter", {"width_share": 0.25})
     assert plan("-sam", "vit_b", "-adaptation", "few_shot") == 0
     assert (sam().adaptation, sam().adaptation_settings) == ("few_shot", {"prototypes_per_class": 1})
+
+
+def test_iterations_that_stay_are_said_where_others_would_be_planned(
+    preprocessed: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two labelled cases, and four when it is planned again: 400 times the root of their number."""
+
+    def said(*options: str) -> list[str]:
+        capsys.readouterr()
+        assert plan("-checkpoint", str(weights), *options) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if "fine_tuning.iterations" in line]
+
+    def stays(iterations: int) -> str:
+        return (
+            f"SFR plan of 3d_fullres: fine_tuning.iterations stays {iterations}, where 800 would be planned now: edit "
+            f"it in {preprocessed / f'{PLANS}_SFRPlans.json'}, or --overwrite_sfr_plan plans all settings again"
+        )
+
+    assert said() == []
+    assert said() == [], "nothing has changed"
+    make_raw_dataset(DatasetPaths(preprocessed.name).raw.parent, labelled=4)
+    assert said() == [stays(566)]
+    assert fine_tuning().iterations == 566
+    edit(preprocessed, "fine_tuning", iterations=777)
+    assert said("-overwrite_target_spacing", *COARSER) == [stays(777)], "also where the stitching is made again"
+    assert fine_tuning().iterations == 777
+    edit(preprocessed, "fine_tuning", iterations=800)
+    assert said() == []
+    edit(preprocessed, "fine_tuning", iterations=777)
+    assert said("--overwrite_sfr_plan") == []
+    assert fine_tuning().iterations == 800
 
 
 # --- why a plan is made again ---

@@ -191,6 +191,15 @@ def test_training_moves_the_named_parameters_only(small: SAMModel, settings: SAM
     assert encoder_is_frozen(sam) == find_adaptation(settings.adaptation).frozen_encoder
 
 
+@pytest.mark.parametrize("in_channels", [1, 2, 3, 4])
+@EVERY_ADAPTATION
+def test_the_record_tells_without_a_network_whether_the_encoder_is_frozen(
+    small: SAMModel, settings: SAMSettings, in_channels: int
+) -> None:
+    sam = adapt(build(small, in_channels=in_channels), settings)
+    assert encoder_is_frozen(sam) == find_adaptation(settings.adaptation).freezes_encoder(in_channels)
+
+
 def test_lora_is_on_query_and_value_of_every_block(small: SAMModel) -> None:
     sam = adapt(build(small), SAMSettings(model="vit_b", adaptation="lora", adaptation_settings={"rank": 3}))
     shapes = {name: tuple(value.shape) for name, value in sam.named_parameters() if "lora_" in name}

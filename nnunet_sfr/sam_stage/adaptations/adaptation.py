@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from nnunet_sfr.sam_stage.input_channels import has_own_first_layer
+
 if TYPE_CHECKING:
     from nnunet_sfr.sam_stage.sam import SegmentationSAM
 
@@ -28,7 +30,7 @@ class Adaptation:
     """(SAM, settings): put modules in and unfreeze what is trained. Called once, after the weights are loaded; the
     encoder is frozen then, mask decoder and no-mask embedding are trainable."""
     frozen_encoder: bool
-    """Whether nothing in the encoder is trained, so that an image needs to be embedded only once."""
+    """Whether nothing in the encoder is trained where its published first layer fits (:meth:`freezes_encoder`)."""
     fits_random_weights: bool = False
     """Whether it suits a model that is trained from scratch."""
     fine_tuning: Mapping[str, Any] = field(default_factory=dict)
@@ -37,3 +39,11 @@ class Adaptation:
     steps_grow: bool = False
     """Whether ``iterations`` are those of one labelled case, and grow with their number
     (:mod:`nnunet_sfr.planning.schedule`)."""
+
+    def freezes_encoder(self, in_channels: int) -> bool:
+        """Whether nothing in the encoder is trained, so that an image needs to be embedded only once.
+
+        Args:
+            in_channels: of the images.
+        """
+        return self.frozen_encoder and not has_own_first_layer(in_channels)

@@ -22,7 +22,7 @@ def prepare(sam: SegmentationSAM, settings: NoSettings) -> None:
 
 DECODER = Adaptation(
     name="decoder",
-    summary="the mask decoder alone (MedSAM v1), every image is embedded once",
+    summary="the mask decoder alone (MedSAM v1), every image of 1 or 3 channels is embedded once",
     prepare=prepare,
     frozen_encoder=True,
     fine_tuning=FEW_STEPS,

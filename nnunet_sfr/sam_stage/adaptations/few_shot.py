@@ -38,7 +38,8 @@ def prepare(sam: SegmentationSAM, settings: FewShotSettings) -> None:
 
 FEW_SHOT = Adaptation(
     name="few_shot",
-    summary="the mask decoder, prompted by mean embeddings of the labelled regions, every image is embedded once",
+    summary="the mask decoder, prompted by mean embeddings of the labelled regions, every image of 1 or 3 channels is "
+    "embedded once",
     settings=FewShotSettings,
     prepare=prepare,
     frozen_encoder=True,
