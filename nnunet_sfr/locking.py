@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from nnunet_sfr.atomic import process_exists, write_json
 from nnunet_sfr.errors import UserError, file_errors_explained
@@ -74,7 +74,7 @@ def locked(paths: DatasetPaths, command: str) -> Iterator[None]:
     with _held(paths, paths.lock, paths.lock_holder, command, "sfr_run"):
         try:
             # of an sfr_run that was killed: its step is killed too, which takes a moment
-            step_lock = FileLock(paths.step_lock)
+            step_lock = file_lock(paths.step_lock)
             step_lock.acquire(timeout=LOCK_TIMEOUT)
         except Timeout:
             raise UserError(f"{paths.step_lock}: processes of an earlier sfr_run still live; end them") from None
@@ -108,9 +108,10 @@ def _held(paths: DatasetPaths, file: Path, holder_file: Path, command: str, usua
         command: as the user typed it.
         usual: program that others are told of as long as the holder has not said who it is.
     """
-    with file_errors_explained():
+    made = not file.parent.exists()
+    with file_errors_explained(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file)
+        lock = file_lock(file)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -119,12 +120,33 @@ def _held(paths: DatasetPaths, file: Path, holder_file: Path, command: str, usua
                 f"{paths.dataset_name}: another {holder.program if holder else usual} is at work on this data set "
                 f"({holder or 'just started'}); wait for it, or end it"
             ) from None
+        except NotImplementedError:
+            raise UserError(f"{file}: cannot be locked on this file system; use one that has locks") from None
     try:
         write_json(asdict(this_process(command)), holder_file)
         yield
     finally:
         holder_file.unlink(missing_ok=True)
+        if made:
+            _remove_unless_used(file)
         lock.release()
+
+
+def file_lock(file: Path) -> BaseFileLock:
+    """The lock of a file that everybody who can write beside it may take: of a data set that several people share.
+
+    Args:
+        file: to lock; it is made, and stays.
+    """
+    return FileLock(file, mode=0o666)
+
+
+def _remove_unless_used(file: Path) -> None:
+    """Remove a folder in which nothing came to be but a lock that we hold: nnU-Net would take it for a data set."""
+    if os.listdir(file.parent) == [file.name]:
+        with contextlib.suppress(OSError):  # somebody has begun to use it
+            file.unlink()
+            file.parent.rmdir()
 
 
 def read_holder(paths: DatasetPaths) -> Holder | None:

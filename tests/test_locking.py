@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
 import socket
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 
 from nnunet_sfr import locking
 from nnunet_sfr.errors import UserError
@@ -80,4 +82,40 @@ def test_a_step_that_has_not_ended_yet(run: RunPaths, monkeypatch: pytest.Monkey
     with FileLock(run.step_lock), pytest.raises(UserError, match=said), locked(run, "sfr_run"):
         pass
     with locked(run, "sfr_run"):
+        pass
+
+
+def test_a_colleague_of_the_same_group_may_lock_too(run: RunPaths) -> None:
+    before = os.umask(0o022)
+    try:
+        with planning_locked(run, "sfr_plan_and_preprocess"):
+            assert run.planning_lock.stat().st_mode & 0o666 == 0o666
+            run.fingerprint_file.write_text("something to stay for")
+    finally:
+        os.umask(before)
+
+
+def test_a_folder_that_holds_nothing_but_the_lock_is_removed(run: RunPaths) -> None:
+    """nnU-Net would take it for a data set of this number."""
+    with planning_locked(run, "sfr_plan_and_preprocess"):
+        assert run.planning_lock.exists()
+    assert not run.preprocessed.exists()
+    with planning_locked(run, "sfr_plan_and_preprocess"):
+        run.fingerprint_file.write_text("made")
+    assert run.fingerprint_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)), r"\.sfr_run\.planning\.lock: no locks available"),
+        (NotImplementedError(), r"\.sfr_run\.planning\.lock: cannot be locked on this file system"),
+    ],
+)
+def test_a_file_system_without_locks_is_named(error: Exception, said: str, run: RunPaths) -> None:
+    with (
+        mock.patch.object(BaseFileLock, "acquire", side_effect=error),
+        pytest.raises(UserError, match=said),
+        planning_locked(run, "sfr_plan_and_preprocess"),
+    ):
         pass

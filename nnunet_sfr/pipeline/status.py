@@ -8,11 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from filelock import FileLock
-
 from nnunet_sfr.command_lines import AUTO, shell_text
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.locking import Holder, read_holder
+from nnunet_sfr.locking import Holder, file_lock, read_holder
 from nnunet_sfr.paths import FINAL_CHECKPOINT, TEACHER_CHECKPOINT, DatasetPaths
 from nnunet_sfr.pipeline.decisions import Action, decide
 from nnunet_sfr.pipeline.digests import HashCache
@@ -84,7 +82,7 @@ def _is_at_work(holder: Holder, paths: DatasetPaths) -> bool:
     if holder.host == socket.gethostname() or not paths.lock.is_file():
         return holder.is_alive
     try:
-        with FileLock(paths.lock).acquire(timeout=0):
+        with file_lock(paths.lock).acquire(timeout=0):
             return False
     except (OSError, NotImplementedError):  # held (filelock's Timeout is one), or it cannot be said from here
         return True

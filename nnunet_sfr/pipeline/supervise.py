@@ -16,11 +16,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from nnunet_sfr.linux_processes import adopt_orphans, die_with_parent
-from nnunet_sfr.locking import LOCK_TIMEOUT
+from nnunet_sfr.locking import LOCK_TIMEOUT, file_lock
 
 GRACE = 5.0
 """Seconds between SIGINT and SIGKILL."""
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         # sfr_run decides when to end. A handler and not SIG_IGN, which the command would inherit.
         signal.signal(signum, lambda signum, frame: None)
     try:
-        with FileLock(lock, timeout=LOCK_TIMEOUT):
+        with file_lock(Path(lock)).acquire(timeout=LOCK_TIMEOUT):
             adopt_orphans()
             return _run(command)
     except Timeout:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.locking import Holder, this_process
+from nnunet_sfr.locking import Holder, file_lock, this_process
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def only_review(folder: Path, command: str) -> Iterator[None]:
     holder = folder / ".lock.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
+        lock = file_lock(folder / ".lock")
         lock.acquire(timeout=0)
         write_json(asdict(this_process(command)), holder)
     except Timeout:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -23,6 +22,7 @@ from torch import Tensor
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.locking import file_lock
 
 _RECIPE = "recipe.json"
 _LOCK = ".lock"
@@ -66,7 +66,7 @@ class ViewStore:
         folder = self.folder / case
         file = folder / _RECIPE
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / _LOCK):
+        with file_lock(self.folder / _LOCK):
             before = read_json(file, f"delete {folder}") if file.is_file() else None
             if before == recipe:
                 return []
