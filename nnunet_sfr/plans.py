@@ -259,6 +259,8 @@ def load_configuration(
 def read_sfr_plan(file: Path, remedy: str = "correct it, or delete it and plan again") -> dict[str, Any]:
     """The SFR plan as it is on disk: ``configurations``, an object for each, whose settings are not checked yet.
 
+    ``derived_from`` is an object where it is there: it is no setting, and some readers take nothing else.
+
     Args:
         file: to read.
         remedy: what to do if it cannot be read, for the error.
@@ -266,7 +268,7 @@ def read_sfr_plan(file: Path, remedy: str = "correct it, or delete it and plan a
     Raises:
         UserError: it is missing or no SFR plan.
     """
-    return read_json(file, remedy, {"configurations": {...: {}}})
+    return read_json(file, remedy, {"configurations": {...: {"derived_from?": {}}}})
 
 
 def choose_plans(paths: DatasetPaths, given: str | None) -> str:

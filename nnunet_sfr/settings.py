@@ -27,6 +27,8 @@ CONFIDENCE_SOURCES = ("model", "sam")
 Section = TypeVar("Section")
 
 LARGEST_FLOAT = 10**308
+LARGEST_INT = 2**63 - 1
+"""What torch and NumPy hold; larger ones have no float either."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -417,6 +419,8 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     if origin in (types.UnionType, typing.Union):
         options = [option for option in typing.get_args(hint) if option is not type(None)]
         return None if value is None else _coerce(name, value, options[0])
+    if hint is int and isinstance(value, int):
+        require(value <= LARGEST_INT, f"{name} must be at most {LARGEST_INT}, got a larger number")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         require(abs(value) < LARGEST_FLOAT, f"{name} must be a finite number, got a larger one")
         value = float(value)

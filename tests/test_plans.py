@@ -105,6 +105,7 @@ def test_an_edited_value_is_used(tmp_path: Path) -> None:
         ({"pseudo_labels": {"tile_step_size": 0}}, "pseudo_labels: tile_step_size must lie in (0, 1], got 0.0"),
         ({"fine_tuning": {"learning_rate": float("inf")}}, "learning_rate must be a finite number, got inf"),
         ({"retraining": {"ict": {"alpha": float("nan")}}}, "retraining: ict: alpha must be a finite number, got nan"),
+        ({"fine_tuning": {"iterations": 10**400}}, "iterations must be at most 9223372036854775807, got a larger"),
         ({"fine_tuning": {"weight_decay": 10**400}}, "weight_decay must be a finite number, got a larger one"),
         (
             {"retraining": {"st": {"relabel_at": [float("nan")]}}},
@@ -131,6 +132,20 @@ def test_bad_values_are_one_line(tmp_path: Path, changes: Any, said: str) -> Non
     assert said in str(caught.value)
     assert str(caught.value).startswith(f"{file}: configuration 3d_fullres: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "said"), [(None, "null"), ([], "a list"), ("spacing", "'spacing'")])
+def test_what_a_plan_was_derived_from_is_an_object(tmp_path: Path, value: Any, said: str) -> None:
+    file = save(tmp_path / "plan.json")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["configurations"]["3d_fullres"]["derived_from"] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError) as caught:
+        load(file)
+    assert str(caught.value) == (
+        f"{file}: configurations.3d_fullres.derived_from: expected an object, got {said}; correct it, or delete it and "
+        "plan again"
+    )
 
 
 def of_version_0_1(sam: Any) -> Any:

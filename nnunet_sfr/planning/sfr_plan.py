@@ -231,7 +231,7 @@ def _reason_to_plan_again(
     if changed:
         return f"made again for {changed} in"
     now = derived_from(plans_manager.plans, plans_manager.get_configuration(configuration).configuration)
-    for key, value in (present.get("derived_from") or {}).items():
+    for key, value in present.get("derived_from", {}).items():
         if now.get(key) != value:
             return f"stitching made again because the nnU-Net plan changed ({key} {value} is now {now.get(key)}) in"
     return None
