@@ -46,6 +46,9 @@ class StudentAndTeacher(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
+        # nnU-Net's validation would resample its predictions for the cascade's second stage, which no trainer of ours
+        # is and which need not be preprocessed. This is a copy: the plans that are saved keep their entry.
+        self.configuration_manager.configuration.pop("next_stage", None)
         self.iteration = 0
         self.first_iteration = 0
         self._teacher_dropout: FeatureDropout | None = None

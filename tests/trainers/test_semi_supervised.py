@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.paths import FINAL_CHECKPOINT, TEACHER_CHECKPOINT, TRAINING_SETTINGS
+from nnunet_sfr.paths import FINAL_CHECKPOINT, TEACHER_CHECKPOINT, TRAINING_SETTINGS, VALIDATION, VALIDATION_SUMMARY
 from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.schedules import consistency_weight
 from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
@@ -131,6 +133,28 @@ def test_the_checkpoint_loads_in_a_stock_trainer(make_trainer: TrainerFactory) -
     stock.load_checkpoint(str(Path(trainer.output_folder, "checkpoint_final.pth")))
     assert torch.equal(weights(stock.network), weights(trainer.student))
     assert type(stock.network) is type(trainer.student)
+
+
+def test_the_validation_predicts_nothing_for_the_second_stage_of_a_cascade(
+    make_trainer: TrainerFactory, project: SFRDataset
+) -> None:
+    """nnU-Net's planner names that stage in 3d_lowres, whether it is preprocessed or not."""
+    file = project.paths.plans_file
+    plans = json.loads(file.read_text(encoding="utf-8"))
+    plans["configurations"]["3d_fullres"]["next_stage"] = "second_stage"
+    plans["configurations"]["second_stage"] = {"inherits_from": "3d_fullres", "data_identifier": "not_preprocessed"}
+    file.write_text(json.dumps(plans))
+    trainer = make_trainer()
+    trainer.initialize()
+
+    def predict(_: nnUNetPredictor, image: torch.Tensor) -> torch.Tensor:
+        return torch.zeros((2, *image.shape[1:]))
+
+    with mock.patch.object(nnUNetPredictor, "predict_sliding_window_return_logits", predict):
+        trainer.perform_actual_validation()
+    assert Path(trainer.output_folder, VALIDATION, VALIDATION_SUMMARY).is_file()
+    assert not Path(trainer.output_folder_base, "predicted_next_stage").exists()
+    assert trainer.plans_manager.plans == trainer.my_init_kwargs["plans"] == plans
 
 
 def test_user_mistakes_end_with_one_line(make_trainer: TrainerFactory, project: SFRDataset) -> None:
