@@ -49,7 +49,8 @@ def verdict_of_comparison(
     """What the paired differences say.
 
     SFR is worth its time where its labels are better than those that nnU-Net gives by itself; the mean of both is taken
-    where it is better than SAM's labels, or is the only one that is better than nnU-Net's.
+    where it is better than SAM's labels, or where it alone is surely better than nnU-Net's and not below SAM's on
+    average: with few cases the interval of the better source can be the wider one.
 
     Args:
         dice: of every source.
@@ -57,8 +58,8 @@ def verdict_of_comparison(
         iterations: optimiser steps of nnU-Net.
     """
     of_sam, of_mean = differences[SAM, NNUNET], differences[MEAN, NNUNET]
-    mean_is_worth_it = differences[MEAN, SAM].is_above_zero or not of_sam.is_above_zero
-    source, gain = (MEAN, of_mean) if of_mean.is_above_zero and mean_is_worth_it else (SAM, of_sam)
+    takes_mean = of_mean.is_above_zero and _prefers_mean(of_sam, differences[MEAN, SAM])
+    source, gain = (MEAN, of_mean) if takes_mean else (SAM, of_sam)
     if not gain.n:
         return "Whether SFR helps cannot be told: no case has a Dice of both SAM and nnU-Net"
     number = f"{gain.n} {_cases(gain.n)}"
@@ -81,6 +82,16 @@ def verdict_of_comparison(
         f"Whether SFR helps cannot be told from {number}: {sam} and {nnunet} differ by {_difference(gain)}{includes}; "
         "start with SAM's labels, and compare the result with plain nnU-Net's (sfr_evaluate --compare)"
     )
+
+
+def _prefers_mean(of_sam: Estimate, over_sam: Estimate) -> bool:
+    """Whether the mean of both, which is surely better than nnU-Net's labels, is to be taken and not SAM's.
+
+    Args:
+        of_sam: SAM minus nnU-Net.
+        over_sam: the mean of both minus SAM.
+    """
+    return over_sam.is_above_zero or (not of_sam.is_above_zero and over_sam.value >= 0)
 
 
 def _difference(value: Estimate) -> str:
