@@ -151,19 +151,30 @@ class ViewMaker:
             seed_everything(view_seed(self._settings.seed, identifier, self._geometry.slice_axis, index))
             only = _OneCase(self._cases, identifier)
             share = foreground_share(len(corners))
-            batch = next(
-                labelled_patches(
-                    self._dataset, only, batch_size=1, oversample_foreground=share, processes=0, pin_memory=False
-                )
+            batches = labelled_patches(
+                self._dataset,
+                only,
+                batch_size=1,
+                oversample_foreground=share,
+                # a case that fits into a patch is shown whole
+                anywhere=share == 0,
+                processes=0,
+                pin_memory=False,
             )
+            batch = next(batches)
             data, target = batch["data"], batch["target"]
         return labelled_canvas(
             self._geometry,
             data,
             target,
             intensities=self._intensities,
-            ignore_label=self._dataset.label_manager.ignore_label,
+            ignore_label=self._ignore_label,
         )
+
+    @property
+    def _ignore_label(self) -> int | None:
+        label: int | None = self._dataset.label_manager.ignore_label
+        return label
 
     def _recipe(self, identifier: str) -> dict[str, Any]:
         _, stored, _, properties = self._cases.load_case(identifier)
@@ -189,6 +200,7 @@ class ViewMaker:
         return {
             **({"share of views on foreground": share} if share else {}),
             **({"outside the mask": "black background"} if (labels < 0).any() else {}),
+            **({"with an ignore label": "shown whole"} if not share and self._ignore_label is not None else {}),
             **({"axis of intensity curves": self._geometry.slice_axis} if curves else {}),
         }
 

@@ -28,6 +28,7 @@ def labelled_patches(
     batch_size: int,
     sampling_probabilities: Sequence[float] | None = None,
     oversample_foreground: float = OVERSAMPLE_FOREGROUND,
+    anywhere: bool = False,
     processes: int,
     pin_memory: bool,
 ) -> Iterator[dict[str, Any]]:
@@ -39,6 +40,8 @@ def labelled_patches(
         batch_size: patches in a batch.
         sampling_probabilities: of each case, in the order of ``cases.identifiers``; None for equal ones.
         oversample_foreground: share of patches that are centred on foreground.
+        anywhere: whether the other patches lie anywhere with an ignore label too. nnU-Net centres them on annotated
+            voxels there, even if that cuts off part of a case that fits into a patch.
         processes: that augment; 0 for this process.
         pin_memory: for CUDA.
 
@@ -58,6 +61,8 @@ def labelled_patches(
         sampling_probabilities=sampling_probabilities,
         transforms=transforms,
     )
+    if anywhere:
+        loader.has_ignore = False
     return augmented(loader, num_processes=processes, pin_memory=pin_memory)
 
 

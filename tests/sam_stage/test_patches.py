@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_sfr.dataset import SFRDataset, open_dataset
@@ -54,6 +57,50 @@ def test_single_patches_are_centred_on_foreground_too(project: SFRDataset) -> No
 
     assert 0.2 < share(120) < 0.5
     assert share(40, oversample_foreground=0.0) < 0.2
+
+
+class OneCorner(OneBlob):
+    """A case as large as a patch that is annotated in its last corner alone."""
+
+    shape = (20, 24, 22)
+
+    def load_case(self, identifier: str) -> tuple[np.ndarray, np.ndarray, None, dict[str, Any]]:
+        labels = np.full((1, *self.shape), 2, np.int8)
+        labels[:, -3:, -3:, -3:] = 1
+        annotated = np.argwhere(labels == 1)
+        return np.ones(labels.shape, np.float32), labels, None, {"class_locations": {1: annotated, (0, 1): annotated}}
+
+
+def test_a_case_that_fits_is_shown_whole_with_an_ignore_label_too(project: SFRDataset) -> None:
+    """nnU-Net centres patches on annotated voxels."""
+    labels = {"background": 0, "class_1": 1, "ignore": 2}
+    partly = dataclasses.replace(project, dataset_json={**project.dataset_json, "labels": labels})
+    assert partly.label_manager.ignore_label == 2
+    corner: Any = OneCorner()
+    options: dict[str, Any] = {"batch_size": 1, "oversample_foreground": 0.0, "processes": 0, "pin_memory": False}
+    get_bbox = nnUNetDataLoader.get_bbox
+
+    def in_the_middle(*, anywhere: bool) -> set[tuple[bool, ...]]:
+        """Axis by axis, whether patches have the centre of the case as theirs."""
+        boxes: list[Any] = []
+
+        def spied(loader: Any, shape: Any, *arguments: Any, **others: Any) -> Any:
+            loader.annotated_classes_key = (0, 1)
+            boxes.append(get_bbox(loader, shape, *arguments, **others))
+            return boxes[-1]
+
+        with mock.patch.object(nnUNetDataLoader, "get_bbox", spied):
+            batches = labelled_patches(partly, corner, anywhere=anywhere, **options)
+            for _ in range(5):
+                next(batches)
+        # what is drawn is larger, and cut around its centre after it was turned
+        return {
+            tuple(abs((low + high) / 2 - size / 2) <= 1 for low, high, size in zip(*box, corner.shape, strict=True))
+            for box in boxes
+        }
+
+    assert in_the_middle(anywhere=True) == {(True, True, True)}
+    assert in_the_middle(anywhere=False) != {(True, True, True)}
 
 
 def test_foreground_is_drawn_as_often_as_nnunet_draws_it(project: SFRDataset) -> None:
