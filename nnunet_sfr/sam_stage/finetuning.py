@@ -16,6 +16,7 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor
 from tqdm import tqdm
 
+from nnunet_sfr import torch_files
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.datasets import LabelledDataset, LoadableCases
 from nnunet_sfr.data.preprocessed_grid import check_grids
@@ -237,7 +238,7 @@ class _Run:
     def finish(self) -> None:
         """Write what a complete run leaves."""
         with replacing(self.folder / FINAL_OPTIMIZER) as temporary:
-            torch.save({"recipe": self.recipe, "optimizer": self.optimizer.state_dict()}, temporary)
+            torch_files.save({"recipe": self.recipe, "optimizer": self.optimizer.state_dict()}, temporary)
         # last, because it stands for a complete run
         self.save_adapter(FINAL_ADAPTER)
         (self.folder / FINE_TUNING_STATE).unlink(missing_ok=True)
@@ -322,7 +323,7 @@ class _Run:
             self.save_adapter(BEST_ADAPTER)
         write_json(self.log, self.folder / FINE_TUNING_LOG)
         with replacing(self.folder / FINE_TUNING_STATE) as temporary:
-            torch.save(self.state(), temporary)
+            torch_files.save(self.state(), temporary)
         self.accelerator.wait_for_everyone()
 
     def state(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from nnunet_sfr import __version__
+from nnunet_sfr import __version__, torch_files
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.errors import exit_on_user_error
 from nnunet_sfr.paths import FINAL_CHECKPOINT, LATEST_CHECKPOINT, TEACHER_CHECKPOINT
@@ -26,6 +26,7 @@ class Resumable(StudentAndTeacher):
     """Saves and restores teacher, method, iteration and random state with nnU-Net's checkpoints."""
 
     _state_to_restore: dict[str, Any] | None = None
+    _was_complete = False
 
     def method_state(self) -> dict[str, Any]:
         """What a checkpoint has to keep of the method, extra modules aside."""
@@ -39,6 +40,8 @@ class Resumable(StudentAndTeacher):
         if self._state_to_restore is not None:
             self._restore_randomness(self._state_to_restore)
             self._state_to_restore = None
+        is_there = Path(self.output_folder, FINAL_CHECKPOINT).is_file()
+        self._was_complete = is_there and self.current_epoch >= self.num_epochs
 
     def _restore_randomness(self, state: dict[str, Any]) -> None:
         """Continue the generators' sequences; opening the loaders draws from them, so this comes last.
@@ -59,8 +62,11 @@ class Resumable(StudentAndTeacher):
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net's checkpoint, plus teacher, iteration and random state; replaced in one move.
 
-        nnU-Net writes its part, which is read back and extended, so that its format stays nnU-Net's business.
+        nnU-Net writes its part, which is read back and extended, so that its format stays nnU-Net's business. A run
+        that was complete when it started saves nothing: labels and later rounds know its final checkpoint by the hash.
         """
+        if self._was_complete:
+            return
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)
             return
@@ -77,7 +83,7 @@ class Resumable(StudentAndTeacher):
                 "settings": asdict(self.active_settings),
                 "random_state": random_state(),
             }
-            torch.save(checkpoint, temporary)
+            torch_files.save(checkpoint, temporary)
 
     def save_latest_checkpoint(self) -> None:
         """A checkpoint between two epochs, from which ``--c`` continues with the epoch that is about to start."""
@@ -134,7 +140,7 @@ class Resumable(StudentAndTeacher):
         checkpoint["network_weights"] = checkpoint.pop(CHECKPOINT_KEY)["teacher_weights"]
         del checkpoint["optimizer_state"]  # it is the student's
         with exit_on_user_error(), replacing(Path(self.output_folder, TEACHER_CHECKPOINT)) as temporary:
-            torch.save(checkpoint, temporary)
+            torch_files.save(checkpoint, temporary)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
+from nnunet_sfr import torch_files
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
@@ -136,7 +136,7 @@ def write_adapted_weights(dataset: SFRDataset, checkpoint: Path, output: Path) -
             "sfr_plan_and_preprocess -pl nnUNetPlannerResEncL), or choose another file"
         ) from None
     with replacing(output) as temporary:
-        torch.save({WEIGHTS: dict(adapted.weights)}, temporary)
+        torch_files.save({WEIGHTS: dict(adapted.weights)}, temporary)
     return adapted
 
 

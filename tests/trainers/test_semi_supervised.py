@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -13,6 +14,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
 
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.paths import FINAL_CHECKPOINT, TEACHER_CHECKPOINT, TRAINING_SETTINGS, VALIDATION, VALIDATION_SUMMARY
 from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.schedules import consistency_weight
@@ -108,22 +110,42 @@ def test_what_a_finished_run_leaves(make_trainer: TrainerFactory) -> None:
         assert torch.equal(teacher["network_weights"][name], value)
 
 
-def test_a_finished_training_that_is_continued_keeps_the_record_of_what_it_learned(
+def test_a_finished_training_that_is_continued_keeps_its_model_and_the_record_of_what_it_learned(
     make_trainer: TrainerFactory, project: SFRDataset
 ) -> None:
+    """Labels and later rounds know the model by the hash of its file."""
     name = "nnUNetTrainerSFR_MT_1epochs"
     trainer = make_trainer(name)
     trainer.run_training()
     record = Path(trainer.output_folder, TRAINING_SETTINGS)
     before = record.read_text(encoding="utf-8")
+    models = [Path(trainer.output_folder, name) for name in (FINAL_CHECKPOINT, TEACHER_CHECKPOINT)]
+    hashes = [file_hash(model) for model in models]
+    models[1].unlink()  # as a run leaves it that is killed before its very end
     change_settings(project, {"retraining": {"ema_decay": 0.5}})
     finished = make_trainer(name)
     finished.load_checkpoint(str(Path(trainer.output_folder, FINAL_CHECKPOINT)))
     finished.run_training()
+    assert [file_hash(model) for model in models] == hashes
     assert record.read_text(encoding="utf-8") == before
     record.unlink()  # today's is better than none
     finished.on_train_start()
     assert json.loads(record.read_text(encoding="utf-8"))["retraining"]["ema_decay"] == 0.5
+
+
+def test_a_checkpoint_has_the_same_bytes_whichever_process_writes_it(
+    make_trainer: TrainerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of the process is in the temporary name."""
+    trainer = make_trainer()
+    trainer.on_train_start()
+    file = Path(trainer.output_folder, FINAL_CHECKPOINT)
+    hashes = set()
+    for process in (11, 2222):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        trainer.save_checkpoint(str(file))
+        hashes.add(file_hash(file))
+    assert len(hashes) == 1
 
 
 def test_the_checkpoint_loads_in_a_stock_trainer(make_trainer: TrainerFactory) -> None:
