@@ -26,6 +26,7 @@ from nnunet_sfr.paths import (
     Fold,
 )
 from nnunet_sfr.sam_stage.model import adapter_metadata, recipe_of
+from nnunet_sfr.sam_stage.recipe import cases_changed_since
 from nnunet_sfr.selection import read_selection
 
 
@@ -80,6 +81,10 @@ def check_adapter(dataset: SFRDataset, fold: Fold, round_index: int = 0) -> list
         if recipe.get(key) != value:
             text = f"{file}: made for {key} {recipe.get(key)}, the plan has {value}"
             return [problem("adapter", text, f"{again} --overwrite, or restore the setting")]
+    changed = cases_changed_since(recipe, dataset)
+    if changed:
+        text = f"{file}: learned from another image or label of {', '.join(changed)}"
+        return [problem("adapter", text, f"{again} --overwrite")]
     return [ok("adapter", str(file))]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunet_sfr.data.preprocessed_files import image_hash, read_properties
@@ -39,6 +39,21 @@ def _content(dataset: SFRDataset, identifiers: Sequence[str]) -> dict[str, str]:
     """What each labelled case was preprocessed from: image, label and the parts of the plan that it depends on."""
     folder = dataset.paths.labelled
     return {identifier: image_hash(read_properties(folder, identifier)) for identifier in identifiers}
+
+
+def cases_changed_since(recipe: Mapping[str, Any], dataset: SFRDataset) -> list[str]:
+    """Labelled cases that are there with another image or label than SAM learned from, sorted.
+
+    Args:
+        recipe: of the run; one of version 0.2.0 does not know.
+        dataset: as it is now.
+
+    Raises:
+        UserError: a case's properties are damaged.
+    """
+    known = recipe.get(_CONTENT, {})
+    there = sorted({*known} & {*dataset.labelled_identifiers()})
+    return [case for case, content in _content(dataset, there).items() if content != known[case]]
 
 
 def is_same_recipe(before: str | None, now: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ from nnunet_sfr.paths import FINAL_ADAPTER, FINE_TUNING_STATE
 from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage import weights
 from nnunet_sfr.sam_stage.model import adapter_metadata, build_stitched_sam, save_adapter
+from nnunet_sfr.sam_stage.recipe import fine_tuning_recipe
+from nnunet_sfr.sam_stage.rounds import Round
 from nnunet_sfr.selection import Selection
 from tests.doctor.levels import levels, only
 from tests.tiny_dataset import NAME
@@ -36,7 +39,8 @@ ARGUMENTS = "-d 42 -c 3d_fullres -f all -p nnUNetPlansCPU"
 
 def write_adapter(dataset: SFRDataset, round_index: int = 0) -> Path:
     file = dataset.paths.sam_stage("all", round_index) / FINAL_ADAPTER
-    save_adapter(build_stitched_sam(dataset), dataset, file, recipe=json.dumps(adapter_metadata(dataset)))
+    recipe = fine_tuning_recipe(dataset, "all", Round(dataset.settings.fine_tuning, None))  # type: ignore[arg-type]
+    save_adapter(build_stitched_sam(dataset), dataset, file, recipe=recipe)
     return file
 
 
@@ -100,6 +104,18 @@ def test_an_adapter_of_other_settings_and_a_damaged_one(project: SFRDataset) -> 
     file.write_bytes(b"no adapter")
     with pytest.raises(UserError, match="is not a safetensors file"):
         check_adapter(project, "all")
+
+
+def test_an_adapter_of_other_labels(project: SFRDataset) -> None:
+    write_adapter(project)
+    file = project.paths.labelled / "train_01.pkl"
+    properties = pickle.loads(file.read_bytes())
+    file.write_bytes(
+        pickle.dumps({**properties, "nnunet_sfr": {**properties["nnunet_sfr"], "inputs": "another label"}})
+    )
+    finding = only(check_adapter(project, "all"), "problem")
+    assert finding.text.endswith("learned from another image or label of train_01")
+    assert finding.remedy == f"sfr_finetune {ARGUMENTS} --overwrite"
 
 
 def test_an_adapter_is_compared_without_fetching_the_weights(
