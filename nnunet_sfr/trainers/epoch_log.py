@@ -15,7 +15,7 @@ from torch import distributed
 from nnunet_sfr.errors import exit_on_user_error
 from nnunet_sfr.trainers import tensorboard
 from nnunet_sfr.trainers.loss_plot import plot_losses
-from nnunet_sfr.trainers.sequential_backward import to_numpy
+from nnunet_sfr.trainers.sequential_backward import to_number
 
 
 class EpochLog(nnUNetTrainer):
@@ -32,7 +32,7 @@ class EpochLog(nnUNetTrainer):
 
     def initialize(self) -> None:
         super().initialize()
-        self._recorded: dict[str, np.ndarray] = {}
+        self._recorded: dict[str, float] = {}
         log = self.logger.local_logger.my_fantastic_logging
         self._logged_by_nnunet = frozenset(log)
         log.update({term: [] for term in self.logged_terms})
@@ -60,7 +60,7 @@ class EpochLog(nnUNetTrainer):
     def record(self, **values: torch.Tensor | float) -> None:
         """Log numbers of this step that are not losses, by the names in :attr:`method_terms`."""
         for name, value in values.items():
-            self._recorded[name] = to_numpy(torch.as_tensor(value))
+            self._recorded[name] = to_number(torch.as_tensor(value))
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Log the mean of every term over the epoch (and over the ranks)."""
@@ -71,7 +71,7 @@ class EpochLog(nnUNetTrainer):
             if self.is_ddp:
                 gathered: list[Any] = [None] * distributed.get_world_size()
                 distributed.all_gather_object(gathered, values)
-                values = np.vstack(gathered)
+                values = np.concatenate([np.ravel(of_rank) for of_rank in gathered])
             self.logger.log(term, float(np.mean(values)), self.current_epoch)
 
     def on_epoch_end(self) -> None:

@@ -273,14 +273,12 @@ class SemiSupervisedTrainer(EpochLog, SequentialBackward, Resumable):
                 :class:`Patches`).
 
         Returns:
-            the loss and :attr:`logged_terms`, as NumPy scalars; a loss that was not asked for is 0.
+            the loss and :attr:`logged_terms`, as arrays without axes; a loss that was not asked for is 0.
         """
         labelled = self._patches(batch["labelled"])
         unlabelled = self._patches(batch["unlabelled"], voxel_confidence=self._delivers_voxel_confidence)
         weights = self.loss_weights
-        self._recorded = {
-            f"{name}_weight": np.asarray(weights[f"{name}_loss"]) for name in ("consistency", "pseudo_label")
-        }
+        self._recorded = {f"{name}_weight": weights[f"{name}_loss"] for name in ("consistency", "pseudo_label")}
         self._zero_gradients()
         # With DDP the gradients are averaged once, in the last backward pass. That is the supervised one, because it
         # reaches every parameter: DDP waits for all of them, and a method without pseudo-labels leaves some heads out.
@@ -290,9 +288,11 @@ class SemiSupervisedTrainer(EpochLog, SequentialBackward, Resumable):
         self._optimizer_step()
         update_teacher(self._teacher, self.student, teacher_decay(self.iteration, self.active_settings.ema_decay))
         self.iteration += 1
-        total = np.asarray(sum(weights[name] * loss for name, loss in losses.items()))
+        total = sum(weights[name] * loss for name, loss in losses.items())
         terms = {**self._recorded, **losses}
-        return {"loss": total, **{term: terms.get(term, np.zeros(())) for term in self.logged_terms}}
+        values = {"loss": total, **{term: terms.get(term, 0.0) for term in self.logged_terms}}
+        # all of one type: nnU-Net collates an epoch by the type of the first step's value
+        return {name: np.asarray(value, dtype=np.float64) for name, value in values.items()}
 
     def _patches(self, batch: dict[str, Any], *, voxel_confidence: bool = False) -> Patches:
         identifiers = tuple(str(identifier) for identifier in batch.get("keys", ()))

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -27,9 +26,9 @@ class SequentialBackward(StudentAndTeacher):
         for module in (self.network, self.extra_modules):
             module.zero_grad(set_to_none=True)
 
-    def _backward_in_turn(self, groups: Iterable[Losses], weights: Mapping[str, float]) -> dict[str, np.ndarray]:
+    def _backward_in_turn(self, groups: Iterable[Losses], weights: Mapping[str, float]) -> dict[str, float]:
         """Back-propagate each group of losses before the next is computed; returns the losses, added up by name."""
-        values: dict[str, np.ndarray] = {}
+        values: dict[str, float] = {}
         iterator = iter(groups)
         while True:
             with self._autocast():
@@ -41,7 +40,7 @@ class SequentialBackward(StudentAndTeacher):
                 total = torch.stack([weights[name] * loss for name, loss in group.items()]).sum()
             self._backward(total)
             for name, loss in group.items():
-                values[name] = values.get(name, 0.0) + to_numpy(loss)
+                values[name] = values.get(name, 0.0) + to_number(loss)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         """nnU-Net's rule: mixed precision on CUDA alone."""
@@ -77,7 +76,6 @@ class SequentialBackward(StudentAndTeacher):
             optimizer.step()
 
 
-def to_numpy(loss: torch.Tensor) -> np.ndarray:
+def to_number(loss: torch.Tensor) -> float:
     """A scalar for the log."""
-    value: np.ndarray = loss.detach().float().cpu().numpy()
-    return value
+    return float(loss.detach())

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.collate_outputs import collate_outputs
+from torch import distributed, nn
 
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
@@ -268,6 +270,37 @@ def test_without_low_confidence_there_is_no_pseudo_label_loss(project: SFRDatase
         .count("round 1: SAM's labels are used in 0 of 2 unlabelled cases")
         == 1
     )
+
+
+def test_ranks_gather_values_of_one_shape(project: SFRDataset) -> None:
+    """nnU-Net collates an epoch by its first step, in which one rank may have a pseudo-label loss and another none."""
+    trainer = build_trainer(project, f"{PLUS}_MT")
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    with_loss, without = (trainer.train_step(draw(trainer, *cases)) for cases in ((LOW, HIGH), (HIGH, HIGH)))
+    assert with_loss["pseudo_label_loss"] != without["pseudo_label_loss"] == 0
+    ranks = [collate_outputs(steps) for steps in ([with_loss, without], [without, with_loss])]
+    for term in ("loss", *trainer.logged_terms):
+        assert ranks[0][term].shape == ranks[1][term].shape == (2, 1), term
+
+
+def test_an_epoch_is_logged_over_the_ranks_whatever_their_values_are(
+    project: SFRDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build_trainer(project, f"{PLUS}_MT")
+    trainer.initialize()
+    outputs = [dict.fromkeys(("loss", *trainer.logged_terms), np.asarray(value)) for value in (1.0, 3.0)]
+
+    def gather(into: list[Any], values: Any) -> None:
+        into[:] = [values, [2.0, np.float32(6.0)]]
+
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_gather_object", gather)
+    monkeypatch.setattr(nnUNetTrainer, "on_train_epoch_end", lambda *_: None)
+    trainer.is_ddp = True
+    trainer.on_train_epoch_end(outputs)
+    log = trainer.logger.local_logger.my_fantastic_logging
+    assert {log[term][0] for term in trainer.logged_terms} == {3.0}
 
 
 def test_patches_without_names_are_an_error(project: SFRDataset) -> None:
