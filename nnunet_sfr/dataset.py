@@ -147,7 +147,10 @@ class SFRDataset:
             training, validation = made["train"], made["val"]
         missing = sorted({*training, *validation} - set(identifiers))
         if missing:
-            raise UserError(f"{splits_file}: fold {fold} names {missing[0]}, which is no preprocessed labelled case")
+            raise UserError(
+                f"{splits_file}: fold {fold} names {missing[0]}, which is no preprocessed labelled case; take it out, "
+                "or give it an image and labels and run sfr_plan_and_preprocess again"
+            )
         return training, validation
 
     def write_split(self, fold: Fold) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_sfr.data.preprocessed_files import PROVENANCE
+from nnunet_sfr.data.preprocessed_files import PROVENANCE, damage_explained
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.plans import derived_from
 from nnunet_sfr.wording import times
@@ -73,11 +74,12 @@ def check_grids(
         configuration_manager: of that plan.
 
     Raises:
-        UserError: naming the first case that does not fit.
+        UserError: naming the first case that does not fit, or whose files are missing or damaged.
     """
     for identifier in cases.identifiers:
-        image, _, _, properties = cases.load_case(identifier)
-        check_grid(properties, image.shape, plans_manager, configuration_manager, identifier)
+        with damage_explained(Path(cases.source_folder), identifier):
+            image, _, _, properties = cases.load_case(identifier)
+            check_grid(properties, image.shape, plans_manager, configuration_manager, identifier)
 
 
 def expected_shape(

@@ -106,26 +106,37 @@ class Resumable(StudentAndTeacher):
         if given is None:
             raise TypeError("load_checkpoint() needs a file or the content of a checkpoint")
         content = given if isinstance(given, dict) else torch.load(given, map_location="cpu", weights_only=False)
+        where = "this checkpoint" if isinstance(given, dict) else given
         if CHECKPOINT_KEY not in content:
-            where = "this checkpoint" if isinstance(given, dict) else given
             raise SystemExit(f"error: {where}: was not written by {type(self).__name__}; it has no teacher")
         super().load_checkpoint(given)  # by position: the name depends on the version
         extra = content[CHECKPOINT_KEY]
-        self._report_changes(extra["settings"])
+        changes = self._changes_since(extra["settings"])
+        for change in changes:  # used from here on, as nnU-Net uses a changed plan
+            self.print_to_log_file(f"SFR plan: {change}")
         self._teacher.load_state_dict(extra["teacher_weights"])
-        self.extra_modules.load_state_dict(extra["extra_modules"])
+        try:
+            self.extra_modules.load_state_dict(extra["extra_modules"])
+        except RuntimeError:
+            raise SystemExit(
+                f"error: {where}: what {type(self).__name__} trains beside the network has another size by now: "
+                f"{', '.join(changes) or 'the plan changed'}; set the value back that it depends on, or train without "
+                "--c"
+            ) from None
         if self.extra_optimizer is not None:
             self.extra_optimizer.load_state_dict(extra["extra_optimizer"])
         self.load_method_state(extra["method"])
         self.iteration = extra["iteration"]
         self._state_to_restore = extra["random_state"]
 
-    def _report_changes(self, before: dict[str, Any]) -> None:
-        """Changed settings are used from here on, as nnU-Net uses a changed plan; the log says which."""
-        old = _flat(retraining_of_today(before))
-        for name, value in _flat(asdict(self.active_settings)).items():
-            if old.get(name) != value:
-                self.print_to_log_file(f"SFR plan: retraining.{name} was {old.get(name)} and is now {value}")
+    def _changes_since(self, before: dict[str, Any]) -> list[str]:
+        """Which settings are others than in a checkpoint."""
+        old, new = (_flat(settings) for settings in (retraining_of_today(before), asdict(self.active_settings)))
+        return [
+            f"retraining.{name} was {old.get(name)} and is now {value}"
+            for name, value in new.items()
+            if old.get(name) != value
+        ]
 
     def on_train_end(self) -> None:
         super().on_train_end()

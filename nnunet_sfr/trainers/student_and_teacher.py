@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,8 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import exit_on_user_error
-from nnunet_sfr.folds import check_fold
-from nnunet_sfr.paths import SPLITS, SFRPaths
+from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.plans import SFRConfiguration
 from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.settings import RetrainingSettings
@@ -134,11 +132,9 @@ class StudentAndTeacher(nnUNetTrainer):
         return freeze(teacher)
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's split of the labelled cases; with fewer than five of them only fold ``all`` exists."""
-        if self.fold != "all" and not Path(self.preprocessed_dataset_folder_base, SPLITS).is_file():
-            labelled = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-            with exit_on_user_error():
-                check_fold(self.fold, len(labelled))
+        """nnU-Net's split of the labelled cases, after a check that all of them are there."""
+        with exit_on_user_error():
+            self.sfr_dataset.split(self.fold)
         split: tuple[list[str], list[str]] = super().do_split()
         return split
 

@@ -323,6 +323,18 @@ def test_a_resumed_run_ends_with_the_same_weights(make_trainer: TrainerFactory, 
     assert ours == expected
 
 
+def test_a_run_resumed_with_other_cubes_ends_with_one_line(make_trainer: TrainerFactory, project: SFRDataset) -> None:
+    stopped = make_trainer("nnUNetTrainer_MagicNet")
+    stopped.initialize()
+    stopped.save_latest_checkpoint()
+    change_settings(project, {"retraining": {"magicnet": {"cubes_per_axis": 2}}})
+    with pytest.raises(
+        SystemExit,
+        match=r"error: .*latest\.pth: .* retraining\.magicnet\.cubes_per_axis was 3 and is now 2; set the value",
+    ):
+        resume(lambda: make_trainer("nnUNetTrainer_MagicNet"))
+
+
 def momentum_of_the_head(trainer: Any) -> torch.Tensor:
     momentum: torch.Tensor = trainer.extra_optimizer.state[trainer.extra_modules["position_head"].linear.weight][
         "momentum_buffer"

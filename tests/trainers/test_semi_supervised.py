@@ -21,7 +21,7 @@ from nnunet_sfr.trainers.schedules import consistency_weight
 from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
 from tests.project_fixtures import TrainerFactory
 from tests.stopped_runs import weights
-from tests.tiny_project import change_settings
+from tests.tiny_project import change_settings, fill_store
 
 
 def test_one_step_descends_the_stated_loss(make_trainer: TrainerFactory, project: SFRDataset) -> None:
@@ -192,6 +192,23 @@ def test_user_mistakes_end_with_one_line(make_trainer: TrainerFactory, project: 
     change_settings(project, {"retraining": {"ema_decay": 1.0}})
     with pytest.raises(SystemExit, match=r"retraining: ema_decay must lie in \[0, 1\), got 1.0"):
         make_trainer().on_train_start()
+
+
+def test_labelled_cases_that_are_missing_or_damaged_end_with_one_line(
+    make_trainer: TrainerFactory, project: SFRDataset
+) -> None:
+    with (project.paths.labelled / "train_02.b2nd").open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(SystemExit, match=r"error: .*train_02\.b2nd: damaged .* run sfr_plan_and_preprocess"):
+        make_trainer().on_train_start()
+
+    fill_store(project, 0)
+    splits = [{"train": ["train_00", "taken_away"], "val": ["train_01"]}]
+    project.paths.splits_file.write_text(json.dumps(splits))
+    with pytest.raises(
+        SystemExit, match=r"error: .*splits_final\.json: fold 0 names taken_away, which .*; take it out"
+    ):
+        make_trainer(fold=0).on_train_start()
 
 
 def test_a_store_of_another_plan_is_refused(make_trainer: TrainerFactory, project: SFRDataset) -> None:
