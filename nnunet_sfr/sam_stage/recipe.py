@@ -81,10 +81,12 @@ def changed_names(before: str | None, now: str) -> str:
 
 
 def _comparable(before: str | None, now: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both, without what the earlier one cannot say: version 0.2.0 did not know the content of the cases."""
+    """Both, with the content of those cases alone that both name: others differ as cases. Version 0.2.0 named none."""
     there, here = _read(before), _read(now)
-    if before is not None and _CONTENT not in there:
-        here.pop(_CONTENT, None)
+    if before is not None:
+        common = {*there.get(_CONTENT, {})} & {*here.get(_CONTENT, {})}
+        for recipe in (there, here):
+            recipe[_CONTENT] = {case: recipe[_CONTENT][case] for case in common}
     return there, here
 
 

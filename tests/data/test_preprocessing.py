@@ -102,12 +102,18 @@ def test_arrays_are_nnunets(dataset: SFRDataset, folder: str, identifier: str) -
     assert our_properties["shape_before_cropping"] == properties["shape_before_cropping"]
 
 
+def hidden(dataset: SFRDataset) -> list[str]:
+    """What lies hidden beside the cases, but for the lock of planning, which stays."""
+    preprocessed = dataset.paths.preprocessed
+    return [file.name for file in preprocessed.glob(".*") if file != dataset.paths.planning_lock]
+
+
 def test_nothing_but_cases_lies_in_the_folders(dataset: SFRDataset) -> None:
     assert sorted(times(dataset.paths.unlabelled)) == [
         f"unlabelled_0{index}{suffix}" for index in range(2) for suffix in (".b2nd", ".pkl", "_seg.b2nd")
     ]
     assert len(times(dataset.paths.labelled)) == 6
-    assert not [entry.name for entry in dataset.paths.preprocessed.iterdir() if entry.name.startswith(".")]
+    assert hidden(dataset) == []
 
 
 def test_a_second_run_writes_nothing(dataset: SFRDataset) -> None:
@@ -244,7 +250,7 @@ def test_a_full_disk_is_one_line(dataset: SFRDataset, monkeypatch: pytest.Monkey
         run(dataset)
     # the older case was not touched, and nothing temporary is left
     assert (dataset.paths.unlabelled / "unlabelled_00.b2nd").is_file()
-    assert not list(dataset.paths.preprocessed.glob(".*"))
+    assert hidden(dataset) == []
 
 
 def changed_plan(dataset: SFRDataset, **values: Any) -> PlansManager:
