@@ -66,7 +66,7 @@ def _complete_earlier_call(raw: Path, typed: str, processes: int) -> bool:
 
 @contextlib.contextmanager
 def _alone(paths: DatasetPaths, typed: str) -> Iterator[None]:
-    """Change raw and preprocessed data, while nobody else does."""
+    """Hold both locks, for a change of raw and preprocessed data."""
     with locked(paths, typed), planning_locked(paths, typed):
         yield
 

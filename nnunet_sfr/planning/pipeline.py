@@ -99,14 +99,13 @@ def plan_and_preprocess(
         check_target_spacing(target_spacing)
         DatasetPaths(name).require_raw()
         require_completed(DatasetPaths(name).raw)
-        list_cases(DatasetPaths(name).raw)  # what is wrong there is said before a folder is made for the lock
-        require_same_folds(DatasetPaths(name), with_added_cases=True)
-        wanted = RequestedSAM(sam, adaptation, checkpoint and str(Path(checkpoint).expanduser().resolve()))
-        paths = SFRPaths(name, plans_name or default_plans_name(planner_class), "", data_identifier="")
-        _check_configurations(paths, configurations, wanted, overwrite=overwrite_sfr_plan)
-        with planning_locked(paths, typed):
+        with planning_locked(DatasetPaths(name), typed):
             raw = list_cases(DatasetPaths(name).raw)
             print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
+            require_same_folds(DatasetPaths(name), with_added_cases=True)
+            wanted = RequestedSAM(sam, adaptation, checkpoint and str(Path(checkpoint).expanduser().resolve()))
+            paths = SFRPaths(name, plans_name or default_plans_name(planner_class), "", data_identifier="")
+            _check_configurations(paths, configurations, wanted, overwrite=overwrite_sfr_plan)
             if verify:
                 _verify(raw, fingerprint_processes)
             fingerprint = update_fingerprint(paths.fingerprint_file, raw, processes=fingerprint_processes, clean=clean)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from nnunet_sfr.data.preprocessed_files import image_hash, read_properties
+from nnunet_sfr.data.preprocessed_files import image_hashes
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.model import adapter_metadata
@@ -14,7 +14,7 @@ from nnunet_sfr.sam_stage.rounds import Round
 from nnunet_sfr.settings import FINE_TUNING_IN_ROUNDS
 
 _CONTENT = "content_of_case"
-"""In the recipe: hashes by case; what differs is named with the case."""
+"""In the recipe, by case: image, label and the parts of the plan that they depend on; what differs is named so."""
 
 
 def fine_tuning_recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> str:
@@ -31,14 +31,8 @@ def fine_tuning_recipe(dataset: SFRDataset, fold: Fold, this_round: Round) -> st
     relevant["fine_tuning"]["warmup_iterations"] = dataset.settings.fine_tuning.warmup_iterations
     del relevant["fine_tuning"]["warmup_fraction"]
     split = dataset.split(fold)
-    cases = {"cases": split, _CONTENT: _content(dataset, sorted({*split[0], *split[1]}))}
+    cases = {"cases": split, _CONTENT: image_hashes(dataset.paths.labelled, sorted({*split[0], *split[1]}))}
     return json.dumps({**relevant, **adapter_metadata(dataset), **cases, **this_round.recipe}, sort_keys=True)
-
-
-def _content(dataset: SFRDataset, identifiers: Sequence[str]) -> dict[str, str]:
-    """What each labelled case was preprocessed from: image, label and the parts of the plan that it depends on."""
-    folder = dataset.paths.labelled
-    return {identifier: image_hash(read_properties(folder, identifier)) for identifier in identifiers}
 
 
 def cases_changed_since(recipe: Mapping[str, Any], dataset: SFRDataset) -> list[str]:
@@ -53,7 +47,8 @@ def cases_changed_since(recipe: Mapping[str, Any], dataset: SFRDataset) -> list[
     """
     known = recipe.get(_CONTENT, {})
     there = sorted({*known} & {*dataset.labelled_identifiers()})
-    return [case for case, content in _content(dataset, there).items() if content != known[case]]
+    now = image_hashes(dataset.paths.labelled, there)
+    return [case for case in there if now[case] != known[case]]
 
 
 def is_same_recipe(before: str | None, now: str) -> bool:

@@ -326,7 +326,7 @@ def test_status_of_a_run_on_another_machine(sfr_run: Call, fake: FakeCommands, m
         with monkeypatch.context() as patch:
             patch.setattr(FileLock, "acquire", mock.Mock(side_effect=refusal))
             assert planning() == "running", "its lock cannot be asked for"
-    assert planning() == "next", "killed: nobody holds the lock"
+    assert planning() == "next", "killed, which frees the lock"
     with FileLock(paths.lock).acquire(timeout=0):
         pass
 
