@@ -10,7 +10,7 @@ import contextlib
 import getpass
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -71,7 +71,7 @@ def locked(paths: DatasetPaths, command: str) -> Iterator[None]:
     Raises:
         UserError: somebody else holds it.
     """
-    with _held(paths, paths.lock, paths.lock_holder, command, "sfr_run"):
+    with held(paths.lock, paths.lock_holder, command, _is_at_work(paths.dataset_name, "sfr_run")):
         try:
             # of an sfr_run that was killed: its step is killed too, which takes a moment
             step_lock = file_lock(paths.step_lock)
@@ -93,33 +93,33 @@ def planning_locked(paths: DatasetPaths, command: str) -> Iterator[None]:
     Raises:
         UserError: somebody else does.
     """
-    with _held(paths, paths.planning_lock, paths.planning_lock_holder, command, "sfr_plan_and_preprocess"):
+    refusal = _is_at_work(paths.dataset_name, "sfr_plan_and_preprocess")
+    with held(paths.planning_lock, paths.planning_lock_holder, command, refusal):
         yield
 
 
 @contextlib.contextmanager
-def _held(paths: DatasetPaths, file: Path, holder_file: Path, command: str, usual: str) -> Iterator[None]:
+def held(file: Path, holder_file: Path, command: str, refusal: Callable[[Holder | None], str]) -> Iterator[None]:
     """Hold a lock, and say in a file beside it who does.
 
     Args:
-        paths: of the data set.
-        file: to lock.
+        file: to lock; its folder is made where it is missing, and removed again if nothing else came to be in it.
         holder_file: where others read who holds it.
         command: as the user typed it.
-        usual: program that others are told of as long as the holder has not said who it is.
+        refusal: what to tell the user where somebody else holds it, None being one who has not said yet who it is.
+
+    Raises:
+        UserError: somebody else holds it, or the folder cannot be written to or has no locks.
     """
     made = not file.parent.exists()
-    with file_errors_explained(file):
+    with file_errors_explained(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
+    with file_errors_explained(file):
         lock = file_lock(file)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            holder = Holder.read(holder_file)
-            raise UserError(
-                f"{paths.dataset_name}: another {holder.program if holder else usual} is at work on this data set "
-                f"({holder or 'just started'}); wait for it, or end it"
-            ) from None
+            raise UserError(refusal(Holder.read(holder_file))) from None
         except NotImplementedError:
             raise UserError(f"{file}: cannot be locked on this file system; use one that has locks") from None
     try:
@@ -130,6 +130,18 @@ def _held(paths: DatasetPaths, file: Path, holder_file: Path, command: str, usua
         if made:
             _remove_unless_used(file)
         lock.release()
+
+
+def _is_at_work(dataset_name: str, usual: str) -> Callable[[Holder | None], str]:
+    """That a command is at work on a data set; ``usual`` as long as the holder has not said which."""
+
+    def refusal(holder: Holder | None) -> str:
+        return (
+            f"{dataset_name}: another {holder.program if holder else usual} is at work on this data set "
+            f"({holder or 'just started'}); wait for it, or end it"
+        )
+
+    return refusal
 
 
 def file_lock(file: Path) -> BaseFileLock:

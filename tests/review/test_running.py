@@ -116,7 +116,7 @@ def test_mistakes_are_one_line(
         "lock": "another sfr_review is open on this data set",
         "stores": "there are no pseudo-labels",
         "images": "the image of case unlabelled_00 is missing; put it back",
-        "folder": "SFR_review: cannot be written to",
+        "folder": "SFR_review: is a file where a folder is wanted",
     }[what]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
