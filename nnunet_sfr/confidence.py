@@ -21,6 +21,8 @@ BOUNDARY_WIDTH = 2
 REFERENCES = ("previous_round_agreement", "sam_agreement")
 """Entries that compare a label map with another one of the same case."""
 NO_REFERENCE_LABELS: Mapping[str, torch.Tensor | None] = dict.fromkeys(REFERENCES)
+SAM_FLIP_AGREEMENT = "sam_flip_agreement"
+"""Entry that a record takes from that of another label map of the case, which is compared with."""
 
 
 def largest_probability(probabilities: torch.Tensor, *, regions: bool) -> torch.Tensor:
@@ -133,6 +135,7 @@ def confidence_record(
         ``previous_round_agreement``: :func:`agreement` with the label map of the previous round.
         ``sam_agreement``: of the re-trained model's labels with those of round 0, SAM's usually, which were made before
         SAM learned anything from the model.
+        ``sam_flip_agreement``: ``flip_agreement`` of those labels of round 0, which only their maker can tell.
     """
     sure = decision_probability(probabilities, labels, regions=regions) if certainty is None else certainty
     case = PredictedCase(probabilities, labels, sure, num_classes, regions)
@@ -194,6 +197,7 @@ def agreements(
             entry: None if other is None else agreement(labels, other, num_classes=num_classes)
             for entry, other in {**NO_REFERENCE_LABELS, **others}.items()
         },
+        SAM_FLIP_AGREEMENT: None,
     }
 
 

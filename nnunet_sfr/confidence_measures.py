@@ -22,11 +22,13 @@ class Measure:
         meaning: in a few words.
         combine: from the values of the entries to the number, None where it does not exist; the product unless stated,
             for entries that all fall when the model is wrong, for reasons of their own.
+        optional: those of the entries that count as 1 where a record lacks them, so that the others decide.
     """
 
     entries: tuple[str, ...]
     meaning: str
     combine: Callable[..., float | None] = lambda *values: math.prod(values)
+    optional: tuple[str, ...] = ()
     needs_foreground: bool = False
     """Whether a label map in which nothing was found has no value: background is certain, and would pass for
     confidence."""
@@ -34,12 +36,17 @@ class Measure:
     def value(self, record: Mapping[str, Any]) -> float | None:
         """The measure of a case by its confidence record.
 
-        None where the record lacks one of the entries, or where nothing was found and that would pass for confidence.
+        None where the record lacks an entry that is not optional, or where nothing was found and that would pass for
+        confidence.
         """
         if self.needs_foreground and nothing_found(record):
             return None
-        values = [record.get(entry) for entry in self.entries]
+        values = [self._entry(record, entry) for entry in self.entries]
         return None if None in values else self.combine(*values)
+
+    def _entry(self, record: Mapping[str, Any], entry: str) -> Any:
+        value = record.get(entry)
+        return 1.0 if value is None and entry in self.optional else value
 
 
 def nothing_found(record: Mapping[str, Any]) -> bool:
@@ -52,7 +59,19 @@ def _least_certain_class(by_class: Mapping[str, float | None]) -> float | None:
     return min((value for label, value in by_class.items() if label != "0" and value is not None), default=None)
 
 
+def _joint_agreement(flip: float, sam_flip: float, sam: float) -> float:
+    # a model and its mirror image share most of their mistakes, so the Dice between them promises too much
+    return flip**2 * sam_flip**2 * sam
+
+
 MEASURES: dict[str, Measure] = {
+    "joint_agreement": Measure(
+        ("flip_agreement", "sam_flip_agreement", "sam_agreement"),
+        "agreement with SAM's first labels, times the squares of its own and of SAM's agreement under flips",
+        _joint_agreement,
+        # labels of round 0 that came without probabilities, or by an earlier version, say nothing about themselves
+        optional=("sam_flip_agreement",),
+    ),
     "agreement": Measure(
         ("flip_agreement", "sam_agreement"), "agreement under flips times that with SAM's first labels"
     ),

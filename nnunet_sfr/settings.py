@@ -306,11 +306,12 @@ class RetrainingSettings(MethodSections):
 class RoundSettings:
     """SFR+: the rounds in which SAM and the re-training take turns (paper, section III-C)."""
 
-    confidence: str = "agreement"
+    confidence: str = "joint_agreement"
     """What cases of high confidence are told from others by, a measure in the table below. docs/results.md compares
     them."""
     confidence_of: str = "model"
-    """Whose confidence counts: model (the re-trained one) or sam (which has no sam_agreement, and so no agreement)."""
+    """Whose confidence counts: model (the re-trained one) or sam (which is compared with no other labels, and so
+    has neither joint_agreement nor agreement)."""
     threshold: float | None = None
     """Cases with at least this confidence are high (paper: 0.985 for eq. 8); null takes high_fraction."""
     high_fraction: float = 0.5

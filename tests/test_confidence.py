@@ -188,7 +188,17 @@ def test_every_measure_rises_with_confidence() -> None:
     assert values[0]["previous_round_agreement"] == pytest.approx(0.5)
     assert values[0]["sam_agreement"] == pytest.approx(0.5 * 0.75)
     assert values[0]["agreement"] == pytest.approx(0.75 * 0.5 * 0.75)
+    assert values[0]["joint_agreement"] == pytest.approx(0.75**2 * 0.5 * 0.75)
     assert values[0]["boundary_entropy"] == pytest.approx(1 - 0.971, abs=1e-3), "0.6 and 0.4: 0.971 bits"
+
+
+def test_the_joint_agreement_counts_sams_own_where_it_is_known() -> None:
+    measure = MEASURES["joint_agreement"]
+    record = {"flip_agreement": 0.9, "sam_agreement": 0.8, "sam_flip_agreement": 0.7}
+    assert measure.value(record) == pytest.approx(0.81 * 0.49 * 0.8)
+    assert measure.value({**record, "sam_flip_agreement": None}) == pytest.approx(0.81 * 0.8)
+    assert measure.value({**record, "sam_flip_agreement": 0.0}) == 0.0
+    assert measure.value({**record, "sam_agreement": None}) is None
 
 
 def test_the_least_sure_class_speaks_for_all() -> None:

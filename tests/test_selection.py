@@ -46,14 +46,14 @@ def reopened(project: SFRDataset) -> SFRDataset:
 
 
 def test_the_plan_speaks_where_the_user_does_not(project: SFRDataset) -> None:
-    assert make_rule(project) == Rule("agreement", "model", None, 0.5)
+    assert make_rule(project) == Rule("joint_agreement", "model", None, 0.5)
     assert make_rule(project, confidence="paper") == Rule(PAPER_MEASURE, "model", 0.985, 0.5)
     assert make_rule(project, confidence="paper", high_fraction=0.3) == Rule(PAPER_MEASURE, "model", None, 0.3)
     assert make_rule(project, confidence="paper", threshold=0.9).threshold == 0.9
     change_settings(project, {"rounds": {"threshold": 0.7, "confidence_of": "sam", "high_fraction": 0.4}})
     changed = reopened(project)
-    assert make_rule(changed) == Rule("agreement", "sam", 0.7, 0.4)
-    assert make_rule(changed, confidence_of="model", threshold=0.2) == Rule("agreement", "model", 0.2, 0.4)
+    assert make_rule(changed) == Rule("joint_agreement", "sam", 0.7, 0.4)
+    assert make_rule(changed, confidence_of="model", threshold=0.2) == Rule("joint_agreement", "model", 0.2, 0.4)
     # 0.7 was meant for the agreement
     assert make_rule(changed, confidence="expected_dice") == Rule("expected_dice", "sam", None, 0.4)
 

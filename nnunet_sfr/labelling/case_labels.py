@@ -118,6 +118,7 @@ def label_case(
     *,
     mirrored: bool = False,
     references: Mapping[str, torch.Tensor | None] | None = None,
+    of_references: Mapping[str, float | None] | None = None,
     fusion: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
 ) -> CaseLabels:
     """Decide on a label for every voxel of a case, and say how certain the decision is.
@@ -128,6 +129,7 @@ def label_case(
         dataset: gives labels and regions.
         mirrored: whether to predict the mirrored images too, for the confidence.
         references: label maps (D, H, W) to compare with, by the entry of the record that they give.
+        of_references: entries that the record takes from theirs.
         fusion: mixes another source into the probabilities (C, D, H, W) of a case before they decide; the comparisons
             with mirrored images and between planes stay those of the labeller.
 
@@ -154,7 +156,8 @@ def label_case(
     values = labels.numpy()[None]
     # nnU-Net marks background outside the image's non-zero mask by -1; its masked augmentation relies on that
     stored = np.where((case.mask[:] < 0) & (values == 0), -1, values)
-    return CaseLabels(stored, {**confidence, "input": image_hash(case.properties)}, certainty.float().numpy())
+    record = {**confidence, **(of_references or {}), "input": image_hash(case.properties)}
+    return CaseLabels(stored, record, certainty.float().numpy())
 
 
 @dataclass(frozen=True)

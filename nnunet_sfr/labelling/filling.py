@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from nnunet_sfr.confidence import SAM_FLIP_AGREEMENT
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.preprocessed_files import image_hash
 from nnunet_sfr.data.provenance import Provenance
@@ -61,6 +62,11 @@ class ReferenceStores:
         """Label maps (D, H, W) of a case, by the entry of the confidence record that they give."""
         stores = {"previous_round_agreement": self.previous_round, "sam_agreement": self.first_round}
         return {entry: _labels_in(store, identifier) for entry, store in stores.items()}
+
+    def known(self, identifier: str) -> dict[str, float | None]:
+        """What the confidence record of a case takes from that of the first round."""
+        record = self.first_round.find_record(identifier) if self.first_round is not None else None
+        return {SAM_FLIP_AGREEMENT: (record or {}).get("flip_agreement")}
 
 
 NO_REFERENCE_STORES = ReferenceStores()
@@ -147,6 +153,7 @@ def label_pool(
             dataset,
             mirrored=mirrored,
             references=references.labels(identifier),
+            of_references=references.known(identifier),
             fusion=fusion,
         )
         write_case(store, identifier, labels, dataset)

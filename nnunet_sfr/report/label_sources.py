@@ -234,8 +234,8 @@ def _open_source(
 def best_measure(records: Sequence[Mapping[str, Any]], wanted: str) -> str:
     """The measure that is wanted; where no case has it, the first in ``MEASURES`` (the best come first) that one has.
 
-    SAM's first labels have no ``agreement``, as there are no others to compare them with; imported label maps have
-    nothing at all, and keep the name of what is wanted.
+    SAM's first labels have no ``joint_agreement``, as there are no others to compare them with; imported label maps
+    have nothing at all, and keep the name of what is wanted.
 
     Args:
         records: confidence records of the cases.

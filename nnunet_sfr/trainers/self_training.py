@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import distributed
 
-from nnunet_sfr.confidence import ENTRIES, REFERENCES
+from nnunet_sfr.confidence import ENTRIES, REFERENCES, SAM_FLIP_AGREEMENT
 from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.data.datasets import PseudoLabelledDataset, UnlabelledDataset
 from nnunet_sfr.data.loaders import stop_workers
@@ -78,7 +78,7 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
         if self.round_index == len(self._relabelling_epochs):
             return
         setting = f"retraining.pseudo_weighting.case_measure: {self.active_settings.pseudo_weighting.case_measure}"
-        if self._measured - {_FLIPS, *REFERENCES}:
+        if self._measured - {_FLIPS, SAM_FLIP_AGREEMENT, *REFERENCES}:
             raise UserError(
                 f"{setting} cannot be measured of the labels that {type(self).__name__} makes; choose another measure, "
                 "or null"

@@ -96,16 +96,18 @@ def test_the_record_compares_with_mirror_images_and_with_the_previous_round(
     label_pool(store, project, HalfAndHalf(), [CASE], mirrored=True, references=ReferenceStores(previous_round=before))
     record = store.read_confidence(CASE)
     assert record["previous_round_agreement"] is None, "the store before does not have this case"
+    assert record["sam_flip_agreement"] is None, "that store is not of the first round"
     # 9 of 18 slices are foreground: mirrored along D they are the other 9, along H the same
     assert record["flip_agreement"] == pytest.approx((0.0 + 1.0) / 2)
 
-    label_pool(before, project, HalfAndHalf(), [CASE])
+    label_pool(before, project, HalfAndHalf(), [CASE], mirrored=True)
     (store.folder / f"{CASE}.json").unlink()
     label_pool(store, project, HalfAndHalf(), [CASE], references=ReferenceStores(first_round=before))
     record = store.read_confidence(CASE)
     assert record["sam_agreement"] == 1.0
     assert record["previous_round_agreement"] is None
     assert record["flip_agreement"] is None
+    assert record["sam_flip_agreement"] == pytest.approx((0.0 + 1.0) / 2), "of the first labels"
 
 
 def test_the_summary_says_how_certain_the_labels_are(

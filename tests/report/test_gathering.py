@@ -72,7 +72,7 @@ def test_a_round_in_numbers(with_round: SFRDataset) -> None:
     contents = contents_of(with_round)
     assert [(source.key, source.measure, source.threshold) for source in contents.sources] == [
         ("round_0", "estimated_dice", None),
-        ("round_1_model", "agreement", pytest.approx(0.6)),
+        ("round_1_model", "joint_agreement", pytest.approx(0.9**2 * 2 / 3)),
     ]
     assert [source.name for source in contents.sources] == [
         "SAM, round 0",
@@ -80,7 +80,7 @@ def test_a_round_in_numbers(with_round: SFRDataset) -> None:
     ]
     first, second = contents.cases
     assert (first.results["round_0"].confidence, second.results["round_0"].confidence) == (0.25, 0.8)
-    assert first.results["round_1_model"].confidence == pytest.approx(0.6)
+    assert first.results["round_1_model"].confidence == pytest.approx(0.54)
     assert second.results["round_1_model"].confidence == pytest.approx(0.3)
     assert (first.sides, second.sides) == ({"1": "high"}, {"1": "low"})
     voxel = 1.0
@@ -104,9 +104,9 @@ def test_rounds_side_by_side(with_round: SFRDataset) -> None:
     assert list(rounds.columns) == ["", "round 0", "round 1"]
     cells = {row[0]: list(row[1:]) for row in rounds.rows}
     assert cells["trainer whose model labelled the pool"] == ["-", "nnUNetTrainerSFR_MT"]
-    assert cells["model: mean / median confidence"] == ["-", "0.450 / 0.450"]
+    assert cells["model: mean / median confidence"] == ["-", "0.360 / 0.360"]
     assert cells["high / low"] == ["-", "1 / 1"]
-    assert cells["threshold"] == ["-", "0.600 (agreement of model)"]
+    assert cells["threshold"] == ["-", "0.540 (joint_agreement of model)"]
     assert cells["maker of the new labels"] == ["SAM, adapter abcdef01"] * 2
     assert cells["new labels: empty label maps"] == ["0 of 2", "0 of 2"]
 
@@ -342,10 +342,11 @@ def test_what_nothing_was_found_of_stands_at_the_top(with_round: SFRDataset) -> 
 
 def test_the_best_measure_that_there_is() -> None:
     assert best_measure([{"flip_agreement": 0.5, "sam_agreement": 0.5}], "agreement") == "agreement"
+    assert best_measure([{"flip_agreement": 0.5, "sam_agreement": 0.5}], "plane_agreement") == "joint_agreement"
     assert best_measure([{"flip_agreement": 0.5, "expected_dice": 0.5}], "agreement") == "estimated_dice"
     assert best_measure([{"mean_max_probability": 0.5}], "agreement") == "mean_max_probability"
     assert best_measure([{}], "agreement") == "agreement"
-    assert next(iter(MEASURES)) == "agreement"
+    assert next(iter(MEASURES)) == "joint_agreement"
 
 
 @pytest.mark.parametrize(("slices", "expected"), [(12, (5.0, 0.7, 0.8)), (1, (1.0, 0.7, 0.8))])

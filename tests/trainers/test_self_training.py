@@ -202,7 +202,7 @@ def relabelled_at_its_second_epoch(trainer: Any) -> Any:
     return trainer
 
 
-@pytest.mark.parametrize("measure", ["sam_agreement", "agreement", "previous_round_agreement"])
+@pytest.mark.parametrize("measure", ["sam_agreement", "agreement", "joint_agreement", "previous_round_agreement"])
 def test_cases_weigh_by_how_their_new_labels_agree_with_the_first(
     make_trainer: TrainerFactory, project: SFRDataset, measure: str
 ) -> None:
