@@ -201,10 +201,8 @@ def test_prediction_against_a_real_one(project: SFRDataset) -> None:
 
     (finding,) = check_pseudo_labelling(project, CPU)
     labelling = 20 * 24 * 22 * memory.labelling_bytes(2)
-    assert (
-        max(np.prod(shape) for shape in volumes(project, read_fingerprint(project.paths.fingerprint_file)))
-        == 20 * 24 * 22
-    )
+    shapes = volumes(project, read_fingerprint(project.paths.fingerprint_file))
+    assert max(np.prod(shape) for shape in shapes) == 20 * 24 * 22
     assert bytes_in(finding) - labelling == pytest.approx(peak_of(real), rel=0.02)
 
 
