@@ -47,6 +47,16 @@ PLANNED_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 CASCADE = "3d_cascade_fullres"
 NO_CASCADE = "is the second stage of a cascade, which SFR does not train; use 3d_lowres or 3d_fullres"
 
+OWN_KEY = "nnunet_sfr"
+"""Of our part of ``dataset_fingerprint.json``: which raw data it was made from."""
+LABELS_ADDED = "labels_added"
+"""In our part: which cases were labelled later, and the stamp of the raw data with them.
+
+The fingerprint's own stamp stays that of the raw data that it was made from, so that sfr_plan_and_preprocess makes it
+again."""
+OUTDATED_PLANS = "outdated_plans"
+"""In our part: names of nnU-Net's plans that were made from an earlier fingerprint, of other raw data."""
+
 FINGERPRINT_SHAPE: Shape = {"spacings": [[float]], "shapes_after_crop": [[int]]}
 
 _SPLIT: Shape = {"train": [str], "val": [str]}
@@ -148,5 +158,5 @@ def read_fingerprint(file: Path, remedy: str = PLAN_AGAIN) -> dict[str, Any]:
     Raises:
         UserError: it is missing or of another shape.
     """
-    own: Shape = {"stamp?": str, "labels_added?": {}, "outdated_plans?": [str]}
-    return read_json(file, remedy, {**FINGERPRINT_SHAPE, "nnunet_sfr?": own})
+    own: Shape = {"stamp?": str, f"{LABELS_ADDED}?": {}, f"{OUTDATED_PLANS}?": [str]}
+    return read_json(file, remedy, {**FINGERPRINT_SHAPE, f"{OWN_KEY}?": own})

@@ -105,7 +105,7 @@ _MOVED_TO_METHODS = {
 
 def _of_earlier_versions(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The sections with the settings of today in the place of those that earlier versions had."""
-    values = _warmup_of_version_0_1(_rank_of_version_0_1(values))
+    values = _warmup_of_version_0_1(_rank_of_version_0_1(_one_slice_axis_before_0_2(values)))
     if isinstance(values.get("retraining"), dict):
         values = {**values, "retraining": retraining_of_today(values["retraining"])}
     return values
@@ -133,12 +133,7 @@ def retraining_of_today(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rank_of_version_0_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Plans of version 0.1 had the rank of LoRA among the settings of SAM, whatever the adaptation; those of its
-    successors before 0.2 named one axis."""
-    stitching = values.get("stitching")
-    if isinstance(stitching, dict) and "slice_axis" in stitching:
-        others = {key: value for key, value in stitching.items() if key != "slice_axis"}
-        values = {**values, "stitching": {"slice_axes": [stitching["slice_axis"]], **others}}
+    """Plans of version 0.1 had the rank of LoRA among the settings of SAM, whatever the adaptation."""
     sam = values.get("sam")
     if not isinstance(sam, dict) or "lora_rank" not in sam:
         return values
@@ -146,6 +141,15 @@ def _rank_of_version_0_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if sam.get("adaptation") == "lora":
         kept["adaptation_settings"] = {"rank": sam["lora_rank"]}
     return {**values, "sam": kept}
+
+
+def _one_slice_axis_before_0_2(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Plans between versions 0.1 and 0.2 named one axis across which patches are cut into slices."""
+    stitching = values.get("stitching")
+    if not isinstance(stitching, dict) or "slice_axis" not in stitching:
+        return values
+    others = {key: value for key, value in stitching.items() if key != "slice_axis"}
+    return {**values, "stitching": {"slice_axes": [stitching["slice_axis"]], **others}}
 
 
 def complete_sections(sections: Mapping[str, Any]) -> dict[str, Any]:

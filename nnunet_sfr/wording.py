@@ -1,10 +1,13 @@
-"""Numbers, shapes and lists of names as messages word them."""
+"""Numbers, shapes, lists of names and the errors of others as messages word them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 GIB = 2**30
+
+_MOST_OF_A_REASON = 200
+"""Characters."""
 
 
 def first_names(names: Sequence[str], most: int = 10, remark: str = "") -> str:
@@ -27,6 +30,15 @@ def gib(size: float) -> str:
 def times(lengths: Iterable[float | str]) -> str:
     """A shape or a spacing: numbers with six digits at most, text as it is."""
     return " x ".join(length if isinstance(length, str) else f"{length:g}" for length in lengths)
+
+
+def reason(error: Exception) -> str:
+    """What an exception of others says, on one line and cut to 200 characters; its type where it says nothing.
+
+    Args:
+        error: whatever was raised.
+    """
+    return " ".join(str(error).split())[:_MOST_OF_A_REASON] or type(error).__name__
 
 
 def shortest(value: float) -> str:

@@ -21,7 +21,8 @@ from nnunet_sfr.labelling.filling import NO_REFERENCE_STORES, ReferenceStores, l
 from nnunet_sfr.labelling.fusion import Fusion, stored_probabilities
 from nnunet_sfr.paths import FINAL_ADAPTER
 from nnunet_sfr.sam_stage.finetuning import fine_tune
-from nnunet_sfr.sam_stage.pseudo_labelling import adapter_files, sam_labeller
+from nnunet_sfr.sam_stage.model import adapter_files
+from nnunet_sfr.sam_stage.pseudo_labelling import sam_labeller
 
 
 def label_left_out(

@@ -26,6 +26,7 @@ from nnunet_sfr.labelling.trained_model import open_model
 from nnunet_sfr.paths import BEST_CHECKPOINT, FINAL_CHECKPOINT, LATEST_CHECKPOINT, RESULTS, fold_name, model_name
 from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.replacement import finish_replacement, new_folder, replace_folder
+from nnunet_sfr.wording import reason
 
 EPOCHS = 20
 """A training has about so many epochs, after each of which nnU-Net lowers the learning rate and saves a checkpoint."""
@@ -205,8 +206,7 @@ def _load(trainer: LeftOutTrainer, file: Path) -> None:
     try:
         trainer.load_checkpoint(str(file))
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{file}: cannot be read ({reason}); delete it and run the same command again") from None
+        raise UserError(f"{file}: cannot be read ({reason(error)}); delete it and run the same command again") from None
 
 
 @contextlib.contextmanager

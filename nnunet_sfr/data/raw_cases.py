@@ -184,6 +184,20 @@ def list_unlabelled(
     return tuple(cases)
 
 
+def named_files(folder: Path, dataset_json: dict[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
+    """Images and label of every case that the key ``dataset`` of ``dataset.json`` names, by identifier.
+
+    Args:
+        folder: ``nnUNet_raw/<name>``.
+        dataset_json: of the data set, with this key.
+    """
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    # deepcopy: nnU-Net's helper writes absolute paths into what it is given
+    entries = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dataset_json))
+    return {case: (tuple(map(Path, entry["images"])), Path(entry["label"])) for case, entry in entries.items()}
+
+
 def raise_first(problems: Sequence[str]) -> None:
     """Raise a UserError that says the first of many problems, one per case, and how many more there are."""
     if problems:
@@ -205,14 +219,7 @@ def _require_all_labelled(folder: Path, dataset_json: dict[str, Any], found: int
 def _list_labelled(folder: Path, dataset_json: dict[str, Any], problems: list[str]) -> list[RawCase]:
     images, ending = folder / LABELLED_IMAGES, dataset_json["file_ending"]
     if "dataset" in dataset_json:
-        from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-        # deepcopy: nnU-Net's helper writes absolute paths into what it is given
-        entries = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dataset_json))
-        found = [
-            (identifier, tuple(map(Path, entry["images"])), Path(entry["label"]))
-            for identifier, entry in sorted(entries.items())
-        ]
+        found = [(identifier, *files) for identifier, files in sorted(named_files(folder, dataset_json).items())]
     else:
         # like nnU-Net, pass over files with another ending
         files = [file for file in _files(images, ending, problems) if file.name.endswith(ending)]

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
 from nnunet_sfr.command_lines import AUTO
+from nnunet_sfr.cores import available_cores
 from nnunet_sfr.devices import low_precision, resolve_device
 from nnunet_sfr.doctor.findings import Finding, note, ok
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL
 from nnunet_sfr.wording import gib
 
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux says what a container may use: version 2 and version 1 of its control groups."""
+
 
 def check_cores() -> list[Finding]:
     """Cores of the machine, those that this process may use, and torch's threads."""
     cores = os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    allowed = available_cores()
     share = f" ({allowed} of them for this process)" if allowed < cores else ""
     memory = main_memory()
     ram = "" if memory is None else f", {gib(memory)} of main memory"
@@ -74,10 +79,21 @@ def device_memory(device: torch.device) -> int | None:
 
 
 def main_memory() -> int | None:
-    """Bytes of main memory; None where the system does not tell."""
+    """Bytes of main memory, or those that the container may use where they are fewer; None where the system does not
+    tell."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
+        return None
+    limits = [_memory_limit(file) for file in _MEMORY_LIMITS]
+    return min([machine, *(limit for limit in limits if limit is not None)])
+
+
+def _memory_limit(file: Path) -> int | None:
+    """Bytes; None where the file is not there, or names no limit ("max")."""
+    try:
+        return int(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
 
 

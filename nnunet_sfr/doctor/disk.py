@@ -5,8 +5,8 @@ from __future__ import annotations
 from nnunet_sfr.atomic import free_bytes
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, ok, problem
-from nnunet_sfr.doctor.plan import fingerprint_of, volumes
-from nnunet_sfr.planning.fingerprint import OWN_KEY
+from nnunet_sfr.doctor.plan import volumes
+from nnunet_sfr.nnunet_json import OWN_KEY, read_fingerprint
 from nnunet_sfr.sam_models import find_model
 from nnunet_sfr.sam_stage.adaptations import find_adaptation
 from nnunet_sfr.sam_stage.embedding import number_of_views, spread_patches
@@ -43,7 +43,7 @@ def expected_views(dataset: SFRDataset) -> tuple[int, int]:
         dataset: planned.
     """
     stitching, fine_tuning = dataset.settings.stitching, dataset.settings.fine_tuning
-    fingerprint = fingerprint_of(dataset)
+    fingerprint = read_fingerprint(dataset.paths.fingerprint_file)
     shapes = volumes(dataset, fingerprint)
     # labelled cases come first; nnU-Net's own fingerprint has no others
     labelled = shapes[: fingerprint.get(OWN_KEY, {}).get("num_labelled", len(shapes))]

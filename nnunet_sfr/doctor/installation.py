@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 
 from nnunet_sfr import __version__
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
+from nnunet_sfr.wording import reason
 
 PACKAGE = "nnunet_sfr"
 
@@ -65,10 +66,9 @@ def check_imports() -> list[Finding]:
                 warnings.simplefilter("ignore")  # packages that warn of each other are not the user's concern
                 importlib.import_module(name)
         except Exception as error:  # whatever a broken package raises
-            reason = " ".join(str(error).split())[:200]
             remedy = f"install {name.partition('.')[0]} again, in a version that fits the others"
             findings.append(
-                problem("packages", f"{name} cannot be imported ({type(error).__name__}: {reason})", remedy)
+                problem("packages", f"{name} cannot be imported ({type(error).__name__}: {reason(error)})", remedy)
             )
     return findings
 

@@ -16,8 +16,9 @@ from nnunet_sfr.devices import autocast
 from nnunet_sfr.doctor.device import device_memory, main_memory
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.doctor.footprint import forward_pass
-from nnunet_sfr.doctor.plan import fingerprint_of, volumes
+from nnunet_sfr.doctor.plan import volumes
 from nnunet_sfr.doctor.sam import empty_sam
+from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
 from nnunet_sfr.sam_stage.examples import CanvasLogits
 from nnunet_sfr.sam_stage.labelled_canvas import IGNORE_INDEX
@@ -88,7 +89,7 @@ def check_pseudo_labelling(dataset: SFRDataset, device: torch.device) -> list[Fi
     model = _stitched_sam(dataset)
     network = _Predicting(for_inference(model), device).eval()
     needed = forward_pass(network, _patch_of(dataset), device, gradients=False).peak
-    largest = max(int(np.prod(shape)) for shape in volumes(dataset, fingerprint_of(dataset)))
+    largest = max(int(np.prod(shape)) for shape in volumes(dataset, read_fingerprint(dataset.paths.fingerprint_file)))
     maps = largest * labelling_bytes(dataset.num_classes)
     if device.type == "cpu":
         # where the encoder lies twice: as it was fine-tuned, and in its form for inference

@@ -65,6 +65,7 @@ def _stage(subject: NamedDataset) -> tuple[str, Command]:
     from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
     from nnunet_sfr.dataset import open_dataset
     from nnunet_sfr.devices import device_for_nnunet
+    from nnunet_sfr.sam_stage.model import adapter_files
     from nnunet_sfr.trainers import find_trainer
 
     fold = subject.fold
@@ -88,7 +89,7 @@ def _stage(subject: NamedDataset) -> tuple[str, Command]:
     except UserError:
         labelled = set()
     if not wanted <= labelled:
-        if not (paths.sam_stage(fold) / FINAL_ADAPTER).is_file():
+        if not all(file.is_file() for file in adapter_files(dataset, fold, FINAL_ADAPTER)):
             return "fine-tune SAM", lines.fine_tune()
         return "label the unlabelled cases", lines.pseudo_label()
     if any(map(find_trainer, paths.trainers(fold, (FINAL_CHECKPOINT,)))):

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_sfr import nnunet_json
 from nnunet_sfr.canvas import UNSCALED, filled_share, scaled_size, shown_size, tiles
 from nnunet_sfr.data.preprocessed_grid import preprocessed_shape
 from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.planning.fingerprint import stamps
 from nnunet_sfr.planning.planners import nnunet_plan_summary
 from nnunet_sfr.settings import StitchingSettings
@@ -53,7 +53,7 @@ def check_plan(dataset: SFRDataset, stitching: StitchingSettings) -> list[Findin
         dataset: planned.
         stitching: of its SFR plan.
     """
-    fingerprint = fingerprint_of(dataset)
+    fingerprint = read_fingerprint(dataset.paths.fingerprint_file)
     mosaic = measure_mosaic(stitching, volumes(dataset, fingerprint), slice_spacings(dataset, fingerprint))
     shares = ", ".join(f"{100 * share:.0f} %" for share in mosaic.shares)
     return [
@@ -78,17 +78,12 @@ def check_freshness(dataset: SFRDataset) -> list[Finding]:
         raw = list_cases(dataset.paths.raw)
     except UserError:  # which is said where the raw data are looked at
         return []
-    recorded = stamps(fingerprint_of(dataset))
+    recorded = stamps(read_fingerprint(dataset.paths.fingerprint_file))
     if not recorded:
         return [note("plan", "its fingerprint is of the labelled images alone", REMEDY)]
     if not raw.is_that_of(recorded):
         return [problem("plan", "made from other raw files than those that are there now", REMEDY)]
     return []
-
-
-def fingerprint_of(dataset: SFRDataset) -> dict[str, Any]:
-    """Spacings and shapes of all images, as planning left them."""
-    return nnunet_json.read_fingerprint(dataset.paths.fingerprint_file, REMEDY)
 
 
 def volumes(dataset: SFRDataset, fingerprint: dict[str, Any]) -> list[tuple[int, int, int]]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-from nnunet_sfr.data.raw_cases import list_cases
+from nnunet_sfr.data.raw_cases import list_cases, named_files
 from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem, some_names
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import Shape, read_json
@@ -62,10 +59,9 @@ def read_folders(folder: Path) -> RawImages:
     sets = {name: _group(folder / name, ending) for name in SETS}
     labels = {identifier: folder / LABELS / f"{identifier}{ending}" for identifier in sets[LABELLED_IMAGES]}
     if "dataset" in dataset_json:
-        # deepcopy: nnU-Net's helper writes absolute paths into what it is given
-        entries = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dataset_json))
-        sets[LABELLED_IMAGES] = {identifier: tuple(map(Path, entry["images"])) for identifier, entry in entries.items()}
-        labels = {identifier: Path(entry["label"]) for identifier, entry in entries.items()}
+        named = named_files(folder, dataset_json)
+        sets[LABELLED_IMAGES] = {identifier: images for identifier, (images, _) in named.items()}
+        labels = {identifier: label for identifier, (_, label) in named.items()}
     return RawImages(folder, dataset_json, sets, labels)
 
 

@@ -9,11 +9,11 @@ import torch
 
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok
-from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import Download, find_model
 from nnunet_sfr.sam_stage.checkpoints import load_weights
 from nnunet_sfr.sam_stage.lighter_sam import slow_on_cpu
-from nnunet_sfr.sam_stage.sam import SegmentationSAM, build_sam
+from nnunet_sfr.sam_stage.model import build_plain_sam
+from nnunet_sfr.sam_stage.sam import SegmentationSAM
 from nnunet_sfr.sam_stage.weights import cached_file, find_weights
 from nnunet_sfr.settings import SAMSettings
 
@@ -64,17 +64,8 @@ def empty_sam(dataset: SFRDataset) -> SegmentationSAM:
     Raises:
         UserError: the plan's canvas does not suit the model.
     """
-    settings = dataset.settings
-    try:
-        with torch.device("meta"):
-            return build_sam(
-                settings.sam.model,
-                input_size=settings.stitching.canvas_size,
-                in_channels=dataset.num_input_channels,
-                num_classes=dataset.num_classes,
-            )
-    except ValueError as error:
-        raise UserError(f"{dataset.paths.sfr_plans_file}: {error}") from None
+    with torch.device("meta"):
+        return build_plain_sam(dataset)
 
 
 def load_without_memory(sam: SegmentationSAM, file: Path) -> None:

@@ -19,11 +19,12 @@ import nibabel
 import numpy as np
 import SimpleITK
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from tqdm import tqdm
 
+from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem, some_names
 from nnunet_sfr.doctor.raw_folders import SETS, RawImages
+from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import LABELLED_IMAGES, TEST_IMAGES
 
 SUBJECT = "same image"
@@ -103,16 +104,8 @@ def _size_in_header(file: Path) -> tuple[int, ...] | None:
 def _reader(images: Iterable[Image], dataset_json: dict[str, Any]) -> type[BaseReaderWriter] | None:
     """nnU-Net's choice of reader: the first one that can open an image; None if none can open any."""
     for _, _, file in images:
-        # failed attempts print tracebacks
-        with (
-            contextlib.suppress(RuntimeError),
-            contextlib.redirect_stderr(io.StringIO()),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            reader: type[BaseReaderWriter] = determine_reader_writer_from_dataset_json(
-                dataset_json, str(file), verbose=False
-            )
-            return reader
+        with contextlib.suppress(UserError):
+            return find_reader(dataset_json, file)
     return None
 
 

@@ -25,7 +25,7 @@ from nnunet_sfr.paths import (
     UNLABELLED_IMAGES,
     Fold,
 )
-from nnunet_sfr.sam_stage.model import adapter_metadata, recipe_of
+from nnunet_sfr.sam_stage.model import adapter_files, misfit_of, recipe_of
 from nnunet_sfr.sam_stage.recipe import cases_changed_since
 from nnunet_sfr.selection import read_selection
 
@@ -58,7 +58,7 @@ def check_preprocessed(dataset: SFRDataset, raw: RawImages | None) -> list[Findi
 
 
 def check_adapter(dataset: SFRDataset, fold: Fold, round_index: int = 0) -> list[Finding]:
-    """The fine-tuned SAM of a round.
+    """The fine-tuned SAM of a round; several axes across which patches are cut into slices have one each.
 
     Args:
         dataset: planned.
@@ -68,24 +68,28 @@ def check_adapter(dataset: SFRDataset, fold: Fold, round_index: int = 0) -> list
     Raises:
         UserError: its file is damaged.
     """
-    folder = dataset.paths.sam_stage(fold, round_index)
-    file, again = folder / FINAL_ADAPTER, shell_text(CommandLines.of(dataset.paths, fold).fine_tune(round_index))
+    again = shell_text(CommandLines.of(dataset.paths, fold).fine_tune(round_index))
+    files = adapter_files(dataset, fold, FINAL_ADAPTER, round_index)
+    return [_adapter(plane, file, again) for plane, file in zip(dataset.planes, files, strict=True)]
+
+
+def _adapter(plane: SFRDataset, file: Path, again: str) -> Finding:
+    """The SAM of one axis; ``again`` is the command that fine-tunes it."""
     if not file.is_file():
-        stopped = (folder / FINE_TUNING_STATE).is_file()
-        return [note("adapter", "begun, not complete" if stopped else "none yet", again)]
+        state = "begun, not complete" if (file.parent / FINE_TUNING_STATE).is_file() else "none yet"
+        return note("adapter", state if plane.paths.plane is None else f"{state} across axis {plane.slice_axis}", again)
+    misfit = misfit_of(file, plane)
+    if misfit:
+        return problem("adapter", f"{file}: {misfit}", f"{again} --overwrite, or restore the setting")
     try:
         recipe = dict(json.loads(recipe_of(file) or "{}"))
     except (TypeError, ValueError):
-        return [problem("adapter", f"{file}: does not say what it was made with", f"{again} --overwrite")]
-    for key, value in adapter_metadata(dataset).items():
-        if recipe.get(key) != value:
-            text = f"{file}: made for {key} {recipe.get(key)}, the plan has {value}"
-            return [problem("adapter", text, f"{again} --overwrite, or restore the setting")]
-    changed = cases_changed_since(recipe, dataset)
+        return problem("adapter", f"{file}: does not say what it was made with", f"{again} --overwrite")
+    changed = cases_changed_since(recipe, plane)
     if changed:
         text = f"{file}: learned from another image or label of {', '.join(changed)}"
-        return [problem("adapter", text, f"{again} --overwrite")]
-    return [ok("adapter", str(file))]
+        return problem("adapter", text, f"{again} --overwrite")
+    return ok("adapter", str(file))
 
 
 def check_pseudo_labels(dataset: SFRDataset, folder: Path, remedy: str) -> list[Finding]:
@@ -148,7 +152,7 @@ def _has_begun(dataset: SFRDataset, fold: Fold, index: int) -> bool:
     places = (
         paths.model_pseudo_labels(fold, index),
         paths.selection(fold, index),
-        paths.sam_stage(fold, index),
+        *(plane.paths.sam_stage(fold, index) for plane in dataset.planes),
         paths.pseudo_labels(fold, round_index=index),
     )
     return any(place.exists() for place in places)

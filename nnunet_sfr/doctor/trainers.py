@@ -15,6 +15,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem, some_names
 from nnunet_sfr.environment import PLUGIN_FOLDER, TRAINER_PATH_VARIABLE
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
+from nnunet_sfr.wording import reason
 
 REMEDY = f"export {TRAINER_PATH_VARIABLE}={PLUGIN_FOLDER}"
 _PRINT_VARIABLE = f"import os; print(os.environ.get({TRAINER_PATH_VARIABLE!r}, ''))"
@@ -38,7 +39,7 @@ def check_variable() -> list[Finding]:
 
 def check_search(names: Sequence[str] = (*TRAINERS, *ROUND_TRAINERS)) -> list[Finding]:
     """Let nnU-Net's own search look for every trainer."""
-    lost, reason = [], ""
+    lost, why = [], ""
     for name in names:
         try:
             # it says where it looks, and what it imports there may warn
@@ -47,9 +48,9 @@ def check_search(names: Sequence[str] = (*TRAINERS, *ROUND_TRAINERS)) -> list[Fi
                 recursive_find_trainer_class_by_name(name)
         except Exception as error:  # a module of others in one of the folders may raise anything
             lost.append(name)
-            reason = " ".join(str(error).split())[:200]
+            why = reason(error)
     if lost:
-        text = f"nnU-Net finds {len(names) - len(lost)} of {len(names)}; not {some_names(lost)} ({reason})"
+        text = f"nnU-Net finds {len(names) - len(lost)} of {len(names)}; not {some_names(lost)} ({why})"
         return [problem("trainers", text, REMEDY, lost)]
     return [ok("trainers", f"nnU-Net finds all {len(names)}, each also with _<N>epochs")]
 

@@ -26,6 +26,7 @@ from nnunet_sfr.labelling.nnunet_predictor import PredictorLabeller, mirrored_ax
 from nnunet_sfr.labelling.raw_files import raw_files
 from nnunet_sfr.labelling.trained_model import TrainedModel, open_model
 from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
+from nnunet_sfr.wording import reason
 
 CHECKPOINT = FINAL_CHECKPOINT
 
@@ -124,8 +125,7 @@ class ModelLabeller(PredictorLabeller):
             images, properties = theirs().read_images(files)
             same = theirs is ours or _same_voxels(images, ours().read_images(files)[0])
         except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"{files[0]}: the model's {theirs.__name__} cannot read it ({reason})") from None
+            raise UserError(f"{files[0]}: the model's {theirs.__name__} cannot read it ({reason(error)})") from None
         if not same:
             raise UserError(
                 f"{files[0]}: the model's {theirs.__name__} turns this image otherwise than our {ours.__name__}, so "

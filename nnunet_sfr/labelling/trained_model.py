@@ -19,6 +19,7 @@ from nnunet_sfr.json_files import read_json
 from nnunet_sfr.labelling.foreign_code import require_no_code
 from nnunet_sfr.labelling.nnunet_predictor import make_predictor
 from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, Fold
+from nnunet_sfr.wording import reason
 
 
 @dataclass(frozen=True)
@@ -121,5 +122,4 @@ def _load(predictor: nnUNetPredictor, folder: Path, checkpoints: Sequence[Path])
         with contextlib.redirect_stdout(io.StringIO()):
             predictor.initialize_from_trained_model_folder(str(folder), folds, name)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{folder}: nnU-Net cannot load {name} of fold {', '.join(folds)} ({reason})") from None
+        raise UserError(f"{folder}: nnU-Net cannot load {name} of fold {', '.join(folds)} ({reason(error)})") from None

@@ -18,18 +18,8 @@ from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.checks import CaseFacts, check_cases
 from nnunet_sfr.data.raw_cases import RawDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.nnunet_json import read_fingerprint
+from nnunet_sfr.nnunet_json import LABELS_ADDED, OUTDATED_PLANS, OWN_KEY, read_fingerprint
 from nnunet_sfr.paths import SFR_PLANS_ENDING
-
-OWN_KEY = "nnunet_sfr"
-_LABELS_ADDED = "labels_added"
-"""In our part of the fingerprint: which cases were labelled later, and the stamp of the raw data with them.
-
-The fingerprint's own stamp stays that of the raw data that it was made from, so that sfr_plan_and_preprocess makes it
-again."""
-
-_OUTDATED_PLANS = "outdated_plans"
-"""In our part of the fingerprint: names of nnU-Net's plans that were made from an earlier one, of other raw data."""
 
 _NO_PLANS = ("dataset", "dataset_fingerprint", "splits_final")
 """The other JSON files beside the fingerprint, without their ending."""
@@ -68,7 +58,7 @@ def update_fingerprint(file: Path, raw: RawDataset, *, processes: int, clean: bo
         "stamp": raw.stamp(),
         "num_labelled": len(raw.labelled),
         "num_unlabelled": len(raw.unlabelled),
-        _OUTDATED_PLANS: present[OWN_KEY].get(_OUTDATED_PLANS, []) if same else _names_of_plans(file.parent),
+        OUTDATED_PLANS: present[OWN_KEY].get(OUTDATED_PLANS, []) if same else _names_of_plans(file.parent),
     }
     write_json(fingerprint, file)
     raw.hashes.save()
@@ -99,7 +89,7 @@ def is_outdated(fingerprint: Mapping[str, Any], plans_name: str) -> bool:
         fingerprint: from :func:`update_fingerprint`.
         plans_name: nnU-Net's plans identifier.
     """
-    return plans_name in fingerprint.get(OWN_KEY, {}).get(_OUTDATED_PLANS, ())
+    return plans_name in fingerprint.get(OWN_KEY, {}).get(OUTDATED_PLANS, ())
 
 
 def record_plan(file: Path, plans_name: str) -> None:
@@ -111,14 +101,14 @@ def record_plan(file: Path, plans_name: str) -> None:
     """
     fingerprint = read_fingerprint(file)
     if is_outdated(fingerprint, plans_name):
-        fingerprint[OWN_KEY][_OUTDATED_PLANS].remove(plans_name)
+        fingerprint[OWN_KEY][OUTDATED_PLANS].remove(plans_name)
         write_json(fingerprint, file)
 
 
 def stamps(fingerprint: Mapping[str, Any]) -> set[str]:
     """Of the raw data that a fingerprint stands for: as it was made from, and with the labels that were added since."""
     own = fingerprint.get(OWN_KEY, {})
-    return {part["stamp"] for part in (own, own.get(_LABELS_ADDED, {})) if "stamp" in part}
+    return {part["stamp"] for part in (own, own.get(LABELS_ADDED, {})) if "stamp" in part}
 
 
 def knows_added_labels(file: Path, raw: RawDataset) -> bool:
@@ -129,7 +119,7 @@ def knows_added_labels(file: Path, raw: RawDataset) -> bool:
         raw: the listed data set.
     """
     own = read_fingerprint(file).get(OWN_KEY, {})
-    return raw.is_that_of([own.get(_LABELS_ADDED, {}).get("stamp", "")])
+    return raw.is_that_of([own.get(LABELS_ADDED, {}).get("stamp", "")])
 
 
 def record_added_labels(file: Path, cases: Iterable[str], stamp: str) -> None:
@@ -142,8 +132,8 @@ def record_added_labels(file: Path, cases: Iterable[str], stamp: str) -> None:
     """
     fingerprint = read_fingerprint(file)
     own = fingerprint.setdefault(OWN_KEY, {})
-    before = own.get(_LABELS_ADDED, {}).get("cases", [])
-    own[_LABELS_ADDED] = {"cases": sorted({*before, *cases}), "stamp": stamp}
+    before = own.get(LABELS_ADDED, {}).get("cases", [])
+    own[LABELS_ADDED] = {"cases": sorted({*before, *cases}), "stamp": stamp}
     write_json(fingerprint, file)
 
 

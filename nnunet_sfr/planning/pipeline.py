@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,41 +101,26 @@ def plan_and_preprocess(
         DatasetPaths(name).require_raw()
         require_completed(DatasetPaths(name).raw)
         with planning_locked(DatasetPaths(name), typed):
-            raw = list_cases(DatasetPaths(name).raw)
-            print(f"{name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
-            require_same_folds(DatasetPaths(name), with_added_cases=True)
             wanted = RequestedSAM(sam, adaptation, checkpoint and str(Path(checkpoint).expanduser().resolve()))
             paths = SFRPaths(name, plans_name or default_plans_name(planner_class), "", data_identifier="")
-            _check_configurations(paths, configurations, wanted, overwrite=overwrite_sfr_plan)
+            raw = _checked_raw_data(paths, configurations, wanted, overwrite=overwrite_sfr_plan)
             if verify:
                 _verify(raw, fingerprint_processes)
             fingerprint = update_fingerprint(paths.fingerprint_file, raw, processes=fingerprint_processes, clean=clean)
             check_target_grid(target_spacing, fingerprint)
-
-            def check(plans: Mapping[str, Any]) -> None:
-                chosen = configurations or _default_configurations(plans["configurations"])
-                require_configurations(plans, chosen, paths.plans_file, kept=kept is not None)
-                require_trainable(plans, chosen, raw, fingerprint)
-
             kept = None
             if gpu_memory_target is None and not clean:
                 kept = plan_to_keep(paths, planner_class, fingerprint, target_spacing)
-            if kept is not None:
-                check(kept)
-                copy_what_planners_copy(paths)
-                print(f"nnU-Net's plan: kept from {paths.plans_file}; --clean makes it again")
-            else:
-                require_same_folds(paths, with_added_cases=False)
-                plan(
-                    name,
-                    planner_class,
-                    plans_name=plans_name,
-                    gpu_memory_target=gpu_memory_target,
-                    target_spacing=target_spacing,
-                    check=check,
-                    verbose=verbose,
-                )
-                record_plan(paths.fingerprint_file, paths.plans_name)
+            make = partial(
+                plan,
+                name,
+                planner_class,
+                plans_name=plans_name,
+                gpu_memory_target=gpu_memory_target,
+                target_spacing=target_spacing,
+                verbose=verbose,
+            )
+            _keep_or_make_plan(paths, kept, make, partial(_require_usable, paths, configurations, raw, fingerprint))
             # open_dataset refuses configurations that the plan has not, or that SFR does not train
             chosen = configurations or _default_configurations(read_plans(paths.plans_file)["configurations"])
             datasets = [open_dataset(name, configuration, paths.plans_name) for configuration in chosen]
@@ -142,6 +128,46 @@ def plan_and_preprocess(
             if not skip_preprocessing:
                 _preprocess_all(raw, [dataset.paths for dataset in datasets], datasets[0].plans_manager, processes)
     return paths.plans_name
+
+
+def _checked_raw_data(
+    paths: SFRPaths, configurations: Sequence[str] | None, wanted: RequestedSAM, *, overwrite: bool
+) -> RawDataset:
+    """The raw data set, checked with what is asked for as far as that needs no image."""
+    raw = list_cases(paths.raw)
+    print(f"{paths.dataset_name}: {len(raw.labelled)} labelled and {len(raw.unlabelled)} unlabelled cases")
+    require_same_folds(paths, with_added_cases=True)
+    _check_configurations(paths, configurations, wanted, overwrite=overwrite)
+    return raw
+
+
+def _keep_or_make_plan(
+    paths: SFRPaths, kept: dict[str, Any] | None, make: Callable[..., None], require_usable: Callable[..., None]
+) -> None:
+    """nnU-Net's plan: the one that is kept, or one that ``make`` writes once it is usable."""
+    if kept is not None:
+        require_usable(kept, kept=True)
+        copy_what_planners_copy(paths)
+        print(f"nnU-Net's plan: kept from {paths.plans_file}; --clean makes it again")
+        return
+    require_same_folds(paths, with_added_cases=False)
+    make(check=partial(require_usable, kept=False))
+    record_plan(paths.fingerprint_file, paths.plans_name)
+
+
+def _require_usable(
+    paths: SFRPaths,
+    configurations: Sequence[str] | None,
+    raw: RawDataset,
+    fingerprint: Mapping[str, Any],
+    plans: Mapping[str, Any],
+    *,
+    kept: bool,
+) -> None:
+    """Refuse a plan without the configurations that are asked for, or with one that cannot be trained."""
+    chosen = configurations or _default_configurations(plans["configurations"])
+    require_configurations(plans, chosen, paths.plans_file, kept=kept)
+    require_trainable(plans, chosen, raw, fingerprint)
 
 
 def _update_sfr_plans(

@@ -175,7 +175,7 @@ def plan(
     target_spacing: Sequence[float] | None = None,
     check: Callable[[dict[str, Any]], None] | None = None,
     verbose: bool = False,
-) -> str:
+) -> None:
     """Run a planner, as ``nnUNetv2_plan_experiment`` does; it writes the plan.
 
     Args:
@@ -187,9 +187,6 @@ def plan(
             choice.
         check: is given the plan before it is written, and raises where it shall not be.
         verbose: let the planner print.
-
-    Returns:
-        The plans identifier.
     """
     options: dict[str, Any] = {}
     if plans_name is not None:
@@ -214,8 +211,6 @@ def plan(
                 f"{target}{dataset_name}: nnU-Net's planner fails on these images ({type(error).__name__}: {error}); "
                 "check their shapes and spacings, and the options of the planner"
             ) from error
-    identifier: str = planner.plans_identifier
-    return identifier
 
 
 def _save_sound_plans(

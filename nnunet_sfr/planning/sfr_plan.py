@@ -12,9 +12,9 @@ from nnunet_sfr.command_lines import AUTO
 from nnunet_sfr.ct_windows import MEDSAM_WINDOWS, choose_window
 from nnunet_sfr.devices import resolve_device
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.nnunet_json import OWN_KEY
 from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.planner_names import CPU_PLANNER, is_made_for_gpu
-from nnunet_sfr.planning.fingerprint import OWN_KEY
 from nnunet_sfr.planning.labels import PLANNED_PSEUDO_LABELS
 from nnunet_sfr.planning.mosaic import choose_slice_axes, choose_stitching, data_extent
 from nnunet_sfr.planning.requested_sam import NO_REQUEST, RequestedSAM

@@ -13,9 +13,9 @@ from typing import Any
 from nnunet_sfr import __version__
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.doctor.plan import fingerprint_of
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.planner_names import is_made_for_gpu
 from nnunet_sfr.planning.requested_sam import RequestedSAM
 from nnunet_sfr.planning.sfr_plan import make_sfr_plan
@@ -152,7 +152,7 @@ def _planned_settings(dataset: SFRDataset) -> dict[str, Any] | None:
     wanted = RequestedSAM(used.model, used.adaptation, used.checkpoint)
     try:
         fresh = make_sfr_plan(
-            dataset.plans_manager, dataset.paths.configuration, fingerprint_of(dataset), wanted
+            dataset.plans_manager, dataset.paths.configuration, read_fingerprint(dataset.paths.fingerprint_file), wanted
         ).to_dict()
     except (UserError, KeyError):  # nnU-Net's own planning made it, or it was not copied with the rest
         return None

@@ -19,11 +19,12 @@ from nnunet_sfr.canvas import UNSCALED
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_models import find_model
 from nnunet_sfr.sam_stage.adaptation import adapt, adapter_state, encoder_is_frozen, load_adapter_state
 from nnunet_sfr.sam_stage.brightening import Brightness
 from nnunet_sfr.sam_stage.checkpoints import load_weights
-from nnunet_sfr.sam_stage.sam import StitchedSAM, build_sam, with_encoder
+from nnunet_sfr.sam_stage.sam import SegmentationSAM, StitchedSAM, build_sam, with_encoder
 from nnunet_sfr.sam_stage.stitching import geometry_of
 from nnunet_sfr.sam_stage.weights import find_weights
 
@@ -37,8 +38,22 @@ def build_stitched_sam(dataset: SFRDataset) -> StitchedSAM:
         UserError: the weights cannot be had, read, or are of another architecture.
     """
     settings = dataset.settings
+    sam = build_plain_sam(dataset)
+    weights = weights_file(dataset)
+    if weights is not None:
+        load_weights(sam, weights)
+    return StitchedSAM(adapt(sam, settings.sam), geometry_of(settings.stitching))
+
+
+def build_plain_sam(dataset: SFRDataset) -> SegmentationSAM:
+    """The network of a data set's SAM, with random weights and without an adaptation.
+
+    Raises:
+        UserError: the plan's canvas does not suit the model.
+    """
+    settings = dataset.settings
     try:
-        sam = build_sam(
+        return build_sam(
             settings.sam.model,
             input_size=settings.stitching.canvas_size,
             in_channels=dataset.num_input_channels,
@@ -46,10 +61,6 @@ def build_stitched_sam(dataset: SFRDataset) -> StitchedSAM:
         )
     except ValueError as error:
         raise UserError(f"{dataset.paths.sfr_plans_file}: {error}") from None
-    weights = weights_file(dataset)
-    if weights is not None:
-        load_weights(sam, weights)
-    return StitchedSAM(adapt(sam, settings.sam), geometry_of(settings.stitching))
 
 
 def build_for_every_axis(dataset: SFRDataset) -> list[StitchedSAM]:
@@ -114,6 +125,18 @@ def weights_identity(dataset: SFRDataset) -> str:
         return published.sha256
     file = weights_file(dataset)
     return "" if file is None else file_hash(file)
+
+
+def adapter_files(dataset: SFRDataset, fold: Fold, adapter: str, round_index: int = 0) -> list[Path]:
+    """Where the adapter of each axis lies across which patches are cut into slices, in the order of the setting.
+
+    Args:
+        dataset: planned.
+        fold: whose SAM.
+        adapter: file name of the adapter in the SAM stage's folder.
+        round_index: 0, or the round of SFR+.
+    """
+    return [plane.paths.sam_stage(fold, round_index) / adapter for plane in dataset.planes]
 
 
 def adapter_metadata(dataset: SFRDataset) -> dict[str, str]:
@@ -193,19 +216,32 @@ def load_adapter(model: StitchedSAM, dataset: SFRDataset, file: Path) -> None:
     """
     if not file.is_file():
         raise UserError(f"{file}: not found; run sfr_finetune first")
-    metadata, state = _read(file)
-    wanted = adapter_metadata(dataset)
-    made_for = {**metadata, **_of_version_0_1(metadata, wanted)}
-    for key, value in wanted.items():
-        if made_for.get(key) != value:
-            raise UserError(
-                f"{file}: made for {key} {made_for.get(key)}, the plan has {value}; "
-                "run sfr_finetune --overwrite, or restore the setting"
-            )
+    misfit = misfit_of(file, dataset)
+    if misfit:
+        raise UserError(f"{file}: {misfit}; run sfr_finetune --overwrite, or restore the setting")
+    state = _read(file)
     try:
         load_adapter_state(model.sam, state)
     except ValueError as error:
         raise UserError(f"{file}: {error}; run sfr_finetune --overwrite") from None
+
+
+def misfit_of(file: Path, dataset: SFRDataset) -> str:
+    """In what an adapter, of whatever version, does not fit a data set; empty where it fits.
+
+    Args:
+        file: an adapter.
+        dataset: whose settings it has to fit.
+
+    Raises:
+        UserError: not an adapter.
+    """
+    metadata, wanted = _metadata(file), adapter_metadata(dataset)
+    made_for = {**metadata, **_of_version_0_1(metadata, wanted)}
+    for key, value in wanted.items():
+        if made_for.get(key) != value:
+            return f"made for {key} {made_for.get(key)}, the plan has {value}"
+    return ""
 
 
 def _of_version_0_1(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
@@ -223,10 +259,9 @@ def _metadata(file: Path) -> dict[str, str]:
         return content.metadata() or {}
 
 
-def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(file: Path) -> dict[str, Tensor]:
     with _opened(file) as content:
-        state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
-        return content.metadata() or {}, state
+        return {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
 
 
 @contextmanager

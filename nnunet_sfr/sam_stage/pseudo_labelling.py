@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -20,7 +19,13 @@ from nnunet_sfr.labelling.fusion import Fusion
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.sam_stage.brightening import Brightness
 from nnunet_sfr.sam_stage.intensities import Intensities, intensities_of, intensities_of_case
-from nnunet_sfr.sam_stage.model import all_for_inference, brightness_of, build_for_every_axis, load_adapter
+from nnunet_sfr.sam_stage.model import (
+    adapter_files,
+    all_for_inference,
+    brightness_of,
+    build_for_every_axis,
+    load_adapter,
+)
 from nnunet_sfr.sam_stage.prediction import smoothed_predictor
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 
@@ -80,11 +85,6 @@ def _fusion(dataset: SFRDataset, fold: Fold, round_index: int) -> Fusion | None:
     if share == 0:
         return None
     return Fusion(PseudoLabelStore.open(dataset.paths.model_pseudo_labels(fold, round_index), grid=dataset.grid), share)
-
-
-def adapter_files(dataset: SFRDataset, fold: Fold, adapter: str, round_index: int = 0) -> list[Path]:
-    """The adapter of each axis across which patches are cut into slices."""
-    return [plane.paths.sam_stage(fold, round_index) / adapter for plane in dataset.planes]
 
 
 def sam_labeller(

@@ -13,8 +13,8 @@ import torch
 from nnunet_sfr.atomic import remove_leftovers, replacing, write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.nnunet_json import OWN_KEY
 from nnunet_sfr.paths import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT, PLANS_JSON, Fold
-from nnunet_sfr.planning.fingerprint import OWN_KEY
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.model_card import CARD_NAME as CARD
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from nnunet_sfr import devices
-from nnunet_sfr.doctor.device import check_cores, check_device, main_memory
+from nnunet_sfr import cores, devices
+from nnunet_sfr.doctor import device as doctor_device
+from nnunet_sfr.doctor.device import check_cores, check_device
 
 GIB = 2**30
 
@@ -56,5 +59,29 @@ def test_cores(monkeypatch: pytest.MonkeyPatch, threads: int, words: str) -> Non
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     (finding,) = check_cores()
     assert words in finding.text
-    memory = main_memory()
-    assert memory is None or memory > GIB // 4
+
+
+@pytest.mark.parametrize(
+    ("limits", "memory"),
+    [
+        ({"memory.max": "max\n"}, "64.0 GiB"),
+        ({"memory.max": f"{3 * GIB}\n"}, "3.00 GiB"),
+        ({"memory.limit_in_bytes": f"{5 * GIB}\n"}, "5.00 GiB"),
+        ({"memory.limit_in_bytes": "9223372036854771712\n"}, "64.0 GiB"),
+        ({}, "64.0 GiB"),
+    ],
+)
+def test_what_a_container_may_use(
+    limits: dict[str, str], memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One and a half cores of 16, and less memory than the machine has, where a limit is set."""
+    for name, content in {"cpu.max": "150000 100000\n", **limits}.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(cores, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(doctor_device, "_MEMORY_LIMITS", (tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 * GIB // 4096}.__getitem__)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    (finding,) = check_cores()
+    assert finding.text == f"16 (2 of them for this process), torch uses 2 threads, {memory} of main memory"

@@ -30,9 +30,10 @@ from nnunet_sfr.doctor.memory import (
     check_retraining,
     nnunets_own_estimate,
 )
-from nnunet_sfr.doctor.plan import fingerprint_of, volumes
+from nnunet_sfr.doctor.plan import volumes
 from nnunet_sfr.label_decision import LARGEST_PROBABILITY
 from nnunet_sfr.labelling.case_labels import LoadedCase, _combine, labels_from_probabilities
+from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage.adaptation import adapt, encoder_is_frozen
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
@@ -200,7 +201,8 @@ def test_prediction_against_a_real_one(project: SFRDataset) -> None:
 
     (finding,) = check_pseudo_labelling(project, CPU)
     labelling = 20 * 24 * 22 * memory.labelling_bytes(2)
-    assert max(np.prod(shape) for shape in volumes(project, fingerprint_of(project))) == 20 * 24 * 22
+    shapes = volumes(project, read_fingerprint(project.paths.fingerprint_file))
+    assert max(np.prod(shape) for shape in shapes) == 20 * 24 * 22
     assert bytes_in(finding) - labelling == pytest.approx(peak_of(real), rel=0.02)
 
 

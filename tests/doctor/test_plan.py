@@ -11,11 +11,11 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.plan import (
     check_freshness,
     check_plan,
-    fingerprint_of,
     measure_mosaic,
     slice_spacings,
     volumes,
 )
+from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.settings import StitchingSettings
 from tests.doctor.levels import levels, only
 from tests.tiny_project import make_project, nnunet_folders
@@ -77,7 +77,7 @@ def test_the_line_of_a_mosaic_with_a_scale(project: SFRDataset) -> None:
 
 
 def test_volumes_and_spacings_are_those_of_the_preprocessed_grid(project: SFRDataset) -> None:
-    fingerprint = fingerprint_of(project)
+    fingerprint = read_fingerprint(project.paths.fingerprint_file)
     assert volumes(project, fingerprint)[:3] == [(18, 22, 20), (19, 23, 21), (20, 24, 22)]
     assert slice_spacings(project, fingerprint) == (1.0, 1.0, 1.0)
 
@@ -86,7 +86,7 @@ def test_a_2d_configuration_keeps_the_distance_of_the_slices(tmp_path_factory: p
     root = tmp_path_factory.mktemp("flat")
     with nnunet_folders(root):
         dataset = make_project(root, "2d", spacing=(4.0, 1.0, 1.0))
-        assert slice_spacings(dataset, fingerprint_of(dataset)) == (4.0, 1.0, 1.0)
+        assert slice_spacings(dataset, read_fingerprint(dataset.paths.fingerprint_file)) == (4.0, 1.0, 1.0)
         assert check_plan(dataset, dataset.settings.stitching)[2].text.startswith("80 x 24 x 22 mm")
 
 
@@ -100,7 +100,7 @@ def test_images_that_changed_since_planning(project: SFRDataset) -> None:
 
 
 def test_a_fingerprint_of_nnunets_own(project: SFRDataset) -> None:
-    fingerprint = fingerprint_of(project)
+    fingerprint = read_fingerprint(project.paths.fingerprint_file)
     del fingerprint["nnunet_sfr"]
     write_json(fingerprint, project.paths.preprocessed / "dataset_fingerprint.json")
     assert "labelled images alone" in only(check_freshness(project), "note").text

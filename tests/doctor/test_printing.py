@@ -9,7 +9,7 @@ import pytest
 from nnunet_sfr.doctor.findings import Section, note, ok, problem, section, some_names
 from nnunet_sfr.doctor.printing import as_json, section_lines, summary
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.wording import gib
+from nnunet_sfr.wording import gib, reason
 
 SECTIONS = [
     Section("Folders", (ok("nnUNet_preprocessed", "/data"), note("device", "word " * 40, "buy one"))),
@@ -65,3 +65,6 @@ def test_wording() -> None:
     assert some_names(["a", "b"]) == "a, b"
     assert some_names(["a", "b", "c", "d"]) == "a, b and 2 more (all in --json)"
     assert (gib(2**29), gib(24 * 2**30)) == ("0.50 GiB", "24.0 GiB")
+    assert reason(ValueError("two\n lines")) == "two lines"
+    assert reason(ValueError("x" * 300)) == "x" * 200
+    assert reason(NotImplementedError()) == "NotImplementedError"

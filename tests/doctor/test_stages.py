@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from nnunet_sfr.command_lines import CommandLines, shell_text
 from nnunet_sfr.data.datasets import UnlabelledDataset
@@ -14,6 +16,7 @@ from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.doctor.findings import Finding
+from nnunet_sfr.doctor.next_step import next_step
 from nnunet_sfr.doctor.raw_folders import read_folders
 from nnunet_sfr.doctor.stages import (
     check_adapter,
@@ -22,6 +25,7 @@ from nnunet_sfr.doctor.stages import (
     check_pseudo_labels,
     check_rounds,
 )
+from nnunet_sfr.doctor.subject import NamedDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import FINAL_ADAPTER, FINE_TUNING_STATE
 from nnunet_sfr.sam_models import MODELS
@@ -38,6 +42,7 @@ ARGUMENTS = "-d 42 -c 3d_fullres -f all -p nnUNetPlansCPU"
 
 
 def write_adapter(dataset: SFRDataset, round_index: int = 0) -> Path:
+    """That of the first axis across which patches are cut into slices."""
     file = dataset.paths.sam_stage("all", round_index) / FINAL_ADAPTER
     recipe = fine_tuning_recipe(dataset, "all", Round(dataset.settings.fine_tuning, None))  # type: ignore[arg-type]
     save_adapter(build_stitched_sam(dataset), dataset, file, recipe=recipe)
@@ -94,6 +99,26 @@ def test_adapter(project: SFRDataset) -> None:
     assert (finding.level.value, finding.text) == ("ok", str(file))
 
 
+def test_every_axis_of_slices_has_its_adapter(project: SFRDataset) -> None:
+    """An axis that is added after fine-tuning has none yet."""
+    shutil.rmtree(project.paths.pseudo_labels("all"))
+    first = write_adapter(project)
+    change_settings(project, {"stitching": {"slice_axes": [0, 1]}})
+    dataset = open_dataset(NAME, "3d_fullres", PLANS)
+    subject = NamedDataset("42", "3d_fullres", PLANS, "all", "cpu")
+    there, added = check_adapter(dataset, "all")
+    assert (there.level.value, there.text) == ("ok", str(first))
+    assert (added.level.value, added.text) == ("note", "none yet across axis 1")
+    assert added.remedy == f"sfr_finetune {ARGUMENTS}"
+    assert next_step(subject, [], "cpu")[1][0] == "sfr_finetune"
+    second = write_adapter(dataset.planes[1])
+    assert [finding.text for finding in check_adapter(dataset, "all")] == [str(first), str(second)]
+    assert next_step(subject, [], "cpu")[1][0] == "sfr_pseudolabel"
+    (dataset.planes[1].paths.sam_stage("all", 1)).mkdir()
+    (round_1,) = check_rounds(dataset, "all")
+    assert "adapter: none yet; adapter: none yet across axis 1" in round_1.text
+
+
 def test_an_adapter_of_other_settings_and_a_damaged_one(project: SFRDataset) -> None:
     file = write_adapter(project)
     change_settings(project, {"stitching": {"canvas_size": 192}})
@@ -134,11 +159,10 @@ def test_an_adapter_is_compared_without_fetching_the_weights(
     file = dataset.paths.sam_stage("all") / FINAL_ADAPTER
     published = MODELS["vit_b"].weights
     assert published is not None
-    made_with = {**adapter_metadata(dataset), "weights_sha256": published.sha256}
-    save_adapter(model, dataset, file, recipe=json.dumps(made_with))
+    save_adapter(model, dataset, file)
     (finding,) = check_adapter(dataset, "all")
     assert finding.level.value == "ok"
-    save_adapter(model, dataset, file, recipe=json.dumps({**made_with, "weights_sha256": "another"}))
+    save_file(load_file(file), file, {**adapter_metadata(dataset), "weights_sha256": "another"})
     finding = only(check_adapter(dataset, "all"), "problem")
     assert finding.text.endswith(f"made for weights_sha256 another, the plan has {published.sha256}")
     assert not (tmp_path / "cache").exists()

@@ -65,6 +65,8 @@ def test_a_broken_module_of_others_stands_in_the_way(variable: pytest.MonkeyPatc
     (tmp_path / "their_trainer.py").write_text("raise ImportError('their package is gone')")
     variable.setenv(TRAINER_PATH_VARIABLE, f"{tmp_path}{os.pathsep}{PLUGIN_FOLDER}")
     assert "their package is gone" in only(check_search(("nnUNetTrainer_MT",)), "problem").text
+    (tmp_path / "their_trainer.py").write_text("raise NotImplementedError")
+    assert "(NotImplementedError)" in only(check_search(("nnUNetTrainer_MT",)), "problem").text
 
 
 def test_new_processes_of_an_installation(variable: pytest.MonkeyPatch, bare_python: Path) -> None:

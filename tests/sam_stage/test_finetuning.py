@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from nnunet_sfr.data.datasets import LabelledDataset
 from nnunet_sfr.dataset import SFRDataset, open_dataset
+from nnunet_sfr.doctor.stages import check_adapter
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, FINE_TUNING_STATE
 from nnunet_sfr.random_state import seed_everything
@@ -295,20 +297,25 @@ def test_a_sam_of_version_0_2_0_does_not_know_the_content_of_its_cases(project: 
     assert adapter.stat().st_mtime_ns == made
 
 
-def test_an_adapter_of_version_0_1_is_read(project: SFRDataset) -> None:
+def test_an_adapter_of_version_0_1_is_read_and_the_doctor_agrees(project: SFRDataset) -> None:
     model = build_stitched_sam(project)
     file = project.paths.sam_stage("all") / FINAL_ADAPTER
     save_adapter(model, project, file)
     state = load_file(file)
     with safe_open(file, framework="pt") as content:
         metadata = content.metadata()
-    for key in ("weights_sha256", "adaptation_settings", "window", "scale"):
+    for key in ("weights_sha256", "adaptation_settings", "window", "scale", "slice_axis"):
         del metadata[key]
     save_file(state, file, {**metadata, "lora_rank": "None", "nnunet_sfr_version": "0.1.0"})
     load_adapter(build_stitched_sam(project), project, file)
+    (finding,) = check_adapter(project, "all")
+    assert (finding.level.value, finding.text) == ("ok", str(file))
     save_file(state, file, {**metadata, "lora_rank": "4", "nnunet_sfr_version": "0.1.0"})
-    with pytest.raises(UserError, match=r'made for adaptation_settings \{"rank": 4\}, the plan has \{\}'):
+    misfit = 'made for adaptation_settings {"rank": 4}, the plan has {}'
+    with pytest.raises(UserError, match=re.escape(misfit)):
         load_adapter(build_stitched_sam(project), project, file)
+    (finding,) = check_adapter(project, "all")
+    assert (finding.level.value, finding.text) == ("problem", f"{file}: {misfit}")
 
 
 @pytest.mark.parametrize(
