@@ -25,7 +25,7 @@ from typing import Any
 import blosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_sfr.atomic import is_disk_full, replacing
+from nnunet_sfr.atomic import no_space, replacing
 from nnunet_sfr.data.file_identity import file_stamps, identify
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.preprocessed_files import PROVENANCE
@@ -265,7 +265,7 @@ def _with_suffix(stem: Path, suffix: str) -> Path:
 
 
 def _translated(error: OSError | RuntimeError, folder: Path) -> Exception:
-    """A full disk as a UserError; anything else as it is."""
-    if is_disk_full(error, folder):
-        return UserError(f"{folder}: the disk is full; free some space and run the same command again")
+    """A full disk or a used-up quota as a UserError; anything else as it is."""
+    if (full := no_space(error, folder)) is not None:
+        return UserError(f"{folder}: {full}")
     return error
