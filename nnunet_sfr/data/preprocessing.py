@@ -12,8 +12,6 @@ current cases, since nnU-Net infers the format from all files in it and trains o
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import pickle
 import shutil
@@ -34,6 +32,7 @@ from nnunet_sfr.data.raw_cases import RawCase, RawDataset
 from nnunet_sfr.data.sidecars import renamed_sidecars
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import SFRPaths
+from nnunet_sfr.silence import without_printing
 
 _INPUTS = "inputs"
 _PROPERTIES, _SEGMENTATION, _DATA = ".pkl", "_seg.b2nd", ".b2nd"
@@ -179,7 +178,7 @@ def _preprocess_case(job: _Job) -> None:
     scratch = job.scratch / job.case.identifier
     try:
         # readers remark on every file; what is wrong with one has been said by the checks
-        with contextlib.redirect_stdout(io.StringIO()):
+        with without_printing():
             configuration.preprocessor_class(verbose=False).run_case_save(
                 str(scratch),
                 [str(file) for file in job.case.images],

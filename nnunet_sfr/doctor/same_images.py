@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem, some_names
 from nnunet_sfr.doctor.raw_folders import SETS, RawImages
 from nnunet_sfr.paths import LABELLED_IMAGES, TEST_IMAGES
+from nnunet_sfr.silence import without_printing
 
 SUBJECT = "same image"
 
@@ -106,8 +106,7 @@ def _reader(images: Iterable[Image], dataset_json: dict[str, Any]) -> type[BaseR
         # failed attempts print tracebacks
         with (
             contextlib.suppress(RuntimeError),
-            contextlib.redirect_stderr(io.StringIO()),
-            contextlib.redirect_stdout(io.StringIO()),
+            without_printing(errors=True),
         ):
             reader: type[BaseReaderWriter] = determine_reader_writer_from_dataset_json(
                 dataset_json, str(file), verbose=False
@@ -124,7 +123,7 @@ def _hash_of_voxels(reader: type[BaseReaderWriter] | None, file: Path) -> str | 
     """
     if reader is None:
         raise RuntimeError(f"no reader of nnU-Net opens {file}")
-    with contextlib.redirect_stdout(io.StringIO()):
+    with without_printing():
         array, _ = reader().read_images((str(file),))
     if np.all(array == array.flat[0]):
         return None
