@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import add_configuration, argument_parser, run
+from .command_line import add_configuration, argument_parser, open_named, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,12 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("-o must be another file than -i, which would be overwritten")
 
     def command() -> None:
-        from nnunet_sfr.dataset import open_dataset
+        dataset = open_named(arguments)
 
-        dataset = open_dataset(arguments.dataset, arguments.configuration, arguments.plans)
-
+        from nnunet_sfr.atomic import require_writable
         from nnunet_sfr.trainers.pretrained_weights import write_adapted_weights
 
+        require_writable(arguments.output.parent)
         adapted = write_adapted_weights(dataset, arguments.checkpoint, arguments.output)
         print(
             f"{arguments.output}: {len(adapted.taken)} tensors taken, {len(adapted.repeated)} repeated for the input "

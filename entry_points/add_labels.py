@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_sfr.cores import available_cores
 from nnunet_sfr.paths import resolve_dataset_name
 
 from .command_line import argument_parser, positive_number, run, typed
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "-np",
         dest="processes",
         type=positive_number,
-        default=min(4, os.cpu_count() or 1),
+        default=min(4, available_cores()),
         metavar="N",
         help="processes that read and preprocess; each needs memory for a case at full size",
     )

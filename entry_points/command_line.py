@@ -158,14 +158,14 @@ def add_round(parser: argparse.ArgumentParser, later_rounds: str) -> None:
     """
     parser.add_argument(
         "--round",
-        type=round_number,
+        type=whole_number,
         default=0,
         metavar="R",
         help=f"0 for SFR; a round of SFR+, from 1, {later_rounds}",
     )
 
 
-def round_number(text: str) -> int:
+def whole_number(text: str) -> int:
     """0, 1, 2, ..."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be 0, 1, 2, ..., got {text!r}")
@@ -176,6 +176,13 @@ def positive_number(text: str) -> int:
     """1, 2, 3, ..."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def dataset_number(text: str) -> int:
+    """1 to 999, as nnU-Net numbers data sets."""
+    if not text.isdecimal() or not 1 <= int(text) <= 999:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 999, got {text!r}")
     return int(text)
 
 
@@ -200,6 +207,30 @@ def positive_length(text: str) -> float:
     value = _finite(text)
     if value is None or value <= 0:
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
+
+
+def length(text: str) -> float:
+    """A distance in mm, 0 or more."""
+    value = _finite(text)
+    if value is None or value < 0:
+        raise argparse.ArgumentTypeError(f"must be a length in mm, got {text!r}")
+    return value
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
+    value = _finite(text)
+    if value is None or not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
+
+
+def finite_number(text: str) -> float:
+    """Any number but infinity."""
+    value = _finite(text)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
     return value
 
 

@@ -7,9 +7,18 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_sfr.command_lines import dataset_number as number_of
 from nnunet_sfr.conversion import PUBLIC_DATASETS
 
-from .command_line import NOTHING_WRITTEN, HelpFormatter, positive_number, run, shown_examples
+from .command_line import (
+    NOTHING_WRITTEN,
+    HelpFormatter,
+    dataset_number,
+    positive_number,
+    run,
+    shown_examples,
+    whole_number,
+)
 from .dataset_options import add_dataset_options, given_dataset_options
 
 _WIDTH = 110
@@ -45,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         convert_source(source, folder, overwrite=arguments.overwrite, processes=arguments.processes)
         counts = {name: len(cases) for name, cases in source.split.by_group().items()}
         print(f"{folder}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
-        print(f"continue with: sfr_plan_and_preprocess -d {int(folder.name[len('Dataset') :][:3])}")
+        print(f"continue with: sfr_plan_and_preprocess -d {number_of(folder.name)}")
 
     return run(command, interrupted=NOTHING_WRITTEN)
 
@@ -74,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "-d",
         dest="dataset",
-        type=_dataset_number,
+        type=dataset_number,
         metavar="ID",
         help="number that it shall have; default: that of the data set of this name, or the first from 500 that is "
         "free in all of nnU-Net's folders",
@@ -87,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--seed",
-        type=_whole_number,
+        type=whole_number,
         metavar="N",
         help="draw the labelled cases with this seed; default: the first of the list",
     )
@@ -114,17 +123,3 @@ def _described(name: str) -> str:
     for label, value in lines.items():
         text += textwrap.wrap(f"{label + ':':<8}{value}", _WIDTH, initial_indent="  ", subsequent_indent=" " * 10)
     return "\n".join(text)
-
-
-def _dataset_number(text: str) -> int:
-    """1 to 999, as nnU-Net numbers data sets."""
-    if not text.isdecimal() or not 1 <= int(text) <= 999:
-        raise argparse.ArgumentTypeError(f"must be a number from 1 to 999, got {text!r}")
-    return int(text)
-
-
-def _whole_number(text: str) -> int:
-    """0, 1, 2, ..."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be 0, 1, 2, ..., got {text!r}")
-    return int(text)

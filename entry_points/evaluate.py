@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from nnunet_sfr.command_lines import DEFAULT_PLANS
 from nnunet_sfr.evaluation.rules import NSD_TOLERANCE_MM, RULES
 
-from .command_line import NOTHING_WRITTEN, argument_parser, is_same_folder, positive_number, run
+from .command_line import NOTHING_WRITTEN, argument_parser, is_same_folder, length, positive_number, run
 
 OUTPUT = "sfr_metrics.json"
 
@@ -133,20 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--nsd-tolerance",
-        type=millimetres,
+        type=length,
         default=NSD_TOLERANCE_MM,
         metavar="MM",
         help="how far apart surfaces may be to agree, in the normalised surface Dice, in mm (with --voxels: in voxels)",
     )
     return parser
-
-
-def millimetres(text: str) -> float:
-    """A length, 0 or more."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a length in mm, got {text!r}")
-    return value

@@ -17,8 +17,8 @@ from .command_line import (
     is_same_folder,
     open_named,
     positive_number,
-    round_number,
     run,
+    whole_number,
 )
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "-num_parts", type=positive_number, default=1, metavar="N", help="share the cases between this many calls"
     )
     parser.add_argument(
-        "-part_id", type=round_number, default=0, metavar="I", help="which share this call takes, from 0"
+        "-part_id", type=whole_number, default=0, metavar="I", help="which share this call takes, from 0"
     )
     parser.add_argument(
         "--overwrite",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import add_configuration, add_fold, argument_parser, open_named, positive_number, run
+from nnunet_sfr.cores import available_cores
+
+from .command_line import add_configuration, add_fold, argument_parser, finite_number, open_named, positive_number, run
 
 MOST_PROCESSES = 4
 
@@ -53,13 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(command)
 
 
-def _hounsfield_units(text: str) -> float:
-    value = float(text)  # argparse turns ValueError into its message
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(
         "sfr_report",
@@ -94,13 +87,13 @@ def _parser() -> argparse.ArgumentParser:
         "-np",
         dest="processes",
         type=positive_number,
-        default=min(MOST_PROCESSES, os.cpu_count() or 1),
+        default=min(MOST_PROCESSES, available_cores()),
         metavar="N",
         help="processes that draw pictures, at most one for every 32 cases; each needs memory for a case",
     )
     parser.add_argument(
         "--window",
-        type=_hounsfield_units,
+        type=finite_number,
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="Hounsfield units that are black and white when the page opens; default: the window of soft tissue, lung "

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
+from collections.abc import Sequence
 
-from .command_line import add_configuration, add_fold, argument_parser, port_number, run
+from .command_line import add_configuration, add_fold, argument_parser, port_number, run, typed
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and serve the page; returns the exit code."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(argv)
 
     def command() -> None:
         # the server's library is imported by this command alone
@@ -22,7 +21,7 @@ def main() -> int:
             arguments.configuration,
             arguments.plans,
             arguments.fold,
-            typed=shlex.join(["sfr_review", *sys.argv[1:]]),
+            typed=typed("sfr_review", argv),
             port=arguments.port,
             open_browser=arguments.open_browser,
         )

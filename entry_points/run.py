@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_sfr.atomic import require_writable
 from nnunet_sfr.command_lines import AUTO, DEFAULT_PLANS
-from nnunet_sfr.confidence_measures import MEASURES
+from nnunet_sfr.confidence_measures import MEASURES, PAPER
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS
@@ -23,12 +23,12 @@ from .command_line import (
     add_fold,
     add_with_nnunet,
     argument_parser,
+    fraction,
     positive_number,
     run,
     spacing,
     typed,
 )
-from .select import PAPER, fraction
 
 if TYPE_CHECKING:
     from nnunet_sfr.pipeline.options import RunOptions

@@ -7,12 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_sfr.confidence_measures import MEASURES
-from nnunet_sfr.settings import CONFIDENCE_SOURCES
+from nnunet_sfr.confidence_measures import MEASURES, PAPER, PAPER_MEASURE, PAPER_THRESHOLD
+from nnunet_sfr.settings import CONFIDENCE_SOURCES, RoundSettings
 
-from .command_line import add_configuration, add_fold, argument_parser, open_named, round_number, run
-
-PAPER = "paper"
+from .command_line import add_configuration, add_fold, argument_parser, fraction, open_named, run, whole_number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,19 +70,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_configuration(parser)
     add_fold(parser)
-    parser.add_argument("--round", type=round_number, default=1, metavar="R", help="the round that is to begin")
+    parser.add_argument("--round", type=whole_number, default=1, metavar="R", help="the round that is to begin")
     parser.add_argument(
         "--confidence",
         choices=(PAPER, *MEASURES),
         metavar="MEASURE",
-        help=f"what to tell the cases apart by: {', '.join(MEASURES)}, or paper (mean_max_probability with "
-        "a threshold of 0.985); default: what the SFR plan says, agreement in a new one",
+        help=f"what to tell the cases apart by: {', '.join(MEASURES)}, or {PAPER} ({PAPER_MEASURE} with a "
+        f"threshold of {PAPER_THRESHOLD}); default: what the SFR plan says, {RoundSettings.confidence} in a new one",
     )
     parser.add_argument(
         "--confidence-of",
         choices=CONFIDENCE_SOURCES,
         help="whose confidence counts: that of the re-trained model, or that of SAM in the round before; default: what "
-        "the SFR plan says, model in a new one",
+        f"the SFR plan says, {RoundSettings.confidence_of} in a new one",
     )
     sides = parser.add_mutually_exclusive_group()
     sides.add_argument(
@@ -94,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
         "--quantile",
         type=fraction,
         metavar="SHARE",
-        help="this share of the cases is high (0 to 1); default: what the SFR plan says, 0.5 in a new one",
+        help="this share of the cases is high (0 to 1); default: what the SFR plan says, "
+        f"{RoundSettings.high_fraction} in a new one",
     )
     for side in ("high", "low"):
         parser.add_argument(
@@ -104,14 +103,3 @@ def _parser() -> argparse.ArgumentParser:
             help=f"text file of identifiers, one a line, that are {side} whatever their confidence; default: none",
         )
     return parser
-
-
-def fraction(text: str) -> float:
-    """A number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
-    return value

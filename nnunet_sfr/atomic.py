@@ -144,16 +144,6 @@ def no_space(error: BaseException, folder: Path | None = None) -> str | None:
     return None
 
 
-def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
-    """Whether :func:`no_space` has something to say.
-
-    Args:
-        error: any, with its causes.
-        folder: on the disk in question; None for wherever the error says.
-    """
-    return no_space(error, folder) is not None
-
-
 def write_json(content: Any, file: Path) -> None:
     """Write JSON that people can read, atomically.
 

@@ -11,6 +11,8 @@ PAPER_MEASURE = "mean_max_probability"
 """Eq. 8."""
 PAPER_THRESHOLD = 0.985
 """The paper's tau."""
+PAPER = "paper"
+"""The word of the commands for eq. 8 with the paper's threshold."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from nnunet_sfr.atomic import replacing, write_json
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.json_files import Shape, read_json
 
 FOLDER, PARTIAL = ".sfr_add_labels", ".sfr_add_labels.partial"
@@ -139,15 +139,12 @@ def stage(raw: Path, files: Iterable[Path]) -> Path:
         The folder of the copies.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written to.
+        UserError: the disk is full, the folder cannot be written to, or a file cannot be read.
     """
     remove_remains(raw)
-    try:
-        for file in files:
-            with replacing(raw / PARTIAL / file.name) as temporary:
-                shutil.copy2(file, temporary)
-    except PermissionError as error:
-        raise UserError(f"{error.filename}: cannot be written to; ask its owner for the permission") from None
+    for file in files:
+        with file_errors_explained(), replacing(raw / PARTIAL / file.name) as temporary:
+            shutil.copy2(file, temporary)
     return raw / PARTIAL
 
 

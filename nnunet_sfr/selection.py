@@ -15,16 +15,13 @@ from typing import Any
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
-from nnunet_sfr.confidence_measures import MEASURES, PAPER_MEASURE, PAPER_THRESHOLD, nothing_found
+from nnunet_sfr.confidence_measures import MEASURES, PAPER, PAPER_MEASURE, PAPER_THRESHOLD, nothing_found
 from nnunet_sfr.data.preprocessed_files import unlabelled_identifiers
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import Fold
-
-PAPER = "paper"
-"""The word for eq. 8 with the paper's threshold."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,33 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split())[:_MOST_OF_A_REASON] or type(error).__name__
 
 
+def aligned(rows: Sequence[Sequence[str]], left: int | None = None) -> list[str]:
+    """The lines of a table, its columns of one width each.
+
+    Args:
+        rows: of cells, all of the same number.
+        left: so many columns are aligned to the left, and the others to the right; None for all to the left.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if left is None or index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's message: SimpleITK's have one for each layer, and the last names the cause.
+
+    Args:
+        error: without a message, the name of its type stands for it.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
 def shortest(value: float) -> str:
     """A number with six digits, or with all that it takes to tell it from another one.
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_sfr.atomic import is_disk_full, remove_leftovers, replacing, write_json
-from nnunet_sfr.errors import UserError, file_errors_explained
+from nnunet_sfr.atomic import no_space, remove_leftovers, replacing, write_json
+from nnunet_sfr.errors import NO_SPACE, UserError, file_errors_explained
 
 DiskUsage = namedtuple("DiskUsage", "total used free")
 
@@ -99,9 +99,10 @@ def test_the_temporary_name_keeps_the_suffix_and_hides(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_whoever_says_so(tmp_path: Path) -> None:
     hidden = RuntimeError("write failed")
     hidden.__cause__ = OSError(28, "No space left on device")
-    assert is_disk_full(OSError(28, "No space left on device"))
-    assert is_disk_full(hidden)
-    assert not is_disk_full(OSError(13, "Permission denied"))
+    assert no_space(OSError(28, "No space left on device")) == NO_SPACE[errno.ENOSPC]
+    assert no_space(hidden) == NO_SPACE[errno.ENOSPC]
+    assert no_space(OSError(errno.EDQUOT, "Disk quota exceeded")) == NO_SPACE[errno.EDQUOT]
+    assert no_space(OSError(13, "Permission denied")) is None
     with pytest.raises(UserError, match=r"a\.pth: the disk is full"):
         write_half(tmp_path / "a.pth", hidden)
 

@@ -171,11 +171,11 @@ def _split(**changes: object) -> Callable[[Path], None]:
         (lambda folder: (folder / "images/c.nii.gz").write_text("no image"), r"c\.nii\.gz: cannot be read as NIfTI"),
         (
             lambda folder: _write(np.zeros((6, 8, 9), np.uint8), folder / "labels/d.nii.gz"),
-            r"d\.nii\.gz: has size \(9, 8, 6\), but its image has \(10, 8, 6\)",
+            r"d\.nii\.gz: case d has 9 x 8 x 6 voxels, but \S+images/d\.nii\.gz has 10 x 8 x 6",
         ),
         (
             lambda folder: _write(np.zeros((6, 8, 10), np.uint8), folder / "labels/d.nii.gz", spacing=1.0),
-            r"d\.nii\.gz: has spacing",
+            r"d\.nii\.gz: case d lies elsewhere than \S+images/d\.nii\.gz",
         ),
     ],
 )
@@ -184,6 +184,12 @@ def test_damaged_folder_is_refused_in_one_line(folder: Path, damage: Callable[[P
     with pytest.raises(UserError, match=says) as caught:
         open_volumes(folder, labelled=1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_header_that_is_rounded_is_the_same_grid(folder: Path) -> None:
+    """What counts is how far voxels lie from their place, as in every other data set that is converted."""
+    _write(np.zeros((6, 8, 10), np.uint8), folder / "labels/d.nii.gz", spacing=2.004)
+    assert open_volumes(folder, labelled=1).split.test == ("d", "e")
 
 
 def test_other_numbers_of_labelled_cases_are_named(folder: Path) -> None:

@@ -44,7 +44,7 @@ from nnunet_sfr.conversion.source_dataset import (
 from nnunet_sfr.conversion.volume import LPS_TO_RAS, Volume, mapped, right_angled
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.wording import times
+from nnunet_sfr.wording import last_line, times
 
 ORGANS = {
     1: "spleen",
@@ -287,8 +287,7 @@ def read_image(path: Path, case: str) -> Volume:
     try:
         image = reader.Execute()
     except RuntimeError as error:
-        line = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"{path}: case {case} cannot be read as DICOM ({line}); get it again") from None
+        raise UserError(f"{path}: case {case} cannot be read as DICOM ({last_line(error)}); get it again") from None
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()

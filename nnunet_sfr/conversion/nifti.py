@@ -20,7 +20,7 @@ from nnunet_sfr.conversion.source_dataset import ENDING
 from nnunet_sfr.conversion.volume import LPS_TO_RAS, Volume, right_angled, spacing_of
 from nnunet_sfr.data.nifti_files import open_nifti, read_voxels
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.wording import shortest, times
+from nnunet_sfr.wording import last_line, shortest, times
 
 NIFTI = (".nii.gz", ".nii")
 _GRID_TOLERANCE = 0.05
@@ -97,7 +97,7 @@ def read_volume(file: Path) -> Volume:
     try:
         voxels = read_voxels(file)
     except _DAMAGE as error:
-        raise UserError(f"{file}: its voxels cannot be read ({_last_line(error)}); replace the file") from None
+        raise UserError(f"{file}: its voxels cannot be read ({last_line(error)}); replace the file") from None
     if voxels.dtype.kind == "f" and not np.all(np.isfinite(voxels)):
         raise UserError(f"{file}: has NaN or infinite voxels; replace the file")
     return Volume(voxels, affine)
@@ -115,14 +115,15 @@ def require_grid(file: Path, other: Path, case: str) -> None:
         UserError: naming file and case.
     """
     (shape, affine), (wanted_shape, wanted) = read_affine(file), read_affine(other)
+    named = other.name if other.name != file.name else other
     if shape != wanted_shape:
-        raise UserError(f"{file}: case {case} has {times(shape)} voxels, but {other.name} has {times(wanted_shape)}")
+        raise UserError(f"{file}: case {case} has {times(shape)} voxels, but {named} has {times(wanted_shape)}")
     corners = np.array(np.meshgrid(*[(0, length - 1) for length in shape], [1])).reshape(4, -1)
     # in voxels of the other one
     away = np.abs(np.linalg.inv(wanted) @ affine @ corners - corners)[:3].max()
     if away > _GRID_TOLERANCE:
         raise UserError(
-            f"{file}: case {case} lies elsewhere than {other.name}, by up to {away:.2g} voxels (origin, spacing or "
+            f"{file}: case {case} lies elsewhere than {named}, by up to {away:.2g} voxels (origin, spacing or "
             "direction of the header); resample it to the same grid"
         )
 
@@ -218,9 +219,4 @@ def _open(file: Path) -> Any:
     try:
         return open_nifti(file)
     except _DAMAGE as error:
-        raise UserError(f"{file}: cannot be read as NIfTI ({_last_line(error)}); replace it") from None
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+        raise UserError(f"{file}: cannot be read as NIfTI ({last_line(error)}); replace it") from None

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import SimpleITK as sitk
 
 from nnunet_sfr.conversion.lists import choose_labelled
+from nnunet_sfr.conversion.nifti import require_grid
 from nnunet_sfr.conversion.nifti_dataset import CaseFiles, NiftiCheck
 from nnunet_sfr.conversion.source_dataset import ENDING, CaseCheck, DatasetDescription, Split
 from nnunet_sfr.errors import UserError
@@ -150,17 +150,13 @@ def _require_file(file: Path, case: str) -> None:
 
 def _check_geometry(volumes: VolumeFolder, case: str) -> None:
     """Headers only: a label on another grid than its image would be scored or trained on shifted."""
-    image, label = _header(volumes.image(case)), _header(volumes.label(case))
-    for name in ("Size", "Spacing", "Origin", "Direction"):
-        of_image, of_label = getattr(image, f"Get{name}")(), getattr(label, f"Get{name}")()
-        if not np.allclose(of_image, of_label, atol=1e-3):
-            raise UserError(
-                f"{volumes.label(case)}: has {name.lower()} {of_label}, but its image has {of_image}; "
-                "resample the label onto its image"
-            )
+    image, label = volumes.image(case), volumes.label(case)
+    for file in (image, label):
+        _require_one_channel(file)
+    require_grid(label, image, case)
 
 
-def _header(file: Path) -> sitk.ImageFileReader:
+def _require_one_channel(file: Path) -> None:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     try:
@@ -169,4 +165,3 @@ def _header(file: Path) -> sitk.ImageFileReader:
         raise UserError(f"{file}: cannot be read as NIfTI; replace it") from None
     if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
         raise UserError(f"{file}: is not a 3D volume with one channel, the only kind that can be converted")
-    return reader

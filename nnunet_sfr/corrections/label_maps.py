@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.paths import LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES
+from nnunet_sfr.silence import without_printing
 from nnunet_sfr.wording import shortest
 
 
@@ -141,7 +140,7 @@ def _problem(task: _Check) -> str:
     file, case = task.file, task.case
     try:
         label, properties = read_label(task.reader, file, case)
-        with contextlib.redirect_stdout(io.StringIO()):  # the TIFF reader remarks on every image
+        with without_printing():  # the TIFF reader remarks on every image
             image, wanted = task.reader().read_images([str(image) for image in case.images])
         require_same_grid(file, (label.shape[1:], properties), (image.shape[1:], wanted), case.identifier)
     except UserError as problem:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from nnunet_sfr.crosscheck.findings import Findings, SourceFindings
 from nnunet_sfr.crosscheck.sources import NNUNET, SOURCES
+from nnunet_sfr.wording import aligned
 
 SHOWN_CASES = 3
 """Worst cases that are named."""
@@ -16,7 +17,7 @@ SHOWN_MEASURES = 3
 def lines(findings: Findings) -> Iterator[str]:
     """Dice of every class by source, differences, worst cases, measures of confidence, and the verdict last."""
     yield f"Dice in {findings.sam.dice.n} labelled cases, each left out once (mean, 95 % interval)"
-    yield from _aligned(_table(findings))
+    yield from (f"  {row}" for row in aligned(_table(findings)))
     for difference in findings.differences:
         yield (f"{SOURCES[difference.source]} minus {SOURCES[difference.other]}, paired by case: {difference.dice}")
     worst = ", ".join(f"{case.case} {case.dice:.3f}" for case in findings.sam.cases[:SHOWN_CASES])
@@ -63,9 +64,3 @@ def _best_measures(finding: SourceFindings) -> list[str]:
     ranked = [(measure.rank_correlation, name) for name, measure in finding.measures.items()]
     known = sorted(((value, name) for value, name in ranked if value is not None), reverse=True)
     return [f"{name} {value:.2f}" for value, name in known[:SHOWN_MEASURES]]
-
-
-def _aligned(rows: list[list[str]]) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()

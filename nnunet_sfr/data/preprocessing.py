@@ -12,8 +12,6 @@ current cases, since nnU-Net infers the format from all files in it and trains o
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import pickle
 import shutil
@@ -25,7 +23,7 @@ from typing import Any
 import blosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_sfr.atomic import is_disk_full, replacing
+from nnunet_sfr.atomic import no_space, replacing
 from nnunet_sfr.data.file_identity import file_stamps, identify
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.preprocessed_files import PROVENANCE
@@ -34,6 +32,7 @@ from nnunet_sfr.data.raw_cases import RawCase, RawDataset
 from nnunet_sfr.data.sidecars import renamed_sidecars
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import SFRPaths
+from nnunet_sfr.silence import without_printing
 
 _INPUTS = "inputs"
 _PROPERTIES, _SEGMENTATION, _DATA = ".pkl", "_seg.b2nd", ".b2nd"
@@ -179,7 +178,7 @@ def _preprocess_case(job: _Job) -> None:
     scratch = job.scratch / job.case.identifier
     try:
         # readers remark on every file; what is wrong with one has been said by the checks
-        with contextlib.redirect_stdout(io.StringIO()):
+        with without_printing():
             configuration.preprocessor_class(verbose=False).run_case_save(
                 str(scratch),
                 [str(file) for file in job.case.images],
@@ -265,7 +264,7 @@ def _with_suffix(stem: Path, suffix: str) -> Path:
 
 
 def _translated(error: OSError | RuntimeError, folder: Path) -> Exception:
-    """A full disk as a UserError; anything else as it is."""
-    if is_disk_full(error, folder):
-        return UserError(f"{folder}: the disk is full; free some space and run the same command again")
+    """A full disk or a used-up quota as a UserError; anything else as it is."""
+    if (full := no_space(error, folder)) is not None:
+        return UserError(f"{folder}: {full}")
     return error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from nnunetv2.imageio.reader_writer_registry import (
 )
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.silence import without_printing
 
 _OWN_CHOICE = "overwrite_image_reader_writer"
 """The key of ``dataset.json`` that names a reader; nnU-Net passes over a name that it does not know."""
@@ -68,7 +67,7 @@ def find_reader(dataset_json: Mapping[str, Any], example: Path, what: str = "it"
     """
     try:
         # its failed attempts print tracebacks
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        with without_printing(errors=True):
             reader: type[BaseReaderWriter] = determine_reader_writer_from_dataset_json(
                 dict(dataset_json), str(example), verbose=False
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +18,8 @@ from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.data.sidecars import spacing_file
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.wording import times
+from nnunet_sfr.silence import without_printing
+from nnunet_sfr.wording import last_line, times
 
 Kind = Literal["image", "label"]
 
@@ -78,15 +77,13 @@ def read_strictly(
     try:
         _check_header(reader, file, case, kind)
         # readers print what they then raise
-        with contextlib.redirect_stdout(io.StringIO()):
+        with without_printing():
             array, properties = reader().read_images((str(file),)) if kind == "image" else reader().read_seg(str(file))
     except (MemoryError, ContentError):
         raise
     except Exception as error:
-        # SimpleITK's messages have a line per layer; the last names the cause
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ContentError(
-            f"{file}: {kind} of case {case.identifier} cannot be read ({lines[-1].strip()}); replace the file"
+            f"{file}: {kind} of case {case.identifier} cannot be read ({last_line(error)}); replace the file"
         ) from None
     if array.ndim != 4:
         raise ContentError(f"{file}: case {case.identifier} has {array.ndim - 1} dimensions; nnU-Net takes 2 or 3")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -117,7 +116,7 @@ def _hash_of_voxels(reader: type[BaseReaderWriter] | None, file: Path) -> str | 
     """
     if reader is None:
         raise RuntimeError(f"no reader of nnU-Net opens {file}")
-    with contextlib.redirect_stdout(io.StringIO()):
+    with without_printing():
         array, _ = reader().read_images((str(file),))
     if np.all(array == array.flat[0]):
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem, some_names
 from nnunet_sfr.environment import PLUGIN_FOLDER, TRAINER_PATH_VARIABLE
+from nnunet_sfr.silence import without_printing
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
 from nnunet_sfr.wording import reason
 
@@ -43,7 +42,7 @@ def check_search(names: Sequence[str] = (*TRAINERS, *ROUND_TRAINERS)) -> list[Fi
     for name in names:
         try:
             # it says where it looks, and what it imports there may warn
-            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            with without_printing(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 recursive_find_trainer_class_by_name(name)
         except Exception as error:  # a module of others in one of the folders may raise anything

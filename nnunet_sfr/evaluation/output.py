@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
-import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from nnunet_sfr import __version__
-from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.atomic import replacing, require_writable, write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.bootstrap import CONFIDENCE, RESAMPLES, SEED
 from nnunet_sfr.evaluation.comparison import Comparison, PairedDifference
@@ -30,11 +29,7 @@ def check_output(file: Path) -> None:
     """
     if file.is_dir():
         raise UserError(f"{file}: is a folder; name a file with -o")
-    folder = file.resolve().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"{file}: cannot be written in {folder}; name another file with -o")
+    require_writable(file.parent)
 
 
 def csv_beside(file: Path) -> Path:

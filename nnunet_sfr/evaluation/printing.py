@@ -9,6 +9,7 @@ from nnunet_sfr.evaluation.comparison import Comparison, PairedDifference
 from nnunet_sfr.evaluation.folders import Evaluation
 from nnunet_sfr.evaluation.rules import HIGHER_IS_BETTER, TITLES
 from nnunet_sfr.evaluation.summary import ClassSummary, Statistics, class_summaries, foreground_mean
+from nnunet_sfr.wording import aligned
 
 _FOREGROUND = "foreground mean"
 _MOST_WARNINGS = 3
@@ -23,7 +24,7 @@ def table(evaluation: Evaluation) -> list[str]:
         means = foreground_mean(summary)
         rows.append([_FOREGROUND, *(_number(means[metric], metric) for metric in TITLES)])
     lines = [f"{evaluation.prediction}: mean ± standard deviation over cases (n = {len(evaluation.cases)})", ""]
-    lines += _aligned([header, *rows])
+    lines += aligned([header, *rows], left=1)
     notes = [note for name, one in summary.items() for note in _empties(name, one)]
     if evaluation.missing:
         total = len(evaluation.missing) + len(evaluation.cases)
@@ -45,7 +46,7 @@ def comparison_table(evaluation: Evaluation, comparison: Comparison) -> list[str
     for name, metrics in groups.items():
         rows += [[name, *_compared(metric, metrics[metric], evaluation)] for metric in HIGHER_IS_BETTER]
     first = f"compared with {comparison.other.prediction}: here - other (n = {len(comparison.cases)})"
-    return [first, "", *_aligned(rows, left=3)]
+    return [first, "", *aligned(rows, left=3)]
 
 
 def warning_lines(warnings: Sequence[str], file: str) -> list[str]:
@@ -100,15 +101,3 @@ def _empties(name: str, summary: ClassSummary) -> list[str]:
         "truth and prediction empty, in no mean": summary.n_both_empty,
     }
     return [f"{name}: {note}: {count} of {summary.n_cases} cases" for note, count in notes.items() if count]
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Columns of one width; the first ``left`` of them to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:<{width}}" if index < left else f"{cell:>{width}}"
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

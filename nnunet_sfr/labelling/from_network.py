@@ -20,9 +20,9 @@ from nnunet_sfr.labelling.nnunet_predictor import (
     make_predictor,
     mirrored_axes,
     without_mirroring,
-    without_printing,
 )
 from nnunet_sfr.settings import PseudoLabelSettings
+from nnunet_sfr.silence import without_printing
 
 
 class NetworkLabeller(PredictorLabeller):

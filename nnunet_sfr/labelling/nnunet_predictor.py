@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +10,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_sfr.label_decision import LARGEST_PROBABILITY
 from nnunet_sfr.settings import PseudoLabelSettings
+from nnunet_sfr.silence import without_printing
 
 
 class PredictorLabeller:
@@ -73,10 +72,3 @@ def without_mirroring(predictor: nnUNetPredictor) -> Iterator[None]:
         yield
     finally:
         predictor.use_mirroring = before
-
-
-@contextmanager
-def without_printing() -> Iterator[None]:
-    """Keep back what nnU-Net prints."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from nnunet_sfr.json_files import read_json
 from nnunet_sfr.labelling.foreign_code import require_no_code
 from nnunet_sfr.labelling.nnunet_predictor import make_predictor
 from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, Fold
+from nnunet_sfr.silence import without_printing
 from nnunet_sfr.wording import reason
 
 
@@ -119,7 +118,7 @@ def _load(predictor: nnUNetPredictor, folder: Path, checkpoints: Sequence[Path])
     name = checkpoints[0].name
     try:
         # nnU-Net says where it looks for trainers
-        with contextlib.redirect_stdout(io.StringIO()):
+        with without_printing():
             predictor.initialize_from_trained_model_folder(str(folder), folds, name)
     except Exception as error:
         raise UserError(f"{folder}: nnU-Net cannot load {name} of fold {', '.join(folds)} ({reason(error)})") from None

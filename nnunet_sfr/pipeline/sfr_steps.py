@@ -31,7 +31,7 @@ from nnunet_sfr.pipeline.parts import (
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.step import Step
 from nnunet_sfr.replacement import set_aside
-from nnunet_sfr.settings import FINE_TUNING_IN_ROUNDS
+from nnunet_sfr.settings import FINE_TUNING_IN_ROUNDS, RoundSettings
 
 _NETWORK_PLAN = "nnU-Net's plan"
 _SAM_LABELS = "labels of round 0"
@@ -202,7 +202,7 @@ class PseudoLabel(OverwritableStep):
         if round_index == 0:
             return parts
         parts |= store_part(project, "labels of the round before", project.store(round_index - 1))
-        share = project.sfr_plan().get("rounds", {}).get("model_share", 0)
+        share = project.sfr_plan().get("rounds", {}).get("model_share", RoundSettings.model_share)
         if share:
             parts |= {"rounds.model_share": share}
             parts |= store_part(project, "the model's labels", project.store(round_index, of_model=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 from nnunet_sfr.command_lines import AUTO, shell_text
@@ -20,6 +19,7 @@ from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.pipeline.sequence import steps_of
 from nnunet_sfr.pipeline.state import DONE, RUNNING, History, StepRecord
 from nnunet_sfr.pipeline.step import Step
+from nnunet_sfr.wording import aligned
 
 WAITING, NEXT = "waiting", "next"
 
@@ -46,7 +46,7 @@ def status_text(options: RunOptions) -> str:
         total += seconds
         rows.append([step.name, status, clock(seconds) if seconds else "", remark])
     lines = [f"{options.dataset_name}, {options.plans}, {options.configuration}, fold {options.fold}: {folder.name}"]
-    lines += ["", *_aligned([*rows, ["together", "", clock(total), ""]]), ""]
+    lines += ["", *aligned([*rows, ["together", "", clock(total), ""]]), ""]
     lines += _what_comes(following, holder)
     lines += [f"state and logs: {folder.folder}"]
     return "\n".join([*lines, *closing_lines(options, history)])
@@ -120,8 +120,3 @@ def _device_used(record: StepRecord, options: RunOptions) -> str:
     if options.device != AUTO or "-device" not in words:
         return options.device
     return words[words.index("-device") + 1]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import io
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.silence import without_printing
 from nnunet_sfr.wording import times
 
 PATCH_96 = (96, 96, 96)
@@ -198,9 +198,8 @@ def plan(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_zero_workers())
         if not verbose:
-            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             # for readers that it tries in vain it prints tracebacks
-            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            stack.enter_context(without_printing(errors=True))
         planner = planner_class(dataset_name, **options)
         planner.save_plans = functools.partial(_save_sound_plans, planner.save_plans, gpu_memory_target, check)
         try:

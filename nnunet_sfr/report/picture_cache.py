@@ -18,6 +18,7 @@ from typing import Any
 from nnunet_sfr.atomic import remove_leftovers, write_json
 from nnunet_sfr.data.file_identity import file_stamps
 from nnunet_sfr.data.parallel import run_parallel
+from nnunet_sfr.data.store_files import record_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.report import pictures as drawing
 from nnunet_sfr.report.case_drawing import DrawingTask, Measurements, MosaicFiles, draw_and_measure
@@ -211,7 +212,7 @@ class PictureCache:
             source for source in case.sources if source is case.centre_of or source.key in (what, *(compared or ()))
         ]
         image = self._dataset.paths.unlabelled / f"{case.case}.pkl"
-        files = [image, *(source.store.folder / f"{case.case}.json" for source in labels)]
+        files = [image, *(record_file(source.store.folder, case.case) for source in labels)]
         return digest_of(self._colours, case.case, what, kind, file_stamps(files), [source.key for source in labels])
 
 

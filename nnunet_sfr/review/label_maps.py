@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunet_sfr.atomic import is_disk_full
+from nnunet_sfr.atomic import no_space
 from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.data.reading import read_label
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import UserError, file_errors_explained
 from nnunet_sfr.review.viewer_grid import ViewerGrid
 from nnunet_sfr.wording import shortest
 
@@ -112,21 +112,22 @@ def write_label_map(
     Raises:
         UserError: the folder cannot be written to, or the disk is full; an older file stays.
     """
-    try:
+    with file_errors_explained():
         file.parent.mkdir(parents=True, exist_ok=True)
-        # a writer may make more than one file (the TIFF writer puts the spacing beside the image)
-        with TemporaryDirectory(dir=file.parent, prefix=".") as folder:
-            written = Path(folder, file.name)
-            reader().write_seg(labels, str(written), dict(properties))
-            _require_same(written, file, labels, case, properties, reader)
-            for part in sorted(Path(folder).iterdir(), key=lambda part: part == written):
-                os.replace(part, file.parent / part.name)  # the label map itself comes last
-    except (OSError, RuntimeError) as error:
-        if is_disk_full(error, file.parent):
-            raise UserError(f"{file}: the disk is full; free some space and save again") from None
-        if isinstance(error, OSError) or not os.access(file.parent, os.W_OK):
-            raise UserError(f"{file}: cannot be written ({error}); ask the folder's owner for the permission") from None
-        raise
+    with file_errors_explained(file):
+        try:
+            # a writer may make more than one file (the TIFF writer puts the spacing beside the image)
+            with TemporaryDirectory(dir=file.parent, prefix=".") as folder:
+                written = Path(folder, file.name)
+                reader().write_seg(labels, str(written), dict(properties))
+                _require_same(written, file, labels, case, properties, reader)
+                for part in sorted(Path(folder).iterdir(), key=lambda part: part == written):
+                    os.replace(part, file.parent / part.name)  # the label map itself comes last
+        except (OSError, RuntimeError) as error:
+            if (full := no_space(error, file.parent)) is None:
+                raise
+            # the page still has what was drawn, so no command has to be run again
+            raise UserError(f"{file}: {full.partition(';')[0]}; free some space and save again") from None
 
 
 def _require_same(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.data.preprocessed_files import read_properties, unlabelled_identifiers
+from nnunet_sfr.data.store_files import record_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.paths import Fold
 from nnunet_sfr.report import volumes
@@ -102,7 +103,7 @@ def _from_report(file: Path, pool: Pool, known: set[str]) -> list[RankedCase]:
     if not file.is_file():
         return []
     written = file.stat().st_mtime
-    records = (source.store.folder / f"{case}.json" for source in pool.sources for case in source.records)
+    records = (record_file(source.store.folder, case) for source in pool.sources for case in source.records)
     if any(record.stat().st_mtime > written for record in records if record.exists()):
         return []
     with file.open(newline="") as stream:

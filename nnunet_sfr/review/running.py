@@ -26,8 +26,8 @@ _READERS = 2
 
 def review(
     dataset_name_or_id: str,
-    configuration: str,
-    plans: str,
+    configuration: str | None,
+    plans: str | None,
     fold: Fold,
     *,
     typed: str,
@@ -39,8 +39,8 @@ def review(
 
     Args:
         dataset_name_or_id: nnU-Net's name or number.
-        configuration: whose pseudo-labels.
-        plans: whose.
+        configuration: whose pseudo-labels; None for nnU-Net's default, or the only one that was planned.
+        plans: whose; None for nnU-Net's default, or the only ones of the data set.
         fold: whose.
         typed: the command as the user gave it, for others who find the review open.
         port: None for any that is free.

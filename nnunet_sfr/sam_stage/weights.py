@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.hub import download_url_to_file, get_dir
 
-from nnunet_sfr.atomic import is_disk_full
+from nnunet_sfr.atomic import no_space
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.sam_models import MODELS, Download, GivenFile, SAMModel, Weights, Wheel
@@ -142,8 +142,8 @@ def _download(url: str, file: Path, weights: Weights) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         download_url_to_file(url, str(file), hash_prefix=weights.sha256)
     except (OSError, http.client.HTTPException) as error:
-        if is_disk_full(error):
-            raise UserError(f"{file}: the disk is full; free some space and run the same command again") from None
+        if (full := no_space(error)) is not None:
+            raise UserError(f"{file}: {full}") from None
         raise UserError(
             f"{url} cannot be downloaded ({error}); download it elsewhere and put it at {file}, "
             "or set sam.checkpoint in the SFR plan to where it is"

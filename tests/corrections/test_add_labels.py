@@ -607,6 +607,18 @@ def test_what_was_stopped_is_completed_first(
     assert own["labels_added"]["stamp"] == list_cases(dataset.paths.raw).stamp()
 
 
+def test_a_label_map_that_cannot_be_read_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = tmp_path / "case.nii.gz"
+    label.write_text("voxels")
+
+    def refuse(source: Path, _: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(source))
+
+    monkeypatch.setattr(shutil, "copy2", refuse)
+    with pytest.raises(UserError, match=r"case\.nii\.gz: may not be accessed \(permission denied\)"):
+        stage(tmp_path / "raw", [label])
+
+
 def test_the_files_of_a_case_called_journal_are_not_taken_for_the_journal(tmp_path: Path) -> None:
     label, spacing = tmp_path / "maps" / "journal.tif", tmp_path / "maps" / "journal.json"
     label.parent.mkdir()

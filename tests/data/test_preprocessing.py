@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import pickle
@@ -239,14 +240,17 @@ def test_remains_of_a_killed_run_are_removed(dataset: SFRDataset) -> None:
     assert not remains.exists()
 
 
-def test_a_full_disk_is_one_line(dataset: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "your quota of disk space is used up")]
+)
+def test_a_full_disk_is_one_line(number: int, said: str, dataset: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     change(dataset.paths.raw_unlabelled / "unlabelled_00_0000.nii.gz")
 
     def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(nnUNetDatasetBlosc2, "save_case", full)
-    with pytest.raises(UserError, match=r"the disk is full; free some space and run the same command again$"):
+    with pytest.raises(UserError, match=rf"{said}; free some space and run the same command again$"):
         run(dataset)
     # the older case was not touched, and nothing temporary is left
     assert (dataset.paths.unlabelled / "unlabelled_00.b2nd").is_file()

@@ -168,7 +168,7 @@ def test_mistakes(call: Call, folders: tuple[Path, Path], tmp_path: Path) -> Non
     refused(call, "nowhere: not found; name the folder with the predictions", truth, tmp_path / "nowhere")
     refused(call, "nowhere: not found; name a folder with label maps", tmp_path / "nowhere", prediction)
     refused(call, "sfr.json: is a folder", truth, prediction, "-o", folder(tmp_path / "sfr.json"))
-    refused(call, "cannot be written", truth, prediction, "-o", truth / "a.nii.gz" / "x.json")
+    refused(call, "one of the folders of this path is a file", truth, prediction, "-o", truth / "a.nii.gz" / "x.json")
     (tmp_path / "plans.json").write_text('{"image_reader_writer": "NoReader"}')
     refused(call, "'NoReader', no reader of nnU-Net", truth, prediction, "-pfile", tmp_path / "plans.json")
     (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "a": 1}}')

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from nnunet_sfr.confidence_measures import MEASURES
+from nnunet_sfr.data.store_files import record_file
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import FINAL_CHECKPOINT, LATEST_CHECKPOINT
@@ -23,7 +24,7 @@ from nnunet_sfr.report.label_sources import best_measure
 from nnunet_sfr.report.making import make_report
 from nnunet_sfr.report.volumes import grid_spacing
 from nnunet_sfr.selection import make_rule, select
-from tests.report.reported_project import CUBOID, FIRST, NOTHING, SECOND, SHIFTED, fill, fill_model, fill_sam
+from tests.report.reported_project import CUBOID, FIRST, NOTHING, SECOND, SHIFTED, fill, fill_model, fill_sam, sam_made
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, change_settings
 
@@ -176,6 +177,24 @@ def test_a_second_run_draws_only_what_changed(with_round: SFRDataset, drawn: lis
     assert not (folder / before[FIRST].images["percentiles"]).exists()
     assert (folder / after[FIRST].images["percentiles"]).is_file()
     assert (folder / "pictures" / "mine.webp").is_file()
+
+
+def test_cases_whose_records_are_renamed(bare: SFRDataset, drawn: list[DrawingTask]) -> None:
+    """A case called manifest has its record in another file than its name says."""
+    names = {FIRST: "manifest", SECOND: "manifest.record"}
+    for folder in (bare.paths.unlabelled, bare.paths.raw_unlabelled):
+        for case, name in names.items():
+            for file in folder.glob(f"{case}*"):
+                file.rename(file.with_name(file.name.replace(case, name)))
+    fill(bare, bare.paths.pseudo_labels("all"), sam_made(bare, 0), {name: CUBOID for name in names.values()})
+    before = by_name(contents_of(bare))
+    assert [task.case for task in drawn] == ["manifest", "manifest.record"]
+    drawn.clear()
+    record = record_file(bare.paths.pseudo_labels("all"), "manifest")
+    record.write_text(json.dumps({**json.loads(record.read_text(encoding="utf-8")), "flip_agreement": 0.95}))
+    after = by_name(contents_of(bare))
+    assert [task.case for task in drawn] == ["manifest"]
+    assert after["manifest"].images != before["manifest"].images
 
 
 def test_a_stopped_run_goes_on(with_round: SFRDataset) -> None:

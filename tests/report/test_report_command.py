@@ -84,9 +84,10 @@ def test_a_window_is_for_ct(run: Run, labelled: SFRDataset, capsys: pytest.Captu
     assert run(*ARGUMENTS, "--window", "-160", "240") == 1
     assert_one_line(capsys, "the first channel of this data set is not normalised as CT: leave it out")
     assert not labelled.paths.report("all").exists()
-    with pytest.raises(SystemExit):
-        run(*ARGUMENTS, "--window", "-160", "nan")
-    assert "must be a finite number, got 'nan'" in capsys.readouterr().err
+    for text in ("nan", "a"):
+        with pytest.raises(SystemExit):
+            run(*ARGUMENTS, "--window", "-160", text)
+        assert f"must be a finite number, got '{text}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["-np", "--max-pictures", "--annotate"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,27 @@ def test_what_is_not_written_exactly_replaces_nothing(
 
 def test_a_folder_that_cannot_be_written_to(case: tuple[RawCase, dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "corrected").write_text("a file in the place of the folder")
-    with pytest.raises(UserError, match=r"cannot be written .*ask the folder's owner"):
+    with pytest.raises(UserError, match=r"corrected: is a file where a folder is wanted; remove it"):
+        write_label_map(LABELS, tmp_path / "corrected" / "heart.nii.gz", *case, SimpleITKIO)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space and save again"),
+        (errno.EDQUOT, "your quota of disk space is used up; free some space and save again"),
+        (errno.EIO, "the disk reports an error"),
+        (errno.EACCES, "may not be accessed"),
+    ],
+)
+def test_what_the_operating_system_refuses(
+    number: int, said: str, case: tuple[RawCase, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(SimpleITKIO, "write_seg", refuse)
+    with pytest.raises(UserError, match=rf"heart\.nii\.gz: {said}"):
         write_label_map(LABELS, tmp_path / "corrected" / "heart.nii.gz", *case, SimpleITKIO)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import socket
 import sys
 import threading
@@ -269,10 +271,11 @@ def test_a_cache_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "your quota")])
+def test_a_full_disk_is_said(number: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(weights, "download_url_to_file", full)
-    with pytest.raises(UserError, match="the disk is full"):
+    with pytest.raises(UserError, match=said):
         find_weights(MODELS["vit_b"], None)
