@@ -14,7 +14,7 @@ from nnunet_sfr.data.label_grid import label_grid
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.folds import require_fold, require_same_folds
+from nnunet_sfr.folds import fold_of, require_fold, require_same_folds
 from nnunet_sfr.nnunet_json import (
     check_configuration,
     read_dataset_json,
@@ -191,10 +191,8 @@ class Project:
         fold = self.options.fold
         if not isinstance(fold, int):
             return None
-        splits = read_splits(self.paths.splits_file)
-        if not 0 <= fold < len(splits):
-            raise UserError(f"{self.paths.splits_file}: has no fold {fold}; use 0 to {len(splits) - 1}, or all")
-        return splits[fold]
+        file = self.paths.splits_file
+        return fold_of(file, read_splits(file), fold)
 
     # --- results ---
 
