@@ -64,6 +64,16 @@ def read_json_list(file: Path, remedy: str, shape: Shape) -> list[Any]:
     return content
 
 
+def as_json(content: Mapping[str, Any]) -> dict[str, Any]:
+    """An object as it would be read back from a file: in JSON's own types, lists for tuples for example.
+
+    Args:
+        content: that JSON can have.
+    """
+    read: dict[str, Any] = json.loads(json.dumps(dict(content)))
+    return read
+
+
 def require_shape(value: Any, shape: Shape, where: str, remedy: str) -> None:
     """Hold a value to a shape.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from nnunet_sfr.json_files import as_json
 
 
 def label_grid(derived_from: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def first_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str
         wanted: :func:`label_grid` of today.
     """
     # as the manifest has it: lists for tuples
-    for key, value in json.loads(json.dumps(dict(wanted))).items():
+    for key, value in as_json(wanted).items():
         if found.get(key) != value:
             return str(key)
     return None

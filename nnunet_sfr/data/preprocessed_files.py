@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.data.pseudo_label_store import open_b2nd
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import json_hash
 from nnunet_sfr.pickle_files import read_pickle
 
 _PROPERTIES, _ARRAYS = ".pkl", (".b2nd", "_seg.b2nd")
@@ -63,8 +62,7 @@ def read_properties(folder: Path, identifier: str) -> dict[str, Any]:
 
 def image_hash(properties: Mapping[str, Any]) -> str:
     """Identifies a preprocessed image by what preprocessing recorded of its files and settings."""
-    provenance = json.dumps(properties.get(PROVENANCE), sort_keys=True, default=str)
-    return hashlib.sha256(provenance.encode()).hexdigest()
+    return json_hash(properties.get(PROVENANCE), default=str)
 
 
 def image_hashes(folder: Path, identifiers: Iterable[str]) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_sfr.data.preprocessed_files import PROVENANCE, damage_explained
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import json_hash
 from nnunet_sfr.plans import derived_from
 from nnunet_sfr.wording import times
 
@@ -133,9 +132,4 @@ def plan_hash(plans_manager: PlansManager, configuration_manager: ConfigurationM
             if scheme not in _WITHOUT_STATISTICS
         },
     }
-    return hash_of(relevant)
-
-
-def hash_of(content: Any) -> str:
-    """SHA-256 of JSON content, the same for any order of its keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_hash(relevant)

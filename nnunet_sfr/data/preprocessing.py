@@ -29,10 +29,11 @@ from nnunet_sfr.atomic import is_disk_full, replacing
 from nnunet_sfr.data.file_identity import file_stamps, identify
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.preprocessed_files import PROVENANCE
-from nnunet_sfr.data.preprocessed_grid import expected_shape, hash_of, plan_hash
+from nnunet_sfr.data.preprocessed_grid import expected_shape, plan_hash
 from nnunet_sfr.data.raw_cases import RawCase, RawDataset
 from nnunet_sfr.data.sidecars import renamed_sidecars
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import json_hash
 from nnunet_sfr.paths import SFRPaths
 
 _INPUTS = "inputs"
@@ -167,7 +168,7 @@ def _job(case: RawCase, folder: Path, configuration: str, raw: RawDataset, plans
         # where nnU-Net samples foreground depends on the labels and regions
         "labels": None
         if case.label is None
-        else hash_of([raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order")]),
+        else json_hash([raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order")]),
     }
     return _Job(case, folder, configuration, plans_manager.plans, raw.dataset_json, raw.num_channels, provenance)
 

@@ -15,7 +15,6 @@ not wait for the imports of nnU-Net and blosc2, which take seconds.
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 from collections.abc import Iterable, Mapping
@@ -34,7 +33,7 @@ from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.store_files import case_files, cases_with_record, labels_file, locations_file, record_file
 from nnunet_sfr.data.voxel_confidence import write_voxel_confidence
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import OBJECT, read_json
+from nnunet_sfr.json_files import OBJECT, as_json, read_json
 from nnunet_sfr.paths import MANIFEST
 from nnunet_sfr.pickle_files import read_pickle
 
@@ -75,7 +74,7 @@ class PseudoLabelStore:
         Raises:
             UserError: the folder holds pseudo-labels of another maker or grid.
         """
-        wanted = json.loads(json.dumps(dict(grid)))
+        wanted = as_json(grid)
         if cls.exists(folder):
             store = cls._read(folder)
             store._require_same(wanted, made_by)
@@ -102,7 +101,7 @@ class PseudoLabelStore:
         if key is not None:
             raise UserError(
                 f"{folder}: the pseudo-labels were made for {key} {store.grid.get(key)}, the plan has "
-                f"{json.loads(json.dumps(grid[key]))}; run {store.made_by.refill}"
+                f"{as_json(grid)[key]}; run {store.made_by.refill}"
             )
         return store
 

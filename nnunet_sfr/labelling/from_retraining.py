@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import json
-
 import torch
 from torch._dynamo import OptimizedModule
 
@@ -97,7 +95,7 @@ def labeller_of_preprocessed(model: TrainedModel, dataset: SFRDataset, device: t
 def _check_grid(model: TrainedModel, dataset: SFRDataset) -> None:
     """The model predicts preprocessed images: they have to be those that it was trained on."""
     plans = model.predictor.plans_manager
-    theirs = json.loads(json.dumps(derived_from(plans.plans, model.predictor.configuration_manager.configuration)))
+    theirs = derived_from(plans.plans, model.predictor.configuration_manager.configuration)
     for key, value in dataset.settings.derived_from.items():
         if theirs[key] != value:
             raise UserError(
