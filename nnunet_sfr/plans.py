@@ -17,7 +17,7 @@ from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION, DEFAULT_PLANS
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import as_json, read_json
+from nnunet_sfr.json_files import as_json, first_difference, read_json
 from nnunet_sfr.paths import SFR_PLANS_ENDING, DatasetPaths
 from nnunet_sfr.settings import (
     CrossCheckSettings,
@@ -245,11 +245,12 @@ def load_configuration(
     except ValueError as error:
         raise UserError(f"{file}: configuration {configuration}: {error}") from None
     now = derived_from(nnunet_plans, nnunet_configuration)
-    for key, value in settings.derived_from.items():
-        if now.get(key) != value:
-            raise UserError(
-                f"{file}: made for {key} {value}, but the nnU-Net plan now has {now.get(key)}; {remedy} again"
-            )
+    key = first_difference(now, settings.derived_from)
+    if key is not None:
+        raise UserError(
+            f"{file}: made for {key} {settings.derived_from[key]}, but the nnU-Net plan now has {now.get(key)}; "
+            f"{remedy} again"
+        )
     return settings
 
 
