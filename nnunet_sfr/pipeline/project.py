@@ -11,6 +11,7 @@ from typing import Any
 
 from nnunet_sfr.data.image_names import check_images_to_predict
 from nnunet_sfr.data.label_grid import label_grid
+from nnunet_sfr.data.preprocessed_files import PROPERTIES_ENDING
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.errors import UserError
@@ -184,7 +185,7 @@ class Project:
 
     def properties(self, *, unlabelled: bool) -> list[Path]:
         """The ``.pkl`` of every preprocessed case, which says what the case was made from."""
-        return visible_files(self.cases_folder(unlabelled=unlabelled), ".pkl")
+        return visible_files(self.cases_folder(unlabelled=unlabelled), PROPERTIES_ENDING)
 
     def split(self) -> Any:
         """The entry of nnU-Net's splits file for our fold; None for fold ``all``."""
