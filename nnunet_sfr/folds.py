@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,23 @@ def require_fold(paths: DatasetPaths, fold: Fold, num_labelled: int) -> None:
         check_fold(fold, num_labelled)
         return
     file, folds = splits
-    if not isinstance(fold, int) or not 0 <= fold < len(folds):
-        raise UserError(f"{file}: has no fold {fold}; use {_numbers(len(folds))}")
+    fold_of(file, folds, fold)
+
+
+def fold_of(file: Path, splits: Sequence[dict[str, Any]], fold: Fold) -> dict[str, Any]:
+    """The entry of a splits file for a fold.
+
+    Args:
+        file: the splits come from, for the message.
+        splits: its content.
+        fold: a number.
+
+    Raises:
+        UserError: the file has no such fold.
+    """
+    if not isinstance(fold, int) or not 0 <= fold < len(splits):
+        raise UserError(f"{file}: has no fold {fold}; use {_numbers(len(splits))}")
+    return splits[fold]
 
 
 def _numbers(count: int) -> str:

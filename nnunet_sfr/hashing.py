@@ -7,8 +7,11 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tqdm import tqdm
 
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
@@ -16,8 +19,13 @@ from nnunet_sfr.errors import UserError
 if TYPE_CHECKING:  # sfr_run hashes files, and does not wait for torch
     from torch import nn
 
+_Item = TypeVar("_Item")
+
 _CLOCK_STEP = 2.0
 """Seconds within which two changes of a file can have the same time, on the coarsest of file systems."""
+
+_BAR_DELAY = 5.0
+"""Seconds of hashing after which a progress bar appears."""
 
 
 def file_hash(file: Path) -> str:
@@ -27,6 +35,30 @@ def file_hash(file: Path) -> str:
         while block := stream.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def json_hash(content: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """SHA-256 of JSON content, in hexadecimal digits; the same for any order of its keys.
+
+    Args:
+        content: in JSON's types, and tuples.
+        default: makes JSON of anything else, which is an error without it.
+
+    Raises:
+        TypeError: something in it is of no such type.
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=default).encode()).hexdigest()
+
+
+def while_hashing(items: Sequence[_Item], unit: str) -> Iterable[_Item]:
+    """The items of a loop that hashes them, with a progress bar where it takes long.
+
+    Args:
+        items: to hash.
+        unit: what one of them is called.
+    """
+    bar: Iterable[_Item] = tqdm(items, desc="Hashing", unit=unit, delay=_BAR_DELAY, leave=False)
+    return bar
 
 
 def weights_hash(network: nn.Module) -> str:

@@ -64,6 +64,26 @@ def read_json_list(file: Path, remedy: str, shape: Shape) -> list[Any]:
     return content
 
 
+def as_json(content: Mapping[str, Any]) -> dict[str, Any]:
+    """An object as it would be read back from a file: in JSON's own types, lists for tuples for example.
+
+    Args:
+        content: that JSON can have.
+    """
+    read: dict[str, Any] = json.loads(json.dumps(dict(content)))
+    return read
+
+
+def first_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first key of ``wanted`` that ``found`` lacks or has otherwise; None where there is none.
+
+    Args:
+        found: read from a file.
+        wanted: the same of today, lists or tuples.
+    """
+    return next((key for key, value in as_json(wanted).items() if found.get(key) != value), None)
+
+
 def require_shape(value: Any, shape: Shape, where: str, remedy: str) -> None:
     """Hold a value to a shape.
 

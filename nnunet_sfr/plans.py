@@ -8,7 +8,6 @@ made for another target spacing is refused instead of silently used.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from nnunet_sfr import __version__
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.command_lines import DEFAULT_CONFIGURATION, DEFAULT_PLANS
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.json_files import as_json, first_difference, read_json
 from nnunet_sfr.paths import SFR_PLANS_ENDING, DatasetPaths
 from nnunet_sfr.settings import (
     CrossCheckSettings,
@@ -167,8 +166,7 @@ def complete_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
             complete[name] = dataclasses.asdict(section_from_dict(_SECTIONS[name], values))
         except (KeyError, ValueError):
             complete[name] = values
-    normalised: dict[str, Any] = json.loads(json.dumps(complete))
-    return normalised
+    return as_json(complete)
 
 
 def _warmup_of_version_0_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -200,8 +198,7 @@ def derived_from(nnunet_plans: Mapping[str, Any], nnunet_configuration: Mapping[
     """
     values = {key: nnunet_configuration[key] for key in DERIVED_FROM_KEYS}
     values["transpose_forward"] = nnunet_plans["transpose_forward"]
-    normalised: dict[str, Any] = json.loads(json.dumps(values))
-    return normalised
+    return as_json(values)
 
 
 def save_configuration(
@@ -252,11 +249,12 @@ def load_configuration(
     except ValueError as error:
         raise UserError(f"{file}: configuration {configuration}: {error}") from None
     now = derived_from(nnunet_plans, nnunet_configuration)
-    for key, value in settings.derived_from.items():
-        if now.get(key) != value:
-            raise UserError(
-                f"{file}: made for {key} {value}, but the nnU-Net plan now has {now.get(key)}; {remedy} again"
-            )
+    key = first_difference(now, settings.derived_from)
+    if key is not None:
+        raise UserError(
+            f"{file}: made for {key} {settings.derived_from[key]}, but the nnU-Net plan now has {now.get(key)}; "
+            f"{remedy} again"
+        )
     return settings
 
 

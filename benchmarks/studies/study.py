@@ -3,7 +3,6 @@ for a SAM that is the same for all seeds or not."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -13,7 +12,7 @@ from typing import Any
 from benchmarks.workspace import ROOTS, ProjectFolders
 from nnunet_sfr.atomic import write_json
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.json_files import as_json, read_json
 from nnunet_sfr.pipeline.options import plans_name
 from nnunet_sfr.trainers import ROUND_TRAINERS, TRAINERS
 
@@ -116,8 +115,7 @@ class Study:
 
     def as_json(self) -> dict[str, Any]:
         """Every field, as JSON has it."""
-        content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return content
+        return as_json(asdict(self))
 
 
 @dataclass(frozen=True)

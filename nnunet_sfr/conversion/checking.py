@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from nnunet_sfr.conversion.source_dataset import CaseCheck
 from nnunet_sfr.data.file_identity import file_stamps
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.raw_cases import raise_first
+from nnunet_sfr.hashing import json_hash
 
 
 def check_all(checks: Sequence[CaseCheck], progress: Path, *, processes: int) -> None:
@@ -55,5 +55,4 @@ def _problem(check: CaseCheck) -> str | None:
 
 def _stamp(check: CaseCheck) -> str:
     """Changes with any file of the case (name, size, time of change) and with what is expected of them."""
-    content = json.dumps([repr(check), file_stamps(check.files)], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return json_hash([repr(check), file_stamps(check.files)])

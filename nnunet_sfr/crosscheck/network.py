@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.preprocessed_files import image_hashes
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.json_files import as_json, read_json
 from nnunet_sfr.labelling.from_network import NetworkLabeller
 from nnunet_sfr.labelling.from_retraining import labeller_of_preprocessed
 from nnunet_sfr.labelling.trained_model import open_model
@@ -161,8 +160,7 @@ def _recipe(dataset: SFRDataset, fold: int) -> dict[str, Any]:
         "configuration": dataset.configuration_manager.configuration,
         "grid": dataset.grid,
     }
-    normalised: dict[str, Any] = json.loads(json.dumps(recipe))
-    return normalised
+    return as_json(recipe)
 
 
 def _recipe_in(folder: Path) -> dict[str, Any] | None:

@@ -9,9 +9,16 @@ from typing import Any, Protocol
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from nnunet_sfr.data.preprocessed_files import damage_explained, image_hash, read_properties, unlabelled_identifiers
+from nnunet_sfr.data.b2nd_files import open_b2nd
+from nnunet_sfr.data.preprocessed_files import (
+    DATA_ENDING,
+    damage_explained,
+    image_hash,
+    read_properties,
+    unlabelled_identifiers,
+)
 from nnunet_sfr.data.provenance import Provenance
-from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.errors import UserError
 
@@ -124,7 +131,7 @@ class PseudoLabelledDataset(UnlabelledDataset):
         recorded = self.store.read_confidence(identifier).get("input")
         if recorded is not None and recorded != image_hash(properties):
             raise UserError(f"{self.store.folder}: the image of {identifier} changed since it was labelled; {remedy}")
-        image = open_b2nd(Path(self.source_folder) / f"{identifier}.b2nd").shape[1:]
+        image = open_b2nd(Path(self.source_folder) / f"{identifier}{DATA_ENDING}").shape[1:]
         labels = self.store.open_labels(identifier).shape[1:]
         if image != labels:
             raise UserError(

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.label_resampling import is_nnunet_default, resample_labels
+from nnunet_sfr.data.preprocessed_grid import with_slice_distance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import file_errors_explained
@@ -34,9 +35,7 @@ def to_original_grid(labels: np.ndarray, properties: dict[str, Any], dataset: SF
     """
     plans = dataset.plans_manager
     original_spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
-    spacing = dataset.configuration_manager.spacing
-    if len(spacing) < len(original_spacing):  # 2D configurations keep the distance between slices
-        spacing = [original_spacing[0], *spacing]
+    spacing = with_slice_distance(dataset.configuration_manager.spacing, original_spacing[0])
     resampled = _resample(
         np.maximum(labels, 0),
         properties["shape_after_cropping_and_before_resampling"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,17 +15,3 @@ def label_grid(derived_from: Mapping[str, Any], dataset_json: Mapping[str, Any])
     """
     regions = dataset_json.get("regions_class_order")
     return {**derived_from, "labels": dataset_json["labels"], "regions_class_order": regions}
-
-
-def first_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """The first key of a grid that a store has otherwise; None where its labels fit.
-
-    Args:
-        found: of the store's manifest.
-        wanted: :func:`label_grid` of today.
-    """
-    # as the manifest has it: lists for tuples
-    for key, value in json.loads(json.dumps(dict(wanted))).items():
-        if found.get(key) != value:
-            return str(key)
-    return None

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_sfr.data.label_grid import first_difference
 from nnunet_sfr.data.provenance import SAM
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.json_files import first_difference, read_json
 from nnunet_sfr.paths import MANIFEST, SFRPaths
 
 

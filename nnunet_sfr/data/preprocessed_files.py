@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_sfr.data.pseudo_label_store import open_b2nd
+from nnunet_sfr.data.b2nd_files import B2ND, open_b2nd
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import json_hash
 from nnunet_sfr.pickle_files import read_pickle
 
-_PROPERTIES, _ARRAYS = ".pkl", (".b2nd", "_seg.b2nd")
+PROPERTIES_ENDING, SEGMENTATION_ENDING, DATA_ENDING = ".pkl", f"_seg{B2ND}", B2ND
+CASE_ENDINGS = (PROPERTIES_ENDING, SEGMENTATION_ENDING, DATA_ENDING)
+"""Of the files of a case, in the order in which they are put in place: nnU-Net lists those that have the last one."""
+ARRAY_ENDINGS = (DATA_ENDING, SEGMENTATION_ENDING)
+
 _REMEDY = "run sfr_plan_and_preprocess again"
 
 PROPERTIES = ("spacing", "shape_before_cropping")
@@ -28,9 +31,13 @@ def list_preprocessed(folder: Path) -> list[str]:
     Args:
         folder: of preprocessed cases; it need not exist.
     """
-    arrays = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-    data, segmentation = _ARRAYS
-    return sorted(name.removesuffix(data) for name in arrays if name.endswith(data) and not name.endswith(segmentation))
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(DATA_ENDING) for name in names if is_data_file(name))
+
+
+def is_data_file(name: str) -> bool:
+    """Whether a file name is that of the data of a case, by which nnU-Net lists it."""
+    return name.endswith(DATA_ENDING) and not name.endswith(SEGMENTATION_ENDING)
 
 
 def unlabelled_identifiers(folder: Path) -> list[str]:
@@ -58,13 +65,12 @@ def read_properties(folder: Path, identifier: str) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    return read_pickle(folder / f"{identifier}{_PROPERTIES}", _REMEDY, PROPERTIES)
+    return read_pickle(folder / f"{identifier}{PROPERTIES_ENDING}", _REMEDY, PROPERTIES)
 
 
 def image_hash(properties: Mapping[str, Any]) -> str:
     """Identifies a preprocessed image by what preprocessing recorded of its files and settings."""
-    provenance = json.dumps(properties.get(PROVENANCE), sort_keys=True, default=str)
-    return hashlib.sha256(provenance.encode()).hexdigest()
+    return json_hash(properties.get(PROVENANCE), default=str)
 
 
 def image_hashes(folder: Path, identifiers: Iterable[str]) -> dict[str, str]:
@@ -91,7 +97,7 @@ def require_files(folder: Path, identifiers: Iterable[str]) -> None:
         UserError: naming the first file that is missing or empty.
     """
     for identifier in identifiers:
-        for ending in (_PROPERTIES, *_ARRAYS):
+        for ending in (PROPERTIES_ENDING, *ARRAY_ENDINGS):
             file = folder / f"{identifier}{ending}"
             if not file.is_file() or file.stat().st_size == 0:
                 raise UserError(f"{file}: is {'empty' if file.is_file() else 'missing'}; {_REMEDY}")
@@ -114,6 +120,6 @@ def damage_explained(folder: Path, identifier: str) -> Iterator[None]:
         raise
     except Exception:
         read_properties(folder, identifier)
-        for ending in _ARRAYS:
+        for ending in ARRAY_ENDINGS:
             open_b2nd(folder / f"{identifier}{ending}")
         raise

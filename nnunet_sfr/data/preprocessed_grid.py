@@ -1,21 +1,23 @@
-"""Does a preprocessed case fit the plan as it is now: its grid, and all that went into its voxels."""
+"""Does a preprocessed case fit the plan as it is now: its grid, and all that went into its voxels.
+
+Importing this does not import nnU-Net, which takes seconds.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from typing import TYPE_CHECKING, Any
 
 from nnunet_sfr.data.preprocessed_files import PROVENANCE, damage_explained
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import json_hash
 from nnunet_sfr.plans import derived_from
 from nnunet_sfr.wording import times
+
+if TYPE_CHECKING:
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 _CASE_KEYS = (
     "preprocessor_name",
@@ -109,9 +111,21 @@ def preprocessed_shape(
         spacing: (D, H, W) in mm.
         target_spacing: of the configuration in mm: (D, H, W), or (H, W) in 2D.
     """
-    target = [spacing[0], *target_spacing] if len(target_spacing) == 2 else list(target_spacing)
+    from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+
+    target = with_slice_distance(target_spacing, spacing[0])
     depth, height, width = compute_new_shape(list(shape), list(spacing), target).tolist()
     return depth, height, width
+
+
+def with_slice_distance(target_spacing: Sequence[float], slice_distance: float) -> list[float]:
+    """Spacing (D, H, W) of a preprocessed case in mm; a 2D configuration keeps the distance of a case's own slices.
+
+    Args:
+        target_spacing: of the configuration in mm: (D, H, W), or (H, W) in 2D.
+        slice_distance: of the case in mm, along the first axis after the transposition.
+    """
+    return [slice_distance, *target_spacing] if len(target_spacing) == 2 else list(target_spacing)
 
 
 def plan_hash(plans_manager: PlansManager, configuration_manager: ConfigurationManager) -> str:
@@ -133,9 +147,4 @@ def plan_hash(plans_manager: PlansManager, configuration_manager: ConfigurationM
             if scheme not in _WITHOUT_STATISTICS
         },
     }
-    return hash_of(relevant)
-
-
-def hash_of(content: Any) -> str:
-    """SHA-256 of JSON content, the same for any order of its keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_hash(relevant)

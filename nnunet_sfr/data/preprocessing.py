@@ -20,24 +20,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import blosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_sfr.atomic import no_space, replacing
+from nnunet_sfr.data.b2nd_files import open_b2nd
 from nnunet_sfr.data.file_identity import file_stamps, identify
 from nnunet_sfr.data.parallel import run_parallel
-from nnunet_sfr.data.preprocessed_files import PROVENANCE
-from nnunet_sfr.data.preprocessed_grid import expected_shape, hash_of, plan_hash
+from nnunet_sfr.data.preprocessed_files import (
+    CASE_ENDINGS,
+    DATA_ENDING,
+    PROPERTIES_ENDING,
+    PROVENANCE,
+    SEGMENTATION_ENDING,
+    is_data_file,
+)
+from nnunet_sfr.data.preprocessed_grid import expected_shape, plan_hash
 from nnunet_sfr.data.raw_cases import RawCase, RawDataset
 from nnunet_sfr.data.sidecars import renamed_sidecars
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.hashing import json_hash
 from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.silence import without_printing
 
 _INPUTS = "inputs"
-_PROPERTIES, _SEGMENTATION, _DATA = ".pkl", "_seg.b2nd", ".b2nd"
-_FILES = (_PROPERTIES, _SEGMENTATION, _DATA)
-"""What a case consists of, in the order in which it is put in place."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def preprocess_new_labels(
     )
     for identifier in identifiers:
         # data file first: see the module's docstring
-        for suffix in reversed(_FILES):
+        for suffix in reversed(CASE_ENDINGS):
             _with_suffix(paths.unlabelled / identifier, suffix).unlink(missing_ok=True)
 
 
@@ -166,7 +171,7 @@ def _job(case: RawCase, folder: Path, configuration: str, raw: RawDataset, plans
         # where nnU-Net samples foreground depends on the labels and regions
         "labels": None
         if case.label is None
-        else hash_of([raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order")]),
+        else json_hash([raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order")]),
     }
     return _Job(case, folder, configuration, plans_manager.plans, raw.dataset_json, raw.num_channels, provenance)
 
@@ -187,9 +192,9 @@ def _preprocess_case(job: _Job) -> None:
                 configuration,
                 job.dataset_json,
             )
-        properties = _load_properties(_with_suffix(scratch, _PROPERTIES))
+        properties = _load_properties(_with_suffix(scratch, PROPERTIES_ENDING))
         properties[PROVENANCE] = job.provenance
-        with _with_suffix(scratch, _PROPERTIES).open("wb") as stream:
+        with _with_suffix(scratch, PROPERTIES_ENDING).open("wb") as stream:
             pickle.dump(properties, stream)
         if not _is_whole(job, job.scratch):
             # blosc2 does not report every failed write
@@ -207,9 +212,9 @@ def _preprocess_case(job: _Job) -> None:
 def _publish(scratch: Path, target: Path) -> None:
     """Put a whole case in the place of an older one."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in reversed(_FILES):
+    for suffix in reversed(CASE_ENDINGS):
         _with_suffix(target, suffix).unlink(missing_ok=True)
-    for suffix in _FILES:
+    for suffix in CASE_ENDINGS:
         os.replace(_with_suffix(scratch, suffix), _with_suffix(target, suffix))
 
 
@@ -223,12 +228,12 @@ def _is_whole(job: _Job, folder: Path) -> bool:
     stem = folder / job.case.identifier
     manager = PlansManager(job.plans)
     try:
-        properties = _load_properties(_with_suffix(stem, _PROPERTIES))
+        properties = _load_properties(_with_suffix(stem, PROPERTIES_ENDING))
         if not _is_made_from(properties.get(PROVENANCE), job):
             return False
         shape = expected_shape(properties, manager, manager.get_configuration(job.configuration))
-        data = blosc2.open(urlpath=str(_with_suffix(stem, _DATA)), mode="r")
-        segmentation = blosc2.open(urlpath=str(_with_suffix(stem, _SEGMENTATION)), mode="r")
+        data = open_b2nd(_with_suffix(stem, DATA_ENDING))
+        segmentation = open_b2nd(_with_suffix(stem, SEGMENTATION_ENDING))
     except Exception:  # a file that is missing or broken in whatever way has to be made again
         return False
     return bool(data.shape == (job.num_channels, *shape) and segmentation.shape == (1, *shape))
@@ -243,13 +248,13 @@ def _remove_foreign_files(folder: Path, cases: Sequence[RawCase]) -> int:
     """Remove all files that belong to none of the cases (nnU-Net itself empties this folder); return how many cases."""
     if not folder.is_dir():
         return 0
-    wanted = {f"{case.identifier}{suffix}" for case in cases for suffix in _FILES}
+    wanted = {f"{case.identifier}{suffix}" for case in cases for suffix in CASE_ENDINGS}
     foreign = [entry for entry in folder.iterdir() if entry.is_file() and entry.name not in wanted]
     # data files first: see the module's docstring
-    foreign.sort(key=lambda file: file.name.endswith(_SEGMENTATION) or not file.name.endswith(_DATA))
+    foreign.sort(key=lambda file: not is_data_file(file.name))
     for file in foreign:
         file.unlink()
-    return sum(file.name.endswith(_DATA) and not file.name.endswith(_SEGMENTATION) for file in foreign)
+    return sum(is_data_file(file.name) for file in foreign)
 
 
 def _load_properties(file: Path) -> dict[str, Any]:

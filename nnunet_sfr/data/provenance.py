@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.json_files import OBJECT, Shape
+from nnunet_sfr.hashing import file_hash, json_hash
+from nnunet_sfr.json_files import OBJECT, Shape, as_json
 from nnunet_sfr.paths import PLANS_JSON, Fold
 from nnunet_sfr.plans import SFRConfiguration, complete_sections
 
@@ -242,15 +240,14 @@ class Provenance:
         """``made_by`` of a manifest, in JSON's own types."""
         values = {key: getattr(self, name) for name, key in _KEYS.items()}
         known = {key: value for key, value in values.items() if value is not None}
-        content: dict[str, Any] = json.loads(json.dumps({**known, **self.settings, **self.others}))
-        return content
+        return as_json({**known, **self.settings, **self.others})
 
     # --- comparisons ---
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything in the record, by which the record of a case names what made its labels."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        return json_hash(self.to_json())
 
     def differences(self, other: Provenance) -> list[str]:
         """Names of the entries in which two records differ; of another source everything else is a consequence.

@@ -15,8 +15,6 @@ not wait for the imports of nnU-Net and blosc2, which take seconds.
 
 from __future__ import annotations
 
-import json
-import os
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,13 +26,13 @@ import numpy as np
 
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
-from nnunet_sfr.data.label_grid import first_difference
+from nnunet_sfr.data.b2nd_files import open_b2nd, write_b2nd
 from nnunet_sfr.data.provenance import PROVENANCE_SHAPE as PROVENANCE_SHAPE
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.store_files import case_files, cases_with_record, labels_file, locations_file, record_file
 from nnunet_sfr.data.voxel_confidence import write_voxel_confidence
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import OBJECT, read_json
+from nnunet_sfr.json_files import OBJECT, as_json, first_difference, read_json
 from nnunet_sfr.paths import MANIFEST
 from nnunet_sfr.pickle_files import read_pickle
 
@@ -75,7 +73,7 @@ class PseudoLabelStore:
         Raises:
             UserError: the folder holds pseudo-labels of another maker or grid.
         """
-        wanted = json.loads(json.dumps(dict(grid)))
+        wanted = as_json(grid)
         if cls.exists(folder):
             store = cls._read(folder)
             store._require_same(wanted, made_by)
@@ -102,7 +100,7 @@ class PseudoLabelStore:
         if key is not None:
             raise UserError(
                 f"{folder}: the pseudo-labels were made for {key} {store.grid.get(key)}, the plan has "
-                f"{json.loads(json.dumps(grid[key]))}; run {store.made_by.refill}"
+                f"{as_json(grid)[key]}; run {store.made_by.refill}"
             )
         return store
 
@@ -192,14 +190,10 @@ class PseudoLabelStore:
             patch_size: of nnU-Net's network, which the compression blocks follow.
             voxel_confidence: (D, H, W), the probability of each voxel's label; None where unknown.
         """
-        from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
-
         record, labels_at, locations = case_files(self.folder, identifier)
         record.unlink(missing_ok=True)  # an older record must not speak for new labels
-        labels = np.ascontiguousarray(labels, dtype=np.int8 if labels.max() < 128 else np.int16)
-        block, chunk = comp_blosc2_params(labels.shape, tuple(patch_size), bytes_per_pixel=labels.itemsize)
-        with replacing(labels_at) as temporary:
-            nnUNetDatasetBlosc2.save_seg(labels, str(temporary.with_suffix("")), chunks_seg=chunk, blocks_seg=block)
+        labels = np.asarray(labels, dtype=np.int8 if labels.max() < 128 else np.int16)
+        write_b2nd(labels, labels_at, patch_size=patch_size)
         with replacing(locations) as temporary:
             temporary.write_bytes(pickle.dumps({"class_locations": class_locations(labels, label_manager)}))
         write_voxel_confidence(self.folder, identifier, voxel_confidence, patch_size=patch_size)
@@ -221,24 +215,6 @@ class PseudoLabelStore:
     def read_confidence(self, identifier: str) -> dict[str, Any]:
         """The record of one case (:func:`nnunet_sfr.confidence.confidence_record`, and what it was made from)."""
         return read_json(record_file(self.folder, identifier), _REMEDY, RECORD_SHAPE)
-
-
-def open_b2nd(file: Path) -> Any:
-    """A blosc2 array, opened as nnU-Net opens its own: memory-mapped (not on Windows) and on one thread.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    import blosc2
-
-    memory_map = {} if os.name == "nt" else {"mmap_mode": "r"}
-    try:
-        return blosc2.open(urlpath=str(file), mode="r", dparams={"nthreads": 1}, **memory_map)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = "missing" if not file.exists() else f"damaged ({error})"
-        raise UserError(
-            f"{file}: {reason}; run sfr_plan_and_preprocess for images, sfr_pseudolabel --overwrite for pseudo-labels"
-        ) from None
 
 
 def class_locations(labels: np.ndarray, label_manager: LabelManager) -> dict[Any, Any]:

@@ -7,8 +7,6 @@ Raw file names are nnU-Net's: ``imagesTr/<identifier>_<channel, 4 digits><ending
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,14 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from nnunet_sfr.data.dataset_json import channel_names, read_raw_dataset_json
 from nnunet_sfr.data.file_identity import FileStamp, file_stamps, identify, raw_file_hashes
 from nnunet_sfr.data.image_names import channel_problem, group_channels, image_name
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.hashing import FileHashes
+from nnunet_sfr.hashing import FileHashes, json_hash, while_hashing
 from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES
 
 
@@ -83,7 +79,7 @@ class RawDataset:
 
     def stamp(self) -> str:
         """A hash that changes with the name or content of any file of any case and with ``dataset.json``."""
-        cases = tqdm(self.cases, desc="Hashing", unit="case", delay=_BAR_DELAY, leave=False)
+        cases = while_hashing(self.cases, "case")
         return CONTENT_STAMP + self._stamp({case.identifier: identify(case.files, self.hashes) for case in cases})
 
     def stamp_of_times(self) -> str:
@@ -92,8 +88,7 @@ class RawDataset:
 
     def _stamp(self, files: Mapping[str, list[FileStamp]]) -> str:
         parts = {case.identifier: [case.label is not None, files[case.identifier]] for case in self.cases}
-        content = json.dumps([self.dataset_json, parts], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return json_hash([self.dataset_json, parts])
 
     def is_that_of(self, stamps: Collection[str]) -> bool:
         """Whether one of these stamps, of whatever version, stands for the raw data as they are now."""
@@ -104,9 +99,6 @@ class RawDataset:
 
 CONTENT_STAMP = "content:"
 """Begins a stamp of contents."""
-
-_BAR_DELAY = 5.0
-"""Seconds of hashing after which a progress bar appears."""
 
 
 def list_cases(folder: Path) -> RawDataset:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from nnunet_sfr.data.b2nd_files import B2ND
 from nnunet_sfr.paths import MANIFEST
 
 _RECORD = ".json"
@@ -34,7 +35,7 @@ def labels_file(folder: Path, case: str) -> Path:
         folder: of the store.
         case: identifier.
     """
-    return folder / f"{case}.b2nd"
+    return folder / f"{case}{B2ND}"
 
 
 def locations_file(folder: Path, case: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_sfr.atomic import replacing
+from nnunet_sfr.data.b2nd_files import B2ND, write_b2nd
 
 FOLDER = "voxel_confidence"
 CERTAIN = 255
@@ -25,7 +25,7 @@ def voxel_confidence_file(store: Path, identifier: str) -> Path:
         store: folder of a pseudo-label store.
         identifier: of the case.
     """
-    return store / FOLDER / f"{identifier}.b2nd"
+    return store / FOLDER / f"{identifier}{B2ND}"
 
 
 def write_voxel_confidence(
@@ -43,13 +43,6 @@ def write_voxel_confidence(
     file.unlink(missing_ok=True)
     if probabilities is None:
         return
-    # takes seconds, and who asks for the files' names only need not wait
-    from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
-
     file.parent.mkdir(exist_ok=True)
     values = np.rint(np.clip(probabilities, 0.0, 1.0) * CERTAIN).astype(np.uint8)
-    block, chunk = comp_blosc2_params((1, *values.shape), tuple(patch_size), bytes_per_pixel=values.itemsize)
-    with replacing(file) as temporary:
-        nnUNetDatasetBlosc2.save_seg(
-            np.ascontiguousarray(values), str(temporary.with_suffix("")), chunks_seg=chunk[1:], blocks_seg=block[1:]
-        )
+    write_b2nd(values, file, patch_size=patch_size)

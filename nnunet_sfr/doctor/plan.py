@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_sfr.canvas import UNSCALED, filled_share, scaled_size, shown_size, tiles
-from nnunet_sfr.data.preprocessed_grid import preprocessed_shape
+from nnunet_sfr.data.preprocessed_grid import preprocessed_shape, with_slice_distance
 from nnunet_sfr.data.raw_cases import list_cases
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
@@ -110,11 +110,9 @@ def slice_spacings(dataset: SFRDataset, fingerprint: dict[str, Any]) -> tuple[fl
         dataset: planned.
         fingerprint: of nnU-Net, of all images.
     """
-    spacing = [float(value) for value in dataset.configuration_manager.spacing]
-    if len(spacing) == 2:
-        first_axis = dataset.plans_manager.transpose_forward[0]
-        spacing.insert(0, float(np.median([case[first_axis] for case in fingerprint["spacings"]])))
-    depth, height, width = spacing
+    first_axis = dataset.plans_manager.transpose_forward[0]
+    slice_distance = np.median([case[first_axis] for case in fingerprint["spacings"]])
+    depth, height, width = map(float, with_slice_distance(dataset.configuration_manager.spacing, float(slice_distance)))
     return depth, height, width
 
 

@@ -25,6 +25,7 @@ from nnunet_sfr.doctor.findings import Finding, note, ok, problem, some_names
 from nnunet_sfr.doctor.raw_folders import SETS, RawImages
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import LABELLED_IMAGES, TEST_IMAGES
+from nnunet_sfr.silence import without_printing
 
 SUBJECT = "same image"
 

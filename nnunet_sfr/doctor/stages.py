@@ -7,10 +7,9 @@ import json
 from functools import partial
 from pathlib import Path
 
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
 from nnunet_sfr.command_lines import CommandLines, shell_text
 from nnunet_sfr.data.datasets import PseudoLabelledDataset
+from nnunet_sfr.data.preprocessed_files import list_preprocessed
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem, some_names
@@ -43,7 +42,7 @@ def check_preprocessed(dataset: SFRDataset, raw: RawImages | None) -> list[Findi
         (UNLABELLED_IMAGES, "unlabelled", dataset.paths.unlabelled),
     )
     for name, kind, folder in folders:
-        there = _identifiers(folder)
+        there = set(list_preprocessed(folder))
         wanted = there if raw is None else set(raw.sets[name])
         counts.append(f"{len(there & wanted)} of {len(wanted)} {kind}")
         missing += sorted(wanted - there)
@@ -106,7 +105,7 @@ def check_pseudo_labels(dataset: SFRDataset, folder: Path, remedy: str) -> list[
     if not PseudoLabelStore.exists(folder):
         return [note("pseudo-labels", "none yet", remedy)]
     store = PseudoLabelStore.open(folder, grid=dataset.grid)
-    pool = _identifiers(dataset.paths.unlabelled)
+    pool = set(list_preprocessed(dataset.paths.unlabelled))
     done = pool & set(store.identifiers())
     text = f"{len(done)} of {len(pool)} cases, by {store.made_by.label}"
     if done != pool or not pool:
@@ -179,9 +178,5 @@ def _check_selection(dataset: SFRDataset, fold: Fold, index: int) -> list[Findin
     file = dataset.paths.selection(fold, index)
     if not file.is_file():
         return [note("selection", "none yet", shell_text(CommandLines.of(dataset.paths, fold).select(index)))]
-    selection = read_selection(file, sorted(_identifiers(dataset.paths.unlabelled)))
+    selection = read_selection(file, list_preprocessed(dataset.paths.unlabelled))
     return [ok("selection", f"{len(selection.high)} high, {len(selection.low)} low")]
-
-
-def _identifiers(folder: Path) -> set[str]:
-    return set(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else set()

@@ -15,6 +15,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.preprocessed_grid import with_slice_distance
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.raw_cases import RawCase
@@ -179,10 +180,8 @@ class ModelLabeller(PredictorLabeller):
 
 
 def _target_spacing(plans: PlansManager, configuration: ConfigurationManager, original: Sequence[float]) -> list[float]:
-    """Spacing of a preprocessed case in mm, in the plan's order of axes; 2D configurations keep that between slices."""
-    if len(configuration.spacing) == len(original):
-        return list(configuration.spacing)
-    return [original[plans.transpose_forward[0]], *configuration.spacing]
+    """Spacing of a preprocessed case in mm, in the plan's order of axes."""
+    return with_slice_distance(configuration.spacing, original[plans.transpose_forward[0]])
 
 
 def _same_voxels(first: np.ndarray, second: np.ndarray) -> bool:

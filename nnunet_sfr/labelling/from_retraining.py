@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import json
-
 import torch
 from torch._dynamo import OptimizedModule
 
@@ -15,6 +13,7 @@ from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import first_difference
 from nnunet_sfr.labelling.filling import ALL_CASES, CasePartition, ReferenceStores, fill_store
 from nnunet_sfr.labelling.from_network import NetworkLabeller
 from nnunet_sfr.labelling.trained_model import TrainedModel, open_model
@@ -97,12 +96,13 @@ def labeller_of_preprocessed(model: TrainedModel, dataset: SFRDataset, device: t
 def _check_grid(model: TrainedModel, dataset: SFRDataset) -> None:
     """The model predicts preprocessed images: they have to be those that it was trained on."""
     plans = model.predictor.plans_manager
-    theirs = json.loads(json.dumps(derived_from(plans.plans, model.predictor.configuration_manager.configuration)))
-    for key, value in dataset.settings.derived_from.items():
-        if theirs[key] != value:
-            raise UserError(
-                f"{model.folder}: was trained for {key} {theirs[key]}, the plan has {value}; train it again"
-            )
+    theirs = derived_from(plans.plans, model.predictor.configuration_manager.configuration)
+    ours = dataset.settings.derived_from
+    key = first_difference(theirs, ours)
+    if key is not None:
+        raise UserError(
+            f"{model.folder}: was trained for {key} {theirs.get(key)}, the plan has {ours[key]}; train it again"
+        )
 
 
 def _references(dataset: SFRDataset, fold: Fold, round_index: int) -> ReferenceStores:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
+from nnunet_sfr.data.b2nd_files import open_b2nd
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.voxel_confidence import CERTAIN, voxel_confidence_file
 from nnunet_sfr.errors import UserError
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from nnunet_sfr.hashing import FileHashes
+from nnunet_sfr.hashing import FileHashes, json_hash, while_hashing
 
 Digests = Mapping[str, str]
 """Digests by the name of what they stand for."""
@@ -21,9 +17,6 @@ ANY = "any"
 
 _DIGITS = 16
 """Hexadecimal digits that are kept."""
-
-_BAR_DELAY = 5.0
-"""Seconds of hashing after which a progress bar appears."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +56,7 @@ class HashCache:
             return ANY
         if not isinstance(part, FileSet):
             return _short_hash(part)
-        files = tqdm(part.files, desc="Hashing", unit="file", delay=_BAR_DELAY, leave=False)
-        return _short_hash([(file.name, self._hash(file)) for file in files])
+        return _short_hash([(file.name, self._hash(file)) for file in while_hashing(part.files, "file")])
 
     def _hash(self, file: Path) -> str | None:
         try:
@@ -98,4 +90,4 @@ def merged(before: Digests, now: Digests) -> Digests:
 
 
 def _short_hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    return json_hash(content)[:_DIGITS]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_sfr.command_lines import Command
+from nnunet_sfr.data.preprocessed_files import ARRAY_ENDINGS, CASE_ENDINGS
 from nnunet_sfr.nnunet_json import read_fingerprint
 from nnunet_sfr.pipeline.digests import FileSet, Parts
 from nnunet_sfr.pipeline.parts import labelled_part, unlabelled_part
@@ -103,7 +104,7 @@ class Plan(Step):
         if not project.is_planned() or any(self._sam_parts().values()):
             return {}
         cases = [*project.properties(unlabelled=False), *project.properties(unlabelled=True)]
-        arrays = (case.with_name(f"{case.stem}{ending}") for case in cases for ending in (".b2nd", "_seg.b2nd"))
+        arrays = (case.with_name(f"{case.stem}{ending}") for case in cases for ending in ARRAY_ENDINGS)
         if not all(array.is_file() for array in arrays):
             return {}
         return {**labelled_part(project), **unlabelled_part(project)}
@@ -154,7 +155,7 @@ class Plan(Step):
         for cases, unlabelled in ((raw.labelled, False), (raw.unlabelled, True)):
             there = {file.name for file in visible_files(self.project.cases_folder(unlabelled=unlabelled))}
             # of each case the first and the last file to be put in place
-            wanted = {f"{case.identifier}{ending}" for case in cases for ending in (".pkl", ".b2nd")}
-            if not wanted <= there or len(there) != 3 * len(cases):
+            wanted = {f"{case.identifier}{ending}" for case in cases for ending in (CASE_ENDINGS[0], CASE_ENDINGS[-1])}
+            if not wanted <= there or len(there) != len(CASE_ENDINGS) * len(cases):
                 return False
         return True

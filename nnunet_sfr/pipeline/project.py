@@ -11,10 +11,11 @@ from typing import Any
 
 from nnunet_sfr.data.image_names import check_images_to_predict
 from nnunet_sfr.data.label_grid import label_grid
+from nnunet_sfr.data.preprocessed_files import PROPERTIES_ENDING
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.folds import require_fold, require_same_folds
+from nnunet_sfr.folds import fold_of, require_fold, require_same_folds
 from nnunet_sfr.nnunet_json import (
     check_configuration,
     read_dataset_json,
@@ -184,17 +185,15 @@ class Project:
 
     def properties(self, *, unlabelled: bool) -> list[Path]:
         """The ``.pkl`` of every preprocessed case, which says what the case was made from."""
-        return visible_files(self.cases_folder(unlabelled=unlabelled), ".pkl")
+        return visible_files(self.cases_folder(unlabelled=unlabelled), PROPERTIES_ENDING)
 
     def split(self) -> Any:
         """The entry of nnU-Net's splits file for our fold; None for fold ``all``."""
         fold = self.options.fold
         if not isinstance(fold, int):
             return None
-        splits = read_splits(self.paths.splits_file)
-        if not 0 <= fold < len(splits):
-            raise UserError(f"{self.paths.splits_file}: has no fold {fold}; use 0 to {len(splits) - 1}, or all")
-        return splits[fold]
+        file = self.paths.splits_file
+        return fold_of(file, read_splits(file), fold)
 
     # --- results ---
 

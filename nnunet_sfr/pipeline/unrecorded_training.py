@@ -7,14 +7,13 @@ trainer wrote down when it began are those of today, the plan is today's, and no
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import read_json
+from nnunet_sfr.json_files import as_json, read_json
 from nnunet_sfr.nnunet_json import read_plans
 from nnunet_sfr.paths import PLANS_JSON, TRAINING_SETTINGS
 from nnunet_sfr.pipeline.digests import FileSet, Parts
@@ -48,7 +47,7 @@ def _difference(training: Path, project: Project, trainer: str, inputs: Parts) -
     settings, plans_file = _settings_of_today(_read(training / TRAINING_SETTINGS)), training.parent / PLANS_JSON
     if settings.get("trainer") != trainer:
         return f"its {TRAINING_SETTINGS} does not say that it is one of {trainer}"
-    today = json.loads(json.dumps(SFRConfiguration.from_dict(project.sfr_plan()).to_dict()))
+    today = as_json(SFRConfiguration.from_dict(project.sfr_plan()).to_dict())
     for section, values in today.items():
         if settings_name(section) not in inputs:
             continue
@@ -74,7 +73,7 @@ def _settings_of_today(settings: dict[str, Any]) -> dict[str, Any]:
         known = SFRConfiguration.from_dict({name: value for name, value in settings.items() if name in sections})
     except ValueError:  # not a training's: the comparison says so
         return settings
-    return {**settings, **json.loads(json.dumps(known.to_dict()))}
+    return {**settings, **as_json(known.to_dict())}
 
 
 def _changed_since(training: Path, inputs: Parts) -> str | None:

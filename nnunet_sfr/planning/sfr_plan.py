@@ -12,6 +12,7 @@ from nnunet_sfr.command_lines import AUTO
 from nnunet_sfr.ct_windows import MEDSAM_WINDOWS, choose_window
 from nnunet_sfr.devices import resolve_device
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.json_files import first_difference
 from nnunet_sfr.nnunet_json import OWN_KEY
 from nnunet_sfr.paths import SFRPaths
 from nnunet_sfr.planner_names import CPU_PLANNER, is_made_for_gpu
@@ -231,10 +232,11 @@ def _reason_to_plan_again(
     if changed:
         return f"made again for {changed} in"
     now = derived_from(plans_manager.plans, plans_manager.get_configuration(configuration).configuration)
-    for key, value in present.get("derived_from", {}).items():
-        if now.get(key) != value:
-            return f"stitching made again because the nnU-Net plan changed ({key} {value} is now {now.get(key)}) in"
-    return None
+    before = present.get("derived_from", {})
+    key = first_difference(now, before)
+    if key is None:
+        return None
+    return f"stitching made again because the nnU-Net plan changed ({key} {before[key]} is now {now.get(key)}) in"
 
 
 def _mosaic(settings: SFRConfiguration) -> str:

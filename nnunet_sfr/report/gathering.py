@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_sfr.command_lines import CommandLines, shell_text
 from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.ct_windows import HounsfieldWindow
 from nnunet_sfr.data.datasets import UnlabelledDataset
+from nnunet_sfr.data.preprocessed_files import list_preprocessed
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.emptiness import find_emptiness
 from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
@@ -250,8 +250,7 @@ def _facts(
     unlabelled: int,
     options: ReportOptions,
 ) -> list[tuple[str, str]]:
-    folder = dataset.paths.labelled
-    labelled = len(nnUNetDatasetBlosc2.get_identifiers(str(folder))) if folder.is_dir() else 0
+    labelled = len(list_preprocessed(dataset.paths.labelled))
     spacing = times(dataset.configuration_manager.spacing)
     facts = [
         ("Cases", f"{labelled} labelled, {unlabelled} unlabelled"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_sfr.data.preprocessed_grid import with_slice_distance
 from nnunet_sfr.dataset import SFRDataset
 
 MM3_PER_ML = 1000.0
@@ -33,12 +34,10 @@ def grid_spacing(dataset: SFRDataset, properties: Mapping[str, Any]) -> tuple[fl
         dataset: planned.
         properties: of the case, as nnU-Net's preprocessing recorded them.
     """
-    spacing = [float(step) for step in dataset.configuration["spacing"]]
-    if len(spacing) == 2:
-        depth = properties["spacing"][dataset.plans["transpose_forward"][0]]
-        slices = properties["shape_after_cropping_and_before_resampling"][0]
-        spacing = [SLICE_THICKNESS if slices == 1 else float(depth), *spacing]
-    return spacing[0], spacing[1], spacing[2]
+    slices = properties["shape_after_cropping_and_before_resampling"][0]
+    distance = SLICE_THICKNESS if slices == 1 else properties["spacing"][dataset.plans["transpose_forward"][0]]
+    depth, height, width = map(float, with_slice_distance(dataset.configuration["spacing"], distance))
+    return depth, height, width
 
 
 def volumes_ml(voxels: Mapping[str, int], spacing: Sequence[float]) -> dict[str, float]:

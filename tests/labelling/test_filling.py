@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from nnunet_sfr.confidence import no_confidence
+from nnunet_sfr.data.b2nd_files import open_b2nd
 from nnunet_sfr.data.provenance import Provenance
-from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore, open_b2nd
+from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.label_decision import LARGEST_PROBABILITY
