@@ -107,11 +107,16 @@ def fold_of(file: Path, splits: Sequence[dict[str, Any]], fold: Fold) -> dict[st
         fold: a number.
 
     Raises:
-        UserError: the file has no such fold.
+        UserError: the file has no such fold, or one without cases to train or to validate on, which nnU-Net's training
+            cannot have.
     """
     if not isinstance(fold, int) or not 0 <= fold < len(splits):
         raise UserError(f"{file}: has no fold {fold}; use {_numbers(len(splits))}")
-    return splits[fold]
+    split = splits[fold]
+    empty = [part for part in ("train", "val") if not split[part]]
+    if empty:
+        raise UserError(f"{file}: fold {fold} has no case under {empty[0]}; write some there, or use -f all")
+    return split
 
 
 def _numbers(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ IGNORE_NAME = "ignore"
 
 def class_names(dataset_json: Mapping[str, Any]) -> dict[str, str]:
     """Name of every foreground label value, which is given as text; with regions, of the smallest that has it.
+
+    Values of which that is the same region have their number behind it, as "lungs (2)".
 
     Args:
         dataset_json: nnU-Net's ``dataset.json``.
@@ -25,4 +28,5 @@ def class_names(dataset_json: Mapping[str, Any]) -> dict[str, str]:
         for value in values:
             if value not in left_out:
                 names.setdefault(str(value), name)
-    return names
+    shared = {name for name, values in Counter(names.values()).items() if values > 1}
+    return {value: f"{name} ({value})" if name in shared else name for value, name in names.items()}

@@ -55,6 +55,15 @@ def test_a_written_split_is_what_was_asked_for_and_stays(seven_cases: SFRDataset
     assert [seven_cases.split(fold) for fold in range(5)] == before
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_fold_without_cases_is_refused(project: SFRDataset, part: str) -> None:
+    """nnU-Net's loaders end in a traceback, and SAM would have no case to be judged by."""
+    split = {"train": ["train_00", "train_01"], "val": ["train_02"], part: []}
+    splits_file(project).write_text(json.dumps([split]), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"splits_final.json: fold 0 has no case under {part}; .* use -f all$"):
+        project.split(0)
+
+
 def test_a_fold_that_cannot_exist_is_refused_and_nothing_written(project: SFRDataset) -> None:
     for ask in (project.split, project.write_split):
         with pytest.raises(UserError, match="needs 5 labelled cases and there are 3"):

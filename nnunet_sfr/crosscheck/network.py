@@ -15,6 +15,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tqdm import tqdm
 
 from nnunet_sfr.atomic import replacing, write_json
+from nnunet_sfr.data.loaders import fitting_patch
 from nnunet_sfr.data.preprocessed_files import image_hashes
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
@@ -46,6 +47,11 @@ class LeftOutTrainer(nnUNetTrainer):
     def do_split(self) -> tuple[list[str], list[str]]:
         """The cases to train on and those that are left out, which nothing is chosen by."""
         return self.split
+
+    @staticmethod
+    def get_training_transforms(patch_size: Any, *args: Any, **kwargs: Any) -> Any:
+        """nnU-Net's, without the blur for volumes of two or three slices, on which it fails."""
+        return fitting_patch(nnUNetTrainer.get_training_transforms(patch_size, *args, **kwargs), patch_size)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's."""

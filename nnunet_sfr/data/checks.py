@@ -12,6 +12,8 @@ from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor impo
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import RGBTo01Normalization
+from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from numpy.typing import NDArray
 
@@ -22,8 +24,13 @@ from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.data.reading import ContentError, check_spacing_file, read_strictly
 from nnunet_sfr.data.sidecars import spacing_file
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.label_names import IGNORE_NAME
 from nnunet_sfr.paths import DATASET_JSON
+from nnunet_sfr.region_labels import values_with_the_same_regions
 from nnunet_sfr.wording import shortest, times
+
+BYTE = 255
+"""Highest value of a channel called rgb_to_0_1, by which nnU-Net divides."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,8 @@ def check_cases(raw: RawDataset, *, samples_per_case: int, processes: int) -> di
     labels = label_values(raw)
     if issubclass(reader, Tiff3DIO):
         _check_spacing_files(raw)
-    tasks = [_Check(case, reader, raw.num_channels, labels, samples_per_case) for case in raw.cases]
+    ignore, of_bytes = raw.dataset_json["labels"].get(IGNORE_NAME), _byte_channels(raw)
+    tasks = [_Check(case, reader, raw.num_channels, labels, samples_per_case, ignore, of_bytes) for case in raw.cases]
     results = run_parallel(_check_case, tasks, processes=processes, description="Checking images")
     facts: dict[str, CaseFacts] = {}
     problems = []
@@ -75,6 +83,7 @@ def check_cases(raw: RawDataset, *, samples_per_case: int, processes: int) -> di
             facts[case.identifier] = result
     raise_first(problems)
     raise_first(_dimension_problems(raw, facts))
+    _name_values_with_the_same_regions(raw)
     if not any(len(channel) for case in raw.labelled for channel in facts[case.identifier].foreground):
         raise UserError(
             f"{raw.folder / 'labelsTr'}: no label has any foreground voxel; at least one labelled case needs some"
@@ -115,6 +124,15 @@ class _Check:
     num_channels: int
     labels: tuple[int, ...]
     num_samples: int
+    ignore_label: int | None = None
+    byte_channels: tuple[int, ...] = ()
+    """Those that nnU-Net takes for numbers from 0 to 255, which it asserts."""
+
+
+def _byte_channels(raw: RawDataset) -> tuple[int, ...]:
+    names = raw.dataset_json.get("channel_names", raw.dataset_json.get("modality", {}))
+    schemes = {int(index): get_normalization_scheme(name) for index, name in names.items()}
+    return tuple(sorted(index for index, scheme in schemes.items() if issubclass(scheme, RGBTo01Normalization)))
 
 
 def _reader_of(raw: RawDataset) -> type[BaseReaderWriter]:
@@ -188,6 +206,16 @@ def label_values(raw: RawDataset) -> tuple[int, ...]:
     return tuple(values + ignore)
 
 
+def _name_values_with_the_same_regions(raw: RawDataset) -> None:
+    manager = LabelManager(raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order"))
+    for group in values_with_the_same_regions(manager):
+        print(
+            f"{raw.folder / DATASET_JSON}: the label values {', '.join(map(str, group))} belong to the same regions, "
+            "so that SAM tells them apart and a network does not, and their agreement means little; better give them "
+            "one value"
+        )
+
+
 def _require_plain_labels(raw: RawDataset) -> None:
     """Refuse a value that two labels share, and an order of regions that does not fit them.
 
@@ -228,7 +256,10 @@ def _measure(task: _Check) -> CaseFacts:
     label = None if case.label is None else _read_label(task, images.shape[1:], properties)
     cropped, cropped_label, _ = crop_to_nonzero(images, label)
     foreground = []
-    if label is not None:
+    if cropped_label is not None:
+        if task.ignore_label is not None:
+            # what is not annotated is no foreground; nnU-Net's statistics would count it, and most of it is background
+            cropped_label = np.where(cropped_label == task.ignore_label, 0, cropped_label)
         foreground, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
             cropped_label, cropped, num_samples=task.num_samples
         )
@@ -263,6 +294,13 @@ def _read_images(task: _Check) -> tuple[NDArray[np.float32], dict[str, Any]]:
             f"{case.images[0]}: case {case.identifier} has four dimensions, of which nnU-Net cannot write "
             "label maps, so that it fails when it validates or predicts; save every channel in a file of its own"
         )
+    for channel in task.byte_channels:
+        low, high = images[channel].min(), images[channel].max()
+        if low < 0 or high > BYTE:
+            raise ContentError(
+                f"{case.images[0]}: channel {channel} of case {case.identifier} has values from {low:g} to {high:g}, "
+                f"and rgb_to_0_1 in dataset.json stands for 0 to {BYTE}; convert it, or name the channel otherwise"
+            )
     if not np.any(images):
         raise ContentError(f"{case.images[0]}: case {case.identifier} has no voxel but zeros; replace or remove it")
     if all(channel.min() == channel.max() for channel in images):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +68,15 @@ SHORTEST_AXIS_TO_BLUR = 4
 """nnU-Net's blur reflects up to three voxels at each end, and torch reflects fewer voxels than there are."""
 
 
-def without_blur(transforms: ComposeTransforms) -> ComposeTransforms:
-    """nnU-Net's transforms for patches with an axis that is too short for its blur, as those of single slices."""
+def fitting_patch(transforms: ComposeTransforms, patch_size: Sequence[int]) -> ComposeTransforms:
+    """nnU-Net's transforms, without the blur where the patch has an axis that is too short for it, as single slices.
+
+    Args:
+        transforms: for training.
+        patch_size: (D, H, W) or (H, W) in voxels.
+    """
+    if min(patch_size) >= SHORTEST_AXIS_TO_BLUR:
+        return transforms
     return ComposeTransforms(
         [
             transform

@@ -12,6 +12,7 @@ current cases, since nnU-Net infers the format from all files in it and trains o
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -112,7 +113,9 @@ def _do_pending(jobs: Sequence[_Job], paths: SFRPaths, processes: int) -> int:
             job.scratch.mkdir(parents=True, exist_ok=True)
         run_parallel(_preprocess_case, pending, processes=processes, description=f"Preprocessing {paths.configuration}")
     except OSError as error:
-        raise _translated(error, paths.preprocessed) from None
+        if (full := no_space(error, paths.preprocessed)) is not None:
+            raise UserError(f"{paths.preprocessed}: {full}") from None
+        raise
     finally:
         for scratch in scratches:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -198,7 +201,7 @@ def _preprocess_case(job: _Job) -> None:
             pickle.dump(properties, stream)
         if not _is_whole(job, job.scratch):
             # blosc2 does not report every failed write
-            raise OSError(f"{scratch}: what was written cannot be read back")
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(scratch))
         _publish(scratch, job.folder / job.case.identifier)
     except MemoryError:
         raise UserError(
@@ -206,7 +209,9 @@ def _preprocess_case(job: _Job) -> None:
             "use fewer processes (-np)"
         ) from None
     except (OSError, RuntimeError) as error:
-        raise _translated(error, job.folder) from error
+        if (full := no_space(error, job.folder)) is not None:
+            raise UserError(f"{job.folder}: {full}") from error
+        raise
 
 
 def _publish(scratch: Path, target: Path) -> None:
@@ -266,10 +271,3 @@ def _load_properties(file: Path) -> dict[str, Any]:
 def _with_suffix(stem: Path, suffix: str) -> Path:
     """``Path.with_suffix`` would cut an identifier that has a dot."""
     return stem.with_name(stem.name + suffix)
-
-
-def _translated(error: OSError | RuntimeError, folder: Path) -> Exception:
-    """A full disk or a used-up quota as a UserError; anything else as it is."""
-    if (full := no_space(error, folder)) is not None:
-        return UserError(f"{folder}: {full}")
-    return error

@@ -18,6 +18,7 @@ from nnunet_sfr.data.preprocessed_grid import check_grid
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.label_decision import DECISION_RULES
+from nnunet_sfr.region_labels import labels_of_regions
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def require_finite(identifier: str, probabilities: torch.Tensor) -> torch.Tensor
 def labels_from_probabilities(
     probabilities: torch.Tensor, label_manager: LabelManager, labeller: Labeller
 ) -> torch.Tensor:
-    """Label values (D, H, W) from head probabilities (C, D, H, W): the labeller's rule, or nnU-Net's for regions.
+    """Label values (D, H, W) from head probabilities (C, D, H, W): the labeller's rule, or that of regions.
 
     Args:
         probabilities: after nnU-Net's non-linearity.
@@ -236,8 +237,7 @@ def labels_from_probabilities(
     """
     if not labeller.regions:
         return DECISION_RULES[labeller.decision].decide(probabilities)
-    labels: torch.Tensor = label_manager.convert_probabilities_to_segmentation(probabilities)
-    return labels
+    return labels_of_regions(probabilities, label_manager)
 
 
 def predict_mirrored(

@@ -19,6 +19,8 @@ from nnunet_sfr.wording import times
 FEWEST_STAGES = 3
 """nnU-Net's deep supervision leaves out the outputs of the two coarsest stages; with none left its loss is not a number
 (two stages), or its trainer fails (one)."""
+_NO_RESAMPLING = "no_resampling_hack"
+"""nnU-Net's function that leaves images as they are."""
 
 
 def require_configurations(
@@ -62,8 +64,18 @@ def require_trainable(
     for name in configurations:
         if name in plans["configurations"]:
             configuration = manager.get_configuration(name)
+            _require_resampling(raw, name, configuration)
             _require_stages(raw, name, configuration)
             _require_sizes(raw, name, configuration, manager.transpose_forward, fingerprint)
+
+
+def _require_resampling(raw: RawDataset, name: str, configuration: ConfigurationManager) -> None:
+    """Refuse a plan that leaves every case on its own grid: SAM's patches and labels are of one spacing."""
+    if configuration.configuration["resampling_fn_data"] == _NO_RESAMPLING:
+        raise UserError(
+            f"{raw.folder}: the planner leaves the cases of {name} on their own grids ({_NO_RESAMPLING}), and the SAM "
+            "stage needs one spacing; choose another -pl"
+        )
 
 
 def _require_stages(raw: RawDataset, name: str, configuration: ConfigurationManager) -> None:

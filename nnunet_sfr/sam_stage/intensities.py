@@ -239,7 +239,8 @@ def _unchanged(part: NDArray[np.float32], mask: NDArray[Any] | None) -> NDArray[
 
 def _to_unit(part: NDArray[np.float32], lows: NDArray[np.float32], highs: NDArray[np.float32]) -> NDArray[np.float32]:
     shape = (-1, *[1] * (part.ndim - 1))
-    # an image of one value has no range; all of it becomes 0
-    span = np.maximum(highs - lows, np.finfo(np.float32).tiny).reshape(shape)
-    result: NDArray[np.float32] = np.clip((part - lows.reshape(shape)) / span, 0, 1)
+    # where nearly all voxels have one value there is no range: what lies above becomes 1, the rest 0
+    with np.errstate(over="ignore"):
+        span = np.maximum(highs - lows, np.finfo(np.float32).tiny).reshape(shape)
+        result: NDArray[np.float32] = np.clip((part - lows.reshape(shape)) / span, 0, 1)
     return result

@@ -12,7 +12,7 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_sfr.data.datasets import LoadableCases
-from nnunet_sfr.data.loaders import SHORTEST_AXIS_TO_BLUR, augmented, without_blur, without_timing
+from nnunet_sfr.data.loaders import augmented, fitting_patch, without_timing
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.sam_stage.bezier import BezierCurveTransform
 from nnunet_sfr.sam_stage.shift import RandomShiftTransform
@@ -81,14 +81,12 @@ def _augmentation(dataset: SFRDataset) -> tuple[BasicTransform, Any]:
         regions=None,
         ignore_label=dataset.label_manager.ignore_label,
     )
-    if min(patch_size) < SHORTEST_AXIS_TO_BLUR:
-        transforms = without_blur(transforms)
     settings, slice_axis = dataset.settings.fine_tuning, dataset.settings.stitching.slice_axes[0]
     extras = [
         RandomShiftTransform(settings.shift_fraction),
         BezierCurveTransform(settings.bezier_probability, slice_axis),
     ]
-    return ComposeTransforms([without_timing(transforms), *extras]), initial_patch_size
+    return ComposeTransforms([without_timing(fitting_patch(transforms, patch_size)), *extras]), initial_patch_size
 
 
 def _geometry_of(patch_size: tuple[int, int, int]) -> tuple[Any, bool, Any, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_sfr.data.confidence_transform import WithVoxelConfidence
-from nnunet_sfr.data.loaders import TwoStreams, augmented, without_timing
+from nnunet_sfr.data.loaders import TwoStreams, augmented, fitting_patch, without_timing
 
 
 def open_streams(
@@ -71,6 +71,7 @@ def _transforms(trainer: nnUNetTrainer) -> tuple[Any, Any, Any]:
         **label_settings,
     )
     validation = trainer.get_validation_transforms(scales, **label_settings)
+    training = fitting_patch(training, trainer.configuration_manager.patch_size)
     return without_timing(training), validation, initial_patch_size
 
 

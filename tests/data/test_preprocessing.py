@@ -16,11 +16,12 @@ import pytest
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_sfr.data import preprocessing
 from nnunet_sfr.data.preprocessed_grid import check_grid
 from nnunet_sfr.data.preprocessing import PreprocessingResult, copy_ground_truth, preprocess
 from nnunet_sfr.data.raw_cases import RawDataset, list_cases
 from nnunet_sfr.dataset import SFRDataset
-from nnunet_sfr.errors import UserError
+from nnunet_sfr.errors import UserError, explained
 from nnunet_sfr.planning import fingerprint
 from nnunet_sfr.planning.pipeline import plan_and_preprocess
 from tests.tiny_dataset import NAME, make_raw_dataset
@@ -255,6 +256,30 @@ def test_a_full_disk_is_one_line(number: int, said: str, dataset: SFRDataset, mo
     # the older case was not touched, and nothing temporary is left
     assert (dataset.paths.unlabelled / "unlabelled_00.b2nd").is_file()
     assert hidden(dataset) == []
+
+
+def test_any_other_error_of_the_system_comes_out_as_it_is(dataset: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier version raised it from itself, and followed its causes for ever."""
+    change(dataset.paths.raw_unlabelled / "unlabelled_00_0000.nii.gz")
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "the file")
+
+    monkeypatch.setattr(preprocessing, "_publish", refused)
+    with pytest.raises(PermissionError) as caught:
+        run(dataset)
+    assert caught.value.filename == "the file"
+    assert hidden(dataset) == []
+
+
+def test_what_cannot_be_read_back_is_said(dataset: SFRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(dataset.paths.raw_unlabelled / "unlabelled_00_0000.nii.gz")
+    monkeypatch.setattr(preprocessing, "_is_whole", lambda *_: False)
+    with pytest.raises(OSError, match=r"\[Errno 5\]") as caught:
+        run(dataset)
+    said = explained(caught.value)
+    assert said is not None
+    assert str(said).endswith("the disk reports an error when it is read or written; check the disk")
 
 
 def changed_plan(dataset: SFRDataset, **values: Any) -> PlansManager:

@@ -44,6 +44,15 @@ def test_volumes_too_small_for_a_network(root: Path, length: int, stages: int, c
     assert not (root / "nnUNet_preprocessed" / NAME / "nnUNetPlansCPU.json").exists()
 
 
+def test_a_planner_that_does_not_resample(root: Path) -> None:
+    make_raw_dataset(root / "nnUNet_raw", labelled=2, shape=(24, 24, 24))
+    with pytest.raises(UserError, match=r"on their own grids \(no_resampling_hack\), .* choose another -pl$"):
+        plan_and_preprocess(
+            NAME, configurations=["3d_fullres"], planner="nnUNetPlannerResEncL_noResampling", sam="vit_tiny"
+        )
+    assert not list((root / "nnUNet_preprocessed" / NAME).glob("nnUNet*Plans*.json"))
+
+
 def test_a_finer_grid_helps(root: Path) -> None:
     make_raw_dataset(root / "nnUNet_raw", labelled=2, shape=(11, 11, 11))
     plan(target_spacing=(0.5, 0.5, 0.5))

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
 from nnunet_sfr.data.checks import check_cases
 from nnunet_sfr.data.raw_cases import RawDataset, list_cases
+from nnunet_sfr.errors import UserError
 from nnunet_sfr.planning import fingerprint
 from nnunet_sfr.planning.fingerprint import make_fingerprint, update_fingerprint
 from tests.tiny_dataset import NAME, make_raw_dataset, write_image
@@ -68,6 +70,45 @@ def test_unlabelled_cases_join_geometry_but_never_intensities(raw: Path) -> None
     assert alone["median_relative_size_after_cropping"] == 1.0
     assert joined["median_relative_size_after_cropping"] == 0.5
     assert json.loads(fingerprint_file(raw).read_text(encoding="utf-8")) == joined
+
+
+def change_json(raw: Path, **parts: dict[str, object]) -> None:
+    """Join entries into parts of dataset.json."""
+    file = raw / "dataset.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**content, **{key: {**content[key], **part} for key, part in parts.items()}}))
+
+
+def test_what_is_not_annotated_is_no_foreground(raw: Path) -> None:
+    """nnU-Net's extractor counts the ignore label, most of which is background."""
+    change_json(raw, labels={"ignore": 3})
+    before = make_fingerprint(check_cases(labelled_alone(list_cases(raw)), samples_per_case=SAMPLES, processes=1))
+    labels = sorted((raw / "labelsTr").iterdir())
+    for label in labels:
+        values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(label)))
+        write_image(label, np.where(values == 0, 3, values).astype(np.uint8), spacing=(2.0, 1.0, 1.5))
+    after = make_fingerprint(check_cases(labelled_alone(list_cases(raw)), samples_per_case=SAMPLES, processes=1))
+    assert after == before
+    for label in labels:
+        values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(label)))
+        write_image(label, np.full_like(values, 3), spacing=(2.0, 1.0, 1.5))
+    with pytest.raises(UserError, match="no label has any foreground voxel"):
+        check_cases(labelled_alone(list_cases(raw)), samples_per_case=SAMPLES, processes=1)
+
+
+def test_bytes_are_asked_for_where_nnunet_asserts_them(raw: Path) -> None:
+    change_json(raw, channel_names={"1": "rgb_to_0_1"})
+    for image in raw.glob("images*/*_0001.nii.gz"):
+        shape = SimpleITK.ReadImage(str(image)).GetSize()[::-1]
+        ramp = np.linspace(0, 255, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+        write_image(image, ramp, spacing=(2.0, 1.0, 1.5))
+    labelled = labelled_alone(list_cases(raw))
+    check_cases(labelled, samples_per_case=10, processes=1)
+    image = raw / "imagesTr/train_01_0001.nii.gz"
+    ramp = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(image)))
+    write_image(image, ramp + 1, spacing=(2.0, 1.0, 1.5))
+    with pytest.raises(UserError, match=r"train_01_0000.nii.gz: channel 1 of case train_01 has values from 1 to 256,"):
+        check_cases(labelled, samples_per_case=10, processes=1)
 
 
 def test_a_fingerprint_is_kept_until_a_file_changes(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:

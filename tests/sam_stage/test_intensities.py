@@ -65,6 +65,13 @@ def test_a_patch_has_the_limits_of_its_case() -> None:
     assert mapped(image[part], None).max() < 0.6
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_image_of_nearly_one_value_is_zero_and_one() -> None:
+    image = np.zeros((1, 10, 10, 10), np.float32)
+    image[0, 0, 0, :2] = 300  # both percentiles are 0
+    assert np.array_equal(intensities_of_case(ZeroToOne((None,)), image, None), image / 300)
+
+
 def test_an_image_of_one_value_is_finite() -> None:
     image = np.full((1, 3, 4, 5), 7, np.float32)
     assert np.isfinite(intensities_of_case(ZeroToOne((None,)), image, None)).all()
