@@ -22,6 +22,7 @@ from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.data.reading import ContentError, check_spacing_file, read_strictly
 from nnunet_sfr.data.sidecars import spacing_file
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.label_names import IGNORE_NAME
 from nnunet_sfr.paths import DATASET_JSON
 from nnunet_sfr.wording import shortest, times
 
@@ -203,7 +204,7 @@ def _require_plain_labels(raw: RawDataset) -> None:
     order = raw.dataset_json.get("regions_class_order")
     if order is None:
         return
-    regions = [name for name in labels if name not in ("background", "ignore")]
+    regions = [name for name in labels if name not in ("background", IGNORE_NAME)]
     known = {value for values in labels.values() for value in (values if isinstance(values, list) else [values])}
     unknown = sorted(value for value in order if value not in known)
     if unknown or len(order) != len(regions):
