@@ -27,8 +27,7 @@ import numpy as np
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.b2nd_files import open_b2nd, write_b2nd
-from nnunet_sfr.data.provenance import PROVENANCE_SHAPE as PROVENANCE_SHAPE
-from nnunet_sfr.data.provenance import Provenance
+from nnunet_sfr.data.provenance import PROVENANCE_SHAPE, Provenance
 from nnunet_sfr.data.store_files import case_files, cases_with_record, labels_file, locations_file, record_file
 from nnunet_sfr.data.voxel_confidence import write_voxel_confidence
 from nnunet_sfr.errors import UserError
@@ -113,6 +112,18 @@ class PseudoLabelStore:
             grid: that the labels must have.
         """
         return cls.open(folder, grid=grid) if cls.exists(folder) else None
+
+    @classmethod
+    def read_if_there(cls, folder: Path) -> PseudoLabelStore | None:
+        """The store in a folder, whatever grid its labels are on; None where there is none.
+
+        Args:
+            folder: of the store.
+
+        Raises:
+            UserError: its manifest is damaged.
+        """
+        return cls._read(folder) if cls.exists(folder) else None
 
     @staticmethod
     def exists(folder: Path) -> bool:
