@@ -22,9 +22,11 @@ from nnunet_sfr.errors import UserError, exit_on_user_error
 from nnunet_sfr.hashing import weights_hash
 from nnunet_sfr.labelling.filling import NO_REFERENCE_STORES, ReferenceStores, label_pool, store_of_maker
 from nnunet_sfr.labelling.from_network import NetworkLabeller
+from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.rounds import LaterRound
 from nnunet_sfr.trainers.schedules import relabelling_epochs
-from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
+from nnunet_sfr.trainers.semi_supervised import SemiSupervisedTrainer
+from nnunet_sfr.trainers.sequential_backward import Losses
 
 _FLIPS = "flip_agreement"
 
