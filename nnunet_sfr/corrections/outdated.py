@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunet_sfr.command_lines import Command, CommandLines, shell_text
-from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.data.store_manifest import maker_in, read_manifest
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.devices import device_for_nnunet
 from nnunet_sfr.paths import Fold, RunPaths, SFRPaths, portable_name
@@ -55,12 +55,12 @@ def _commands(paths: SFRPaths) -> Iterator[Command]:
 
 def _labelling(paths: SFRPaths, fold: Fold, recorded: Mapping[str, str]) -> Iterator[Command]:
     lines = CommandLines.of(paths, fold)
-    sam, labels = paths.sam_stage(fold), paths.pseudo_labels(fold)
+    sam, store = paths.sam_stage(fold), paths.pseudo_labels(fold)
     if sam.is_dir():
         yield (*_as_before(sam, lines.fine_tune(), recorded), _OVERWRITE)
-    store = PseudoLabelStore.read_if_there(labels)
-    if store is not None and store.made_by.is_sam:
-        yield (*_as_before(labels, lines.pseudo_label(), recorded), _OVERWRITE)
+    manifest = read_manifest(store)
+    if manifest is not None and maker_in(manifest).is_sam:
+        yield (*_as_before(store, lines.pseudo_label(), recorded), _OVERWRITE)
 
 
 def _trainings(paths: SFRPaths, fold: Fold, recorded: Mapping[str, str]) -> Iterator[Command]:

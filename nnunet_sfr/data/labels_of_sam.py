@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.data.store_manifest import maker_in, read_manifest
 from nnunet_sfr.json_files import first_difference
 from nnunet_sfr.paths import SFRPaths
 
@@ -35,5 +35,5 @@ def _of_numbered_folds(paths: SFRPaths) -> Iterator[Path]:
 
 
 def _is_of_sam(folder: Path, grid: Mapping[str, Any]) -> bool:
-    store = PseudoLabelStore.read_if_there(folder)
-    return store is not None and store.made_by.is_sam and first_difference(store.grid, grid) is None
+    manifest = read_manifest(folder)
+    return manifest is not None and maker_in(manifest).is_sam and first_difference(manifest["grid"], grid) is None
