@@ -154,7 +154,7 @@ def no_confidence(labels: torch.Tensor, *, num_classes: int) -> dict[str, Any]:
         num_classes: label values, background included.
 
     Returns:
-        the record, with ``voxels`` of each label value.
+        the record, with ``class_voxels`` of each label value.
     """
     voxels = _voxels(labels, num_classes)
     return {
@@ -217,7 +217,7 @@ def agreement(labels: torch.Tensor, other: torch.Tensor, *, num_classes: int) ->
         other: (D, H, W), label values.
         num_classes: label values, background included.
     """
-    overlaps, totals = _overlaps_and_totals(labels, other, num_classes)
+    overlaps, totals = overlaps_and_totals(labels, other, num_classes)
     found = totals > 0
     return float((2 * overlaps[found] / totals[found]).mean()) if bool(found.any()) else None
 
@@ -230,15 +230,24 @@ def class_dices(labels: torch.Tensor, other: torch.Tensor, *, num_classes: int) 
         other: (D, H, W), label values.
         num_classes: label values, background included.
     """
-    pairs = zip(*(counts.tolist() for counts in _overlaps_and_totals(labels, other, num_classes)), strict=True)
+    pairs = zip(*(counts.tolist() for counts in overlaps_and_totals(labels, other, num_classes)), strict=True)
     return {str(label): 2 * overlap / total if total else None for label, (overlap, total) in enumerate(pairs, start=1)}
 
 
-def _overlaps_and_totals(
+def overlaps_and_totals(
     labels: torch.Tensor, other: torch.Tensor, num_classes: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Voxels of every foreground class in both maps, and the sum of those in either; three counts over all classes,
-    not three passes for each of them."""
+    not three passes for each of them.
+
+    Args:
+        labels: label values, of any shape; negative ones count as background.
+        other: label values of the same voxels.
+        num_classes: label values, background included.
+
+    Returns:
+        two tensors (num_classes - 1,) in double precision, without the background.
+    """
     totals = _class_sizes(labels, num_classes) + _class_sizes(other, num_classes)
     return _class_sizes(labels[labels == other], num_classes), totals
 

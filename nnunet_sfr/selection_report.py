@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
+from nnunet_sfr.labelling.emptiness import counted_voxels, find_emptiness
 from nnunet_sfr.selection import Selection
 
 HIGH_COLOUR, LOW_COLOUR = "#0072b2", "#d55e00"
@@ -53,16 +54,12 @@ def warnings(selection: Selection, model: PseudoLabelStore, class_names: dict[st
     if not selection.low:
         found.append("no case is low: the re-training will see no pseudo-label; raise the threshold")
     for name, cases in (("any case", [*selection.high, *selection.low]), ("a high case", selection.high)):
-        vanished = _vanished(model, cases, class_names) if cases else []
+        records = {case: model.read_confidence(case) for case in cases}
+        vanished = find_emptiness(counted_voxels(records), class_names).absent_classes
         if vanished:
             found.append(f"the model's labels of {name} do not have {', '.join(vanished)}")
             break
     return found
-
-
-def _vanished(model: PseudoLabelStore, cases: Sequence[str], class_names: dict[str, str]) -> list[str]:
-    voxels = [model.read_confidence(case).get("class_voxels", {}) for case in cases]
-    return [name for label, name in class_names.items() if not any(count.get(label) for count in voxels)]
 
 
 def plot(selection: Selection, file: Path) -> None:

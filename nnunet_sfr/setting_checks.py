@@ -27,6 +27,16 @@ def require_fraction(name: str, value: float) -> None:
     require(0.0 <= value <= 1.0, f"{name} must lie between 0 and 1, got {value}")
 
 
+def require_below_one(name: str, value: float) -> None:
+    """A share, 0 included and 1 not.
+
+    Args:
+        name: of the setting.
+        value: to check.
+    """
+    require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), got {value}")
+
+
 def require_at_least(name: str, value: float, least: float) -> None:
     """A number from ``least`` on.
 

@@ -19,7 +19,14 @@ from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.label_decision import DECISION_RULES, LARGEST_PROBABILITY
 from nnunet_sfr.sam_models import DEFAULT_MODEL, MODELS, find_model
 from nnunet_sfr.sam_stage.adaptations import ADAPTATIONS, find_adaptation
-from nnunet_sfr.setting_checks import require, require_at_least, require_fraction, require_positive, require_seed
+from nnunet_sfr.setting_checks import (
+    require,
+    require_at_least,
+    require_below_one,
+    require_fraction,
+    require_positive,
+    require_seed,
+)
 from nnunet_sfr.trainers.methods import MethodSections
 
 CONFIDENCE_SOURCES = ("model", "sam")
@@ -152,13 +159,13 @@ class FineTuningSettings:
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "views", "validation_every", "max_validation_cases"):
             require_at_least(name, getattr(self, name), 1)
-        require(0.0 <= self.warmup_fraction < 1.0, f"warmup_fraction must lie in [0, 1), got {self.warmup_fraction}")
-        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        require_below_one("warmup_fraction", self.warmup_fraction)
+        require_positive("learning_rate", self.learning_rate)
         for beta in self.betas:
-            require(0.0 <= beta < 1.0, f"betas must lie in [0, 1), got {self.betas}")
+            require_below_one("betas", beta)
         require_at_least("weight_decay", self.weight_decay, 0)
         if self.max_gradient_norm is not None:
-            require(self.max_gradient_norm > 0, f"max_gradient_norm must be positive, got {self.max_gradient_norm}")
+            require_positive("max_gradient_norm", self.max_gradient_norm)
         require_at_least("cross_entropy_weight", self.cross_entropy_weight, 0)
         require_at_least("dice_weight", self.dice_weight, 0)
         require(
@@ -246,7 +253,7 @@ class PseudoWeightingSettings:
         require_fraction("voxel_threshold", self.voxel_threshold)
         require_fraction("boundary_weight", self.boundary_weight)
         require_at_least("boundary_width", self.boundary_width, 1)
-        require(0.0 <= self.falls_from < 1.0, f"falls_from must lie in [0, 1), got {self.falls_from}")
+        require_below_one("falls_from", self.falls_from)
         require_fraction("final_share", self.final_share)
 
     @property
@@ -299,7 +306,7 @@ class RetrainingSettings(MethodSections):
             require_at_least(name, getattr(self, name), 0)
         require_seed(self.seed)
         require_fraction("ramp_up_fraction", self.ramp_up_fraction)
-        require(0.0 <= self.ema_decay < 1.0, f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        require_below_one("ema_decay", self.ema_decay)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,9 +348,8 @@ class RoundSettings:
             require_fraction("threshold", self.threshold)
         require_fraction("high_fraction", self.high_fraction)
         for name in ("fine_tuning_fraction", "retraining_fraction"):
-            value = getattr(self, name)
-            require(value > 0, f"{name} must be positive, got {value}")
-        require(0.0 <= self.model_share < 1.0, f"model_share must lie in [0, 1), got {self.model_share}")
+            require_positive(name, getattr(self, name))
+        require_below_one("model_share", self.model_share)
         require(
             0.0 < self.labelled_fraction <= 1.0,
             f"labelled_fraction must lie above 0 and at most at 1, got {self.labelled_fraction}",

@@ -1,4 +1,4 @@
-"""Files in torch's format whose bytes depend on their content alone."""
+"""Files in torch's format: written with bytes that depend on their content alone, and read without running code."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from nnunet_sfr.errors import UserError
 
 
 def save(content: Any, file: Path) -> None:
@@ -19,3 +21,21 @@ def save(content: Any, file: Path) -> None:
     """
     with file.open("wb") as stream:
         torch.save(content, stream)
+
+
+def read_state(file: Path, remedy: str, *, on_disk: bool = False) -> dict[str, Any]:
+    """What :func:`save` wrote, with its tensors on the CPU.
+
+    Args:
+        file: to read.
+        remedy: what to do about a damaged file; ends the message.
+        on_disk: leaves tensors in the file, where only the rest is looked at.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=on_disk)
+    except Exception as error:
+        raise UserError(f"{file}: cannot be read ({error}); {remedy}") from None
+    return state

@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunet_sfr.command_lines import Command, CommandLines, shell_text
-from nnunet_sfr.data.provenance import PROVENANCE_SHAPE, Provenance
+from nnunet_sfr.data.store_manifest import maker_in, read_manifest
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.devices import device_for_nnunet
-from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import MANIFEST, Fold, RunPaths, SFRPaths, portable_name
+from nnunet_sfr.paths import Fold, RunPaths, SFRPaths, portable_name
 from nnunet_sfr.pipeline.state import recorded_commands
 
 _LATER_ROUND = "SFRPlus_"
@@ -59,7 +58,8 @@ def _labelling(paths: SFRPaths, fold: Fold, recorded: Mapping[str, str]) -> Iter
     sam, store = paths.sam_stage(fold), paths.pseudo_labels(fold)
     if sam.is_dir():
         yield (*_as_before(sam, lines.fine_tune(), recorded), _OVERWRITE)
-    if _is_sams(store):
+    manifest = read_manifest(store)
+    if manifest is not None and maker_in(manifest).is_sam:
         yield (*_as_before(store, lines.pseudo_label(), recorded), _OVERWRITE)
 
 
@@ -74,10 +74,3 @@ def _as_before(result: Path, command: Command, recorded: Mapping[str, str]) -> C
     """What sfr_run ran for a result, with all its options; the command with our defaults where it has not."""
     typed = shlex.split(recorded.get(portable_name(result), "")) or command
     return tuple(word for word in typed if word not in (_OVERWRITE, _RESUME))
-
-
-def _is_sams(store: Path) -> bool:
-    if not (store / MANIFEST).is_file():
-        return False
-    manifest = read_json(store / MANIFEST, "run sfr_pseudolabel --overwrite", {"made_by": PROVENANCE_SHAPE})
-    return Provenance.from_json(manifest["made_by"]).is_sam

@@ -1,6 +1,6 @@
 """Arrays in nnU-Net's ``.b2nd`` format, read and written as nnU-Net does it.
 
-Importing this imports neither nnU-Net nor blosc2, which take seconds.
+Importing this imports neither nnU-Net nor blosc2, which take seconds, nor NumPy, which sfr_run does without.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from nnunet_sfr.atomic import replacing
 from nnunet_sfr.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 B2ND = ".b2nd"
 """How the name of such a file ends."""
@@ -45,6 +46,7 @@ def write_b2nd(array: np.ndarray, file: Path, *, patch_size: Iterable[int]) -> N
         file: to write, which ends in :data:`B2ND`.
         patch_size: of nnU-Net's network, which the compression blocks follow.
     """
+    import numpy as np
     from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
     shape = (1, *array.shape[-3:])

@@ -231,7 +231,7 @@ def _require_plain_labels(raw: RawDataset) -> None:
     order = raw.dataset_json.get("regions_class_order")
     if order is None:
         return
-    regions = [name for name in labels if name not in ("background", "ignore")]
+    regions = [name for name in labels if name not in ("background", IGNORE_NAME)]
     known = {value for values in labels.values() for value in (values if isinstance(values, list) else [values])}
     unknown = sorted(value for value in order if value not in known)
     if unknown or len(order) != len(regions):

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_sfr.data.provenance import SAM
-from nnunet_sfr.json_files import first_difference, read_json
-from nnunet_sfr.paths import MANIFEST, SFRPaths
+from nnunet_sfr.data.store_manifest import maker_in, read_manifest
+from nnunet_sfr.json_files import first_difference
+from nnunet_sfr.paths import SFRPaths
 
 
 def sam_labels_folder(paths: SFRPaths, grid: Mapping[str, Any]) -> Path | None:
@@ -35,11 +35,5 @@ def _of_numbered_folds(paths: SFRPaths) -> Iterator[Path]:
 
 
 def _is_of_sam(folder: Path, grid: Mapping[str, Any]) -> bool:
-    file = folder / MANIFEST
-    if not file.is_file():
-        return False
-    manifest = read_json(file, "delete the store")
-    made_by, found = manifest.get("made_by"), manifest.get("grid")
-    if not isinstance(made_by, dict) or not isinstance(found, dict):
-        return False
-    return made_by.get("source") == SAM and first_difference(found, grid) is None
+    manifest = read_manifest(folder)
+    return manifest is not None and maker_in(manifest).is_sam and first_difference(manifest["grid"], grid) is None

@@ -27,12 +27,12 @@ import numpy as np
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.b2nd_files import open_b2nd, write_b2nd
-from nnunet_sfr.data.provenance import PROVENANCE_SHAPE as PROVENANCE_SHAPE
 from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.store_files import case_files, cases_with_record, labels_file, locations_file, record_file
+from nnunet_sfr.data.store_manifest import MADE_BY, REMEDY, maker_in, read_manifest
 from nnunet_sfr.data.voxel_confidence import write_voxel_confidence
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.json_files import OBJECT, as_json, first_difference, read_json
+from nnunet_sfr.json_files import as_json, first_difference, read_json
 from nnunet_sfr.paths import MANIFEST
 from nnunet_sfr.pickle_files import read_pickle
 
@@ -42,14 +42,8 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Of the manifest. Since format 2 every record names what made its labels; format 1 has no number."""
 
-_MADE_BY = "made_by"
-
-_MANIFEST_SHAPE = {"grid": OBJECT, _MADE_BY: PROVENANCE_SHAPE, "format?": int, "nnunet_sfr_version?": str}
-
-RECORD_SHAPE = {"class_voxels?": {...: int}, "input?": str, _MADE_BY + "?": str}
+RECORD_SHAPE = {"class_voxels?": {...: int}, "input?": str, MADE_BY + "?": str}
 """Of a case's record, as far as its entries mean the same whatever made the labels."""
-
-_REMEDY = "run the sfr_pseudolabel that fills this store again, with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -74,11 +68,12 @@ class PseudoLabelStore:
             UserError: the folder holds pseudo-labels of another maker or grid.
         """
         wanted = as_json(grid)
-        if cls.exists(folder):
-            store = cls._read(folder)
+        there = read_manifest(folder)
+        if there is not None:
+            store = cls(folder, there)
             store._require_same(wanted, made_by)
             return store
-        manifest = {"format": FORMAT, "grid": wanted, _MADE_BY: made_by.to_json(), "nnunet_sfr_version": __version__}
+        manifest = {"format": FORMAT, "grid": wanted, MADE_BY: made_by.to_json(), "nnunet_sfr_version": __version__}
         write_json(manifest, folder / MANIFEST)
         return cls(folder, manifest)
 
@@ -93,9 +88,10 @@ class PseudoLabelStore:
         Raises:
             UserError: there is none, or its label maps lie on another grid than the present plan's.
         """
-        if not cls.exists(folder):
+        manifest = read_manifest(folder)
+        if manifest is None:
             raise UserError(f"{folder}: there are no pseudo-labels; run sfr_pseudolabel first")
-        store = cls._read(folder)
+        store = cls(folder, manifest)
         key = first_difference(store.grid, grid)
         if key is not None:
             raise UserError(
@@ -119,14 +115,10 @@ class PseudoLabelStore:
         """Whether a store has been started in this folder."""
         return (folder / MANIFEST).is_file()
 
-    @classmethod
-    def _read(cls, folder: Path) -> PseudoLabelStore:
-        return cls(folder, read_json(folder / MANIFEST, _REMEDY, _MANIFEST_SHAPE))
-
     @cached_property
     def made_by(self) -> Provenance:
         """What made the labels."""
-        return Provenance.from_json(self.manifest[_MADE_BY])
+        return maker_in(self.manifest)
 
     @property
     def grid(self) -> Mapping[str, Any]:
@@ -168,7 +160,7 @@ class PseudoLabelStore:
         record = self.read_confidence(identifier)
         # before format 2 records did not say it; beside a newer manifest it cannot be known
         unsaid = self.made_by.fingerprint if self.manifest.get("format", 1) < FORMAT else None
-        return record if record.get(_MADE_BY, unsaid) == self.made_by.fingerprint else None
+        return record if record.get(MADE_BY, unsaid) == self.made_by.fingerprint else None
 
     def write(
         self,
@@ -197,7 +189,7 @@ class PseudoLabelStore:
         with replacing(locations) as temporary:
             temporary.write_bytes(pickle.dumps({"class_locations": class_locations(labels, label_manager)}))
         write_voxel_confidence(self.folder, identifier, voxel_confidence, patch_size=patch_size)
-        write_json({**confidence, _MADE_BY: self.made_by.fingerprint}, record)
+        write_json({**confidence, MADE_BY: self.made_by.fingerprint}, record)
 
     def open_labels(self, identifier: str) -> Any:
         """Label map (1, D, H, W) of one case, as a blosc2 array that reads what is asked for."""
@@ -210,11 +202,11 @@ class PseudoLabelStore:
 
     def read_locations(self, identifier: str) -> dict[str, Any]:
         """``class_locations`` of one case, as nnU-Net's loader reads them from the properties of a labelled case."""
-        return read_pickle(locations_file(self.folder, identifier), _REMEDY, ("class_locations",))
+        return read_pickle(locations_file(self.folder, identifier), REMEDY, ("class_locations",))
 
     def read_confidence(self, identifier: str) -> dict[str, Any]:
         """The record of one case (:func:`nnunet_sfr.confidence.confidence_record`, and what it was made from)."""
-        return read_json(record_file(self.folder, identifier), _REMEDY, RECORD_SHAPE)
+        return read_json(record_file(self.folder, identifier), REMEDY, RECORD_SHAPE)
 
 
 def class_locations(labels: np.ndarray, label_manager: LabelManager) -> dict[Any, Any]:

@@ -116,13 +116,7 @@ def list_cases(folder: Path) -> RawDataset:
     problems: list[str] = []
     labelled = _list_labelled(folder, dataset_json, problems)
     unlabelled = _list_unlabelled(folder / UNLABELLED_IMAGES, dataset_json, problems)
-    num_channels, ending = len(channel_names(dataset_json)), dataset_json["file_ending"]
-    for case in (*labelled, *unlabelled):
-        # files that the key dataset names may be called anything
-        free_names = case.label is not None and "dataset" in dataset_json
-        problem = None if free_names else _name_problem(case, num_channels, ending)
-        problem = problem or _file_problem(case)
-        problems += [problem] if problem else []
+    problems += _problems_of([*labelled, *unlabelled], dataset_json)
     known = {case.identifier for case in labelled}
     problems += [
         f"{case.images[0]}: case {case.identifier} is in imagesTr too; rename or remove one of the two"
@@ -146,12 +140,7 @@ def list_labelled(folder: Path, dataset_json: dict[str, Any]) -> tuple[RawCase, 
     """
     problems: list[str] = []
     cases = _list_labelled(folder, dataset_json, problems)
-    num_channels, ending = len(channel_names(dataset_json)), dataset_json["file_ending"]
-    free_names = "dataset" in dataset_json  # files that the key dataset names may be called anything
-    found = [
-        (None if free_names else _name_problem(case, num_channels, ending)) or _file_problem(case) for case in cases
-    ]
-    raise_first(problems + [problem for problem in found if problem])
+    raise_first(problems + _problems_of(cases, dataset_json))
     return tuple(cases)
 
 
@@ -170,9 +159,7 @@ def list_unlabelled(
     """
     problems: list[str] = []
     cases = _list_unlabelled(folder / images, dataset_json, problems)
-    num_channels, ending = len(channel_names(dataset_json)), dataset_json["file_ending"]
-    found = [_name_problem(case, num_channels, ending) or _file_problem(case) for case in cases]
-    raise_first(problems + [problem for problem in found if problem])
+    raise_first(problems + _problems_of(cases, dataset_json))
     return tuple(cases)
 
 
@@ -268,6 +255,18 @@ def _files(folder: Path, ending: str, problems: list[str]) -> list[Path]:
         elif entry.name.endswith(ending):
             problems.append(f"{entry}: is no file, but named like an image; rename or remove it")
     return files
+
+
+def _problems_of(cases: Sequence[RawCase], dataset_json: dict[str, Any]) -> list[str]:
+    """The first problem of each case that has one, with its names or its files."""
+    num_channels, ending = len(channel_names(dataset_json)), dataset_json["file_ending"]
+    problems = []
+    for case in cases:
+        # files that the key dataset names may be called anything
+        free_names = case.label is not None and "dataset" in dataset_json
+        name_problem = None if free_names else _name_problem(case, num_channels, ending)
+        problems.append(name_problem or _file_problem(case))
+    return [problem for problem in problems if problem is not None]
 
 
 def _name_problem(case: RawCase, num_channels: int, ending: str) -> str | None:

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_sfr.errors import UserError
-
-_IGNORE = "ignore"
-"""nnU-Net's name of the ignore label."""
+from nnunet_sfr.label_names import IGNORE_NAME
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def read_classes(dataset_json: Mapping[str, Any], source: str = "dataset.json") 
         values[name] = tuple(entry) if isinstance(entry, (list, tuple)) else (entry,)
         if not values[name] or not all(isinstance(value, int) for value in values[name]):
             raise UserError(f"{source}: the label {name} is {entry!r}, no number and no list of numbers; {remedy}")
-    ignore = values.pop(_IGNORE, None)
+    ignore = values.pop(IGNORE_NAME, None)
     if ignore is not None and len(ignore) != 1:
         raise UserError(f"{source}: the ignore label is {list(ignore)}, not a single number; {remedy}")
     labels = {name: numbers for name, numbers in values.items() if any(numbers)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 BACKGROUND = "0"
 
@@ -57,11 +58,21 @@ class Emptiness:
         return found
 
 
+def counted_voxels(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, int]]:
+    """Voxels by label value (as text) of the cases whose records have them: another tool may have filled the store
+    without counting.
+
+    Args:
+        records: by case, as a pseudo-label store has them.
+    """
+    return {case: record["class_voxels"] for case, record in records.items() if "class_voxels" in record}
+
+
 def find_emptiness(class_voxels: Mapping[str, Mapping[str, int]], class_names: Mapping[str, str]) -> Emptiness:
     """Count what is missing.
 
     Args:
-        class_voxels: voxels by label value (as text) of every label map, by case.
+        class_voxels: voxels by label value (as text) of every label map, by case (:func:`counted_voxels`).
         class_names: name of every foreground label value, which is given as text
             (:attr:`nnunet_sfr.dataset.SFRDataset.class_names`).
     """

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
-from nnunet_sfr.labelling.emptiness import Emptiness, find_emptiness
+from nnunet_sfr.labelling.emptiness import Emptiness, counted_voxels, find_emptiness
 
 LONGEST_WARNING = 500
 """Characters, after which a list of cases or classes is cut."""
@@ -51,5 +51,4 @@ def emptiness_of(store: PseudoLabelStore, class_names: Mapping[str, str]) -> Emp
         class_names: name of every foreground label value (as text).
     """
     records = {case: store.read_confidence(case) for case in store.identifiers()}
-    counted = {case: record["class_voxels"] for case, record in records.items() if "class_voxels" in record}
-    return find_emptiness(counted, class_names)
+    return find_emptiness(counted_voxels(records), class_names)

@@ -14,6 +14,7 @@ from nnunet_sfr.data.dataset_json import channel_names
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.label_names import IGNORE_NAME
 from nnunet_sfr.labelling.foreign_code import require_no_code
 from nnunet_sfr.labelling.nnunet_predictor import make_predictor
 from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, Fold
@@ -107,7 +108,7 @@ def _labels(dataset_json: dict[str, Any]) -> list[Any]:
 
     A network has a head for each region in the order in which the file names them; of plain labels only values count.
     """
-    labels = [[name, value] for name, value in dataset_json["labels"].items() if name != "ignore"]
+    labels = [[name, value] for name, value in dataset_json["labels"].items() if name != IGNORE_NAME]
     if any(isinstance(value, list) and len(value) > 1 for _, value in labels):
         return [*labels, dataset_json.get("regions_class_order")]
     return sorted(labels, key=lambda label: str(label))

@@ -11,7 +11,7 @@ from nnunet_sfr.data.store_files import record_file
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.label_names import class_names
-from nnunet_sfr.labelling.emptiness import find_emptiness
+from nnunet_sfr.labelling.emptiness import counted_voxels, find_emptiness
 from nnunet_sfr.nnunet_json import read_dataset_json
 from nnunet_sfr.pipeline.project import Project
 
@@ -36,10 +36,8 @@ def require_labels(project: Project, store: Path, cases: Sequence[str]) -> None:
         UserError: most cases have no foreground, or a class is found in none.
     """
     records = {case: read_json(record_file(store, case), "run sfr_pseudolabel --overwrite", _SHAPE) for case in cases}
-    # another tool may have filled the store without counting
-    counted = {case: record["class_voxels"] for case, record in records.items() if "class_voxels" in record}
     names = class_names(read_dataset_json(project.paths.dataset_json))
-    found = find_emptiness(counted, names)
+    found = find_emptiness(counted_voxels(records), names)
     if project.options.accept_empty_labels or not found.is_suspicious:
         return
     lines = project.options.command_lines

@@ -30,6 +30,7 @@ from nnunet_sfr.sam_stage.model import load_adapter, recipe_of
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.selection import read_selection
 from nnunet_sfr.settings import FINE_TUNING_IN_ROUNDS, FineTuningSettings
+from nnunet_sfr.torch_files import read_state
 
 
 @dataclass(frozen=True)
@@ -173,10 +174,7 @@ def continue_from(previous: Path, model: StitchedSAM, optimizer: torch.optim.Opt
     remedy = "run sfr_finetune --overwrite for that round"
     if not file.is_file():
         raise UserError(f"{file}: not found; {remedy}")
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{file}: cannot be read ({error}); {remedy}") from None
+    state = read_state(file, remedy)
     if state.get("recipe") != recipe_of(previous / FINAL_ADAPTER):
         raise UserError(f"{file}: belongs to another run than the adapter beside it; {remedy}")
     optimizer.load_state_dict(state["optimizer"])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nnunet_sfr.confidence import overlaps_and_totals
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.label_decision import DECISION_RULES
 from nnunet_sfr.labelling.case_labels import require_finite
@@ -39,17 +40,15 @@ def mean_foreground_dice(model: StitchedSAM, cases: Any, dataset: SFRDataset, de
     decide = DECISION_RULES[settings.decision].decide
     intensities = intensities_of(dataset)
     ignore_label = dataset.label_manager.ignore_label
-    overlap = np.zeros(dataset.num_classes)
-    total = np.zeros(dataset.num_classes)
+    overlap, total = np.zeros((2, dataset.num_classes - 1))
     for identifier in cases.identifiers:
         image, labels, _, _ = cases.load_case(identifier)
         truth = torch.from_numpy(labels[0].astype(np.int64))
         counted = truth != ignore_label if ignore_label is not None else torch.ones_like(truth, dtype=torch.bool)
         voxels = torch.from_numpy(intensities_of_case(intensities, image[:], labels))
         predicted = decide(require_finite(identifier, probabilities(voxels)))
-        for label in range(dataset.num_classes):
-            ours, theirs = (predicted == label) & counted, (truth == label) & counted
-            overlap[label] += int((ours & theirs).sum())
-            total[label] += int(ours.sum()) + int(theirs.sum())
-    present = total[1:] > 0
-    return float((2 * overlap[1:][present] / total[1:][present]).mean()) if present.any() else 0.0
+        overlaps, totals = overlaps_and_totals(predicted[counted], truth[counted], dataset.num_classes)
+        overlap += overlaps.numpy()
+        total += totals.numpy()
+    present = total > 0
+    return float((2 * overlap[present] / total[present]).mean()) if present.any() else 0.0

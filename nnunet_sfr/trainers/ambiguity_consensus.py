@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from nnunet_sfr.trainers.consistency import normalised_entropy, squared_difference
-from nnunet_sfr.trainers.distributed import mean_over_ranks
+from nnunet_sfr.trainers.consistency import entropy_of_logits, selective_consistency
 from nnunet_sfr.trainers.mean_teacher import nnUNetTrainer_MT
 from nnunet_sfr.trainers.rounds import LaterRound
-from nnunet_sfr.trainers.schedules import ambiguity_threshold
+from nnunet_sfr.trainers.schedules import rising_threshold
 
 
 def ambiguous_voxels(student_logits: torch.Tensor, threshold: float, *, regions: bool = False) -> torch.Tensor:
@@ -26,27 +25,7 @@ def ambiguous_voxels(student_logits: torch.Tensor, threshold: float, *, regions:
     Returns:
         (B, 1, ...) booleans, (B, C, ...) for regions.
     """
-    return normalised_entropy(student_logits.detach(), regions=regions) >= threshold
-
-
-def selective_consistency(
-    student_logits: torch.Tensor, teacher_logits: torch.Tensor, selected: torch.Tensor, *, regions: bool = False
-) -> torch.Tensor:
-    """sum m (p_s - p_t)^2 / (sum m + 1e-16) with the mask m repeated over the classes.
-
-    With DDP the denominator is the mean over the ranks, so that the averaged gradient is that of the joined batch.
-
-    Args:
-        student_logits: (B, C, ...), gradients flow.
-        teacher_logits: (B, C, ...), constant.
-        selected: (B, 1, ...) or (B, C, ...) booleans.
-
-    Returns:
-        a scalar, 0 where nothing is selected.
-    """
-    difference = squared_difference(student_logits, teacher_logits, regions=regions)
-    mask = selected.expand_as(difference).float()
-    return (mask * difference).sum() / (mean_over_ranks(mask.sum()) + 1e-16)
+    return entropy_of_logits(student_logits.detach(), regions=regions) >= threshold
 
 
 class nnUNetTrainer_ACMT(nnUNetTrainer_MT):
@@ -59,7 +38,7 @@ class nnUNetTrainer_ACMT(nnUNetTrainer_MT):
 
     def consistency_loss(self, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
         regions = self.label_manager.has_regions
-        threshold = ambiguity_threshold(
+        threshold = rising_threshold(
             self.iteration,
             total_iterations=self.schedule_iterations,
             start=self.active_settings.acmt.threshold_start,

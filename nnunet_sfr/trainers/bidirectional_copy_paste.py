@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from nnunet_sfr.trainers.hard_labels import hard_targets
 from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.rounds import LaterRound
-from nnunet_sfr.trainers.semi_supervised import Losses, SemiSupervisedTrainer
+from nnunet_sfr.trainers.semi_supervised import SemiSupervisedTrainer
+from nnunet_sfr.trainers.sequential_backward import Losses
 
 
 def draw_box_mask(patch_size: Sequence[int], ratio: float, device: torch.device) -> torch.Tensor:

@@ -13,8 +13,10 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_sfr.trainers.consistency import probabilities
+from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.rounds import LaterRound
-from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
+from nnunet_sfr.trainers.semi_supervised import SemiSupervisedTrainer
+from nnunet_sfr.trainers.sequential_backward import Losses
 
 
 def draw_mix(batch_size: int, alpha: float) -> tuple[float, int]:

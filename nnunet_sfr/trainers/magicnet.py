@@ -26,9 +26,11 @@ from nnunet_sfr.trainers.cubes import (
     split_cubes,
 )
 from nnunet_sfr.trainers.hard_labels import hard_targets, predicted_labels
+from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.position_head import PositionHead, position_loss
 from nnunet_sfr.trainers.rounds import LaterRound
-from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
+from nnunet_sfr.trainers.semi_supervised import SemiSupervisedTrainer
+from nnunet_sfr.trainers.sequential_backward import Losses
 from nnunet_sfr.trainers.supervised_loss import dice_part
 
 

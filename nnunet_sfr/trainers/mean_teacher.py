@@ -12,8 +12,10 @@ from typing import ClassVar
 import torch
 
 from nnunet_sfr.trainers.consistency import squared_difference
+from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.rounds import LaterRound
-from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
+from nnunet_sfr.trainers.semi_supervised import SemiSupervisedTrainer
+from nnunet_sfr.trainers.sequential_backward import Losses
 
 
 class nnUNetTrainer_MT(SemiSupervisedTrainer):

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nnunet_sfr.setting_checks import require, require_at_least, require_fraction, require_positive
+from nnunet_sfr.setting_checks import require, require_at_least, require_below_one, require_fraction, require_positive
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class UAMTSettings:
 
     def __post_init__(self) -> None:
         require_at_least("passes", self.passes, 1)
-        require(0.0 <= self.dropout < 1.0, f"dropout must lie in [0, 1), got {self.dropout}")
+        require_below_one("dropout", self.dropout)
         require_fraction("threshold_start", self.threshold_start)
         require_at_least("threshold_rise", self.threshold_rise, 0)
 
@@ -148,9 +148,7 @@ class BCPSettings:
     def __post_init__(self) -> None:
         require(0.0 < self.mask_ratio < 1.0, f"mask_ratio must lie above 0 and below 1, got {self.mask_ratio}")
         require_at_least("unlabelled_weight", self.unlabelled_weight, 0)
-        require(
-            0.0 <= self.pretraining_share < 1.0, f"pretraining_share must lie in [0, 1), got {self.pretraining_share}"
-        )
+        require_below_one("pretraining_share", self.pretraining_share)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,8 +56,8 @@ def teacher_decay(iteration: int, maximum: float) -> float:
     return min(1.0 - 1.0 / (iteration + 1), maximum)
 
 
-def ambiguity_threshold(iteration: int, *, total_iterations: int, start: float, rise: float) -> float:
-    """h(t) = start + rise * ramp(t, T), from 0.7513 to 0.95 by default (AC-MT train_ACMT_Ent_3D.py@62c7702c).
+def rising_threshold(iteration: int, *, total_iterations: int, start: float, rise: float) -> float:
+    """h(t) = start + rise * ramp(t, T), of ACMT (AC-MT train_ACMT_Ent_3D.py@62c7702c) and of UA-MT.
 
     Args:
         iteration: t, from 0.

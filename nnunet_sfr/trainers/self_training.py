@@ -6,7 +6,6 @@ labelled cases alone (docs/method.md, section 4).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,13 @@ from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError, exit_on_user_error
 from nnunet_sfr.hashing import weights_hash
-from nnunet_sfr.labelling.filling import NO_REFERENCE_STORES, ReferenceStores, label_pool
+from nnunet_sfr.labelling.filling import NO_REFERENCE_STORES, ReferenceStores, label_pool, store_of_maker
 from nnunet_sfr.labelling.from_network import NetworkLabeller
+from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.rounds import LaterRound
 from nnunet_sfr.trainers.schedules import relabelling_epochs
-from nnunet_sfr.trainers.semi_supervised import Losses, Patches, SemiSupervisedTrainer
+from nnunet_sfr.trainers.semi_supervised import SemiSupervisedTrainer
+from nnunet_sfr.trainers.sequential_backward import Losses
 
 _FLIPS = "flip_agreement"
 
@@ -153,11 +154,7 @@ class nnUNetTrainer_ST(SemiSupervisedTrainer):
             measured=sorted(self._measured),
         )
         if self.local_rank == 0:
-            try:
-                PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
-            except UserError:  # left by an earlier training
-                shutil.rmtree(folder)
-                PseudoLabelStore.create(folder, grid=dataset.grid, made_by=made_by)
+            store_of_maker(dataset, folder, made_by)  # one of another maker was left by an earlier training
         self._wait_for_all_ranks()
         return PseudoLabelStore.open(folder, grid=dataset.grid)
 

@@ -28,8 +28,8 @@ from nnunet_sfr.data.loaders import TwoStreams
 from nnunet_sfr.data.preprocessed_grid import check_grids
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError, exit_on_user_error
-from nnunet_sfr.paths import TEACHER_CHECKPOINT, TRAINING_SETTINGS
-from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY, Resumable
+from nnunet_sfr.paths import TRAINING_SETTINGS
+from nnunet_sfr.trainers.checkpoints import Resumable
 from nnunet_sfr.trainers.epoch_log import EpochLog
 from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.pseudo_label_loss import PseudoLabelLoss, case_weights
@@ -38,8 +38,6 @@ from nnunet_sfr.trainers.sequential_backward import Losses, SequentialBackward
 from nnunet_sfr.trainers.streams import open_streams
 from nnunet_sfr.trainers.teacher import update_teacher
 from nnunet_sfr.trainers.weighted_loss import at_resolutions, weighted_loss
-
-__all__ = ["CHECKPOINT_KEY", "TEACHER_CHECKPOINT", "Losses", "Patches", "SemiSupervisedTrainer"]
 
 
 class SemiSupervisedTrainer(EpochLog, SequentialBackward, Resumable):

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from nnunet_sfr.trainers.ambiguity_consensus import selective_consistency
-from nnunet_sfr.trainers.consistency import entropy_of, probabilities
+from nnunet_sfr.trainers.consistency import entropy_of, probabilities, selective_consistency
 from nnunet_sfr.trainers.mean_teacher import nnUNetTrainer_MT
 from nnunet_sfr.trainers.patches import Patches
 from nnunet_sfr.trainers.rounds import LaterRound
-from nnunet_sfr.trainers.schedules import ambiguity_threshold
-from nnunet_sfr.trainers.semi_supervised import Losses
+from nnunet_sfr.trainers.schedules import rising_threshold
+from nnunet_sfr.trainers.sequential_backward import Losses
 
 
 def predictive_entropy(predict: Callable[[], torch.Tensor], passes: int, *, regions: bool = False) -> torch.Tensor:
@@ -69,7 +68,7 @@ class nnUNetTrainer_UAMT(nnUNetTrainer_MT):
             settings.passes,
             regions=self.label_manager.has_regions,
         )
-        selected = entropy < ambiguity_threshold(
+        selected = entropy < rising_threshold(
             self.iteration,
             total_iterations=self.schedule_iterations,
             start=settings.threshold_start,

@@ -107,7 +107,8 @@ class FakeCommands:
     def _write(self, files: Sequence[Path]) -> None:
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps({"made_by": f"{self.content} {file.name}", **self.record}))
+            made_by = {"source": f"{self.content} {file.name}"}
+            file.write_text(json.dumps({"made_by": made_by, "grid": {}, **self.record}))
 
 
 def go(fake: FakeCommands) -> list[str]:

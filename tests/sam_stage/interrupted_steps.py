@@ -9,20 +9,20 @@ from unittest import mock
 
 import pytest
 
-from nnunet_sfr.sam_stage import finetuning
+from nnunet_sfr.sam_stage.finetuning_run import FineTuningRun
 
 
 @contextmanager
 def interrupted_at_step(number: int) -> Iterator[None]:
     """Ctrl-C in the place of this step, counted from 1; the test fails if the run does not end by it."""
-    step, taken = finetuning._Run.step, 0
+    step, taken = FineTuningRun.step, 0
 
-    def count(run: finetuning._Run, *batch: Any) -> float:
+    def count(run: FineTuningRun, *batch: Any) -> float:
         nonlocal taken
         taken += 1
         if taken == number:
             raise KeyboardInterrupt
         return step(run, *batch)
 
-    with mock.patch.object(finetuning._Run, "step", count), pytest.raises(KeyboardInterrupt):
+    with mock.patch.object(FineTuningRun, "step", count), pytest.raises(KeyboardInterrupt):
         yield

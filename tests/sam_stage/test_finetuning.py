@@ -25,9 +25,10 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import BEST_ADAPTER, FINAL_ADAPTER, FINAL_OPTIMIZER, FINE_TUNING_STATE
 from nnunet_sfr.random_state import seed_everything
 from nnunet_sfr.replacement import finish_replacement, new_folder
-from nnunet_sfr.sam_stage import finetuning
+from nnunet_sfr.sam_stage import finetuning, finetuning_run
 from nnunet_sfr.sam_stage.examples import CanvasLogits
-from nnunet_sfr.sam_stage.finetuning import fine_tune, learning_rate
+from nnunet_sfr.sam_stage.finetuning import fine_tune
+from nnunet_sfr.sam_stage.finetuning_run import FineTuningRun, learning_rate
 from nnunet_sfr.sam_stage.labelled_canvas import target_labels
 from nnunet_sfr.sam_stage.model import (
     build_stitched_sam,
@@ -104,8 +105,8 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert (new_folder(folder) / FINE_TUNING_STATE).is_file()
 
     seed_everything(99)  # whatever the generators were doing in the new process
-    step = finetuning._Run.step
-    with mock.patch.object(finetuning._Run, "step", autospec=True, side_effect=step) as remaining:
+    step = FineTuningRun.step
+    with mock.patch.object(FineTuningRun, "step", autospec=True, side_effect=step) as remaining:
         resumed = load_file(fine_tune(project, "all", CPU, overwrite=True) / FINAL_ADAPTER)
     assert remaining.call_count == 2, "from the state of iteration 2"
     assert [file.name for file in folder.parent.iterdir()] == [folder.name]
@@ -124,10 +125,13 @@ def test_a_finished_run_is_left_alone(project: SFRDataset, capsys: pytest.Captur
 
 def test_resuming_with_other_settings_is_refused(project: SFRDataset) -> None:
     folder = project.paths.sam_stage("all")
-    with mock.patch.object(finetuning, "save_adapter", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+    with (
+        mock.patch.object(finetuning_run, "save_adapter", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
         fine_tune(project, "all", CPU)  # dies while it writes the best adapter: no state yet
     assert not (folder / FINE_TUNING_STATE).exists()
-    with mock.patch.object(finetuning._Run, "train", lambda run: run.validate_and_save([1.0])):
+    with mock.patch.object(FineTuningRun, "train", lambda run: run.validate_and_save([1.0])):
         fine_tune(project, "all", CPU)
     change_settings(project, {"fine_tuning": {"learning_rate": 0.5}})
     with pytest.raises(UserError, match=r"was written with another fine_tuning\.learning_rate; restore it"):
@@ -343,7 +347,7 @@ def test_numbers_that_are_not_finite_end_with_one_line_and_the_last_good_state(
     folder = project.paths.sam_stage("all")
     with (
         mock.patch.object(
-            finetuning, "learning_rate", side_effect=lambda step, _: 1e-4 if step < diverging else np.inf
+            finetuning_run, "learning_rate", side_effect=lambda step, _: 1e-4 if step < diverging else np.inf
         ),
         pytest.raises(UserError, match=said),
     ):
@@ -403,7 +407,7 @@ def test_the_sams_of_several_axes_are_replaced_together(project: SFRDataset) -> 
     fine_tune(project, "all", CPU)
     adapters = [plane.paths.sam_stage("all") / FINAL_ADAPTER for plane in project.planes]
     before = [adapter.stat().st_mtime_ns for adapter in adapters]
-    finish, finished = finetuning._Run.finish, 0
+    finish, finished = FineTuningRun.finish, 0
 
     def interrupted(run: Any) -> None:
         nonlocal finished
@@ -412,10 +416,10 @@ def test_the_sams_of_several_axes_are_replaced_together(project: SFRDataset) -> 
         finished += 1
         finish(run)
 
-    with mock.patch.object(finetuning._Run, "finish", interrupted), pytest.raises(KeyboardInterrupt):
+    with mock.patch.object(FineTuningRun, "finish", interrupted), pytest.raises(KeyboardInterrupt):
         fine_tune(project, "all", CPU, overwrite=True)
     assert [adapter.stat().st_mtime_ns for adapter in adapters] == before
-    with mock.patch.object(finetuning._Run, "step", side_effect=AssertionError("both runs have taken all steps")):
+    with mock.patch.object(FineTuningRun, "step", side_effect=AssertionError("both runs have taken all steps")):
         fine_tune(project, "all", CPU, overwrite=True)
     assert all(adapter.stat().st_mtime_ns > time for adapter, time in zip(adapters, before, strict=True))
 
@@ -423,13 +427,13 @@ def test_the_sams_of_several_axes_are_replaced_together(project: SFRDataset) -> 
 def test_a_new_run_of_other_settings_is_not_continued(project: SFRDataset) -> None:
     folder = fine_tune(project, "all", CPU)
     with (
-        mock.patch.object(finetuning._Run, "finish", side_effect=KeyboardInterrupt),
+        mock.patch.object(FineTuningRun, "finish", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
         fine_tune(project, "all", CPU, overwrite=True)
     assert (new_folder(folder) / FINE_TUNING_STATE).is_file()
     change_settings(project, {"fine_tuning": {"seed": 7}})
-    with mock.patch.object(finetuning._Run, "step", autospec=True, side_effect=finetuning._Run.step) as steps:
+    with mock.patch.object(FineTuningRun, "step", autospec=True, side_effect=FineTuningRun.step) as steps:
         fine_tune(_reopened(project), "all", CPU, overwrite=True)
     assert steps.call_count == 4
 
@@ -445,7 +449,7 @@ def test_overwriting_waits_until_the_new_run_can_start(project: SFRDataset) -> N
     adapter = fine_tune(project, "all", CPU) / FINAL_ADAPTER
     before = adapter.read_bytes()
     with (
-        mock.patch.object(finetuning, "build_stitched_sam", side_effect=UserError("no such checkpoint")),
+        mock.patch.object(finetuning_run, "build_stitched_sam", side_effect=UserError("no such checkpoint")),
         pytest.raises(UserError, match="no such checkpoint"),
     ):
         fine_tune(project, "all", CPU, overwrite=True)

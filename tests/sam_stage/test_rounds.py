@@ -20,9 +20,10 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling.filling import CasePartition
 from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER
 from nnunet_sfr.random_state import seed_everything
-from nnunet_sfr.sam_stage import finetuning
+from nnunet_sfr.sam_stage import finetuning_run
 from nnunet_sfr.sam_stage.adaptation import adapter_state
 from nnunet_sfr.sam_stage.finetuning import fine_tune
+from nnunet_sfr.sam_stage.finetuning_run import FineTuningRun
 from nnunet_sfr.sam_stage.model import build_stitched_sam, save_adapter
 from nnunet_sfr.sam_stage.patches import labelled_patches
 from nnunet_sfr.sam_stage.pseudo_labelling import pseudo_label
@@ -104,7 +105,7 @@ def test_a_round_goes_on_from_adapter_and_optimiser(second_round: SFRDataset) ->
     def keep(run: Any) -> None:
         started.append(run)
 
-    with mock.patch.object(finetuning._Run, "train", keep):
+    with mock.patch.object(FineTuningRun, "train", keep):
         fine_tune(second_round, "all", CPU, round_index=1)
     [run] = started
     folder = second_round.paths.sam_stage("all")
@@ -129,7 +130,7 @@ def test_a_round_takes_the_optimisers_settings_of_today(second_round: SFRDataset
     change_settings(second_round, {"fine_tuning": {"betas": [0.8, 0.9], "weight_decay": 0.25}})
     project = reopened(second_round)
     model = build_stitched_sam(project)
-    optimizer = finetuning._optimizer(model, project.settings.fine_tuning)
+    optimizer = finetuning_run._optimizer(model, project.settings.fine_tuning)
     continue_from(project.paths.sam_stage("all"), model, optimizer, project)
     assert [(group["betas"], group["weight_decay"]) for group in optimizer.param_groups] == [((0.8, 0.9), 0.25)]
     assert {state["step"].item() for state in optimizer.state.values()} == {4}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_sfr.trainers.ambiguity_consensus import ambiguous_voxels, selective_consistency
-from nnunet_sfr.trainers.consistency import normalised_entropy
-from nnunet_sfr.trainers.schedules import ambiguity_threshold
+from nnunet_sfr.trainers.ambiguity_consensus import ambiguous_voxels
+from nnunet_sfr.trainers.consistency import entropy_of_logits, selective_consistency
+from nnunet_sfr.trainers.schedules import rising_threshold
 from tests.conftest import Golden
 from tests.project_fixtures import TrainerFactory
 
@@ -25,11 +25,11 @@ def test_selection_and_loss_equal_the_authors(golden: Callable[[str], Golden], n
     losses = golden("losses")
     student = torch.from_numpy(losses[f"{name}.outputs"][2:])
     teacher = torch.from_numpy(losses[f"{name}.noisy_ema_output"])
-    np.testing.assert_allclose(normalised_entropy(student)[:, 0], losses[f"{name}.EMap"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(entropy_of_logits(student)[:, 0], losses[f"{name}.EMap"], rtol=1e-5, atol=1e-5)
     iterations = losses[f"{name}.iterations_max{total}"]
     for row, iteration in enumerate(iterations):
         threshold, count, loss = losses[f"{name}.values_max{total}"][row, :3]
-        ours = ambiguity_threshold(int(iteration), total_iterations=total, **DEFAULT)
+        ours = rising_threshold(int(iteration), total_iterations=total, **DEFAULT)
         assert ours == pytest.approx(threshold, abs=1e-12)
         selected = ambiguous_voxels(student, ours)
         assert torch.equal(selected[:, 0], torch.from_numpy(losses[f"{name}.masks_max{total}"][row]).bool())
@@ -42,7 +42,7 @@ def test_gradient_equals_the_authors(golden: Callable[[str], Golden]) -> None:
     student = torch.from_numpy(losses["acmt.outputs"][2:]).requires_grad_()
     row = list(losses["acmt.iterations_max8000"]).index(4000)
     weight = losses["acmt.values_max8000"][row, 3]
-    selected = ambiguous_voxels(student, ambiguity_threshold(4000, total_iterations=8000, **DEFAULT))
+    selected = ambiguous_voxels(student, rising_threshold(4000, total_iterations=8000, **DEFAULT))
     (weight * selective_consistency(student, torch.from_numpy(losses["acmt.noisy_ema_output"]), selected)).backward()
     assert student.grad is not None
     expected = losses["acmt.grad_outputs_it4000_max8000"][2:]
@@ -52,7 +52,7 @@ def test_gradient_equals_the_authors(golden: Callable[[str], Golden]) -> None:
 
 def test_entropy_is_one_for_an_even_vote_and_zero_for_certainty() -> None:
     logits = torch.stack([torch.zeros(4), torch.tensor([100.0, 0.0, 0.0, 0.0])], dim=1)[None, :, :, None]
-    entropy = normalised_entropy(logits.reshape(1, 4, 2, 1))
+    entropy = entropy_of_logits(logits.reshape(1, 4, 2, 1))
     torch.testing.assert_close(entropy.flatten(), torch.tensor([1.0, 0.0]), atol=1e-4, rtol=0)
 
 

@@ -21,8 +21,8 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.entry_points.export import main
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import TEACHER_CHECKPOINT
+from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.export import export_model
-from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
 from tests.tiny_project import PLANS, build_trainer, project_copy
 
 CHECKPOINT = "checkpoint_final.pth"

@@ -17,10 +17,10 @@ from torch import nn
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.paths import TEACHER_CHECKPOINT
 from nnunet_sfr.trainers import find_trainer, magicnet
+from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.class_statistics import blend
 from nnunet_sfr.trainers.cubes import CubeGrid, partition, recover
 from nnunet_sfr.trainers.schedules import consistency_weight
-from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
 from tests.project_fixtures import TrainerFactory
 from tests.stopped_runs import require_same_training, resume, train_until_killed, weights
 from tests.tiny_project import change_settings, fill_store, make_project, nnunet_folders

@@ -29,7 +29,7 @@ from nnunet_sfr.trainers.methods import METHODS
 from nnunet_sfr.trainers.model_card import model_card
 from nnunet_sfr.trainers.model_facts import read_model_facts
 from nnunet_sfr.trainers.patches import Patches
-from nnunet_sfr.trainers.schedules import ambiguity_threshold, teacher_decay
+from nnunet_sfr.trainers.schedules import rising_threshold, teacher_decay
 from tests.stopped_runs import require_same_training, resume, train_until_killed, weights
 from tests.tiny_dataset import NAME
 from tests.tiny_project import PLANS, build_trainer, change_settings, nnunet_folders, project_copy
@@ -333,10 +333,10 @@ def test_the_round_begins_where_the_previous_one_ended(project: SFRDataset, monk
     thresholds: list[float] = []
 
     def spy(*arguments: Any, **options: Any) -> float:
-        thresholds.append(ambiguity_threshold(*arguments, **options))
+        thresholds.append(rising_threshold(*arguments, **options))
         return thresholds[-1]
 
-    monkeypatch.setattr(ambiguity_consensus, "ambiguity_threshold", spy)
+    monkeypatch.setattr(ambiguity_consensus, "rising_threshold", spy)
     teacher = weights(trainer.teacher)
     results = []
     for iteration in (4, 5):

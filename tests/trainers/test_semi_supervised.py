@@ -16,9 +16,9 @@ from torch import nn
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.hashing import file_hash
 from nnunet_sfr.paths import FINAL_CHECKPOINT, TEACHER_CHECKPOINT, TRAINING_SETTINGS, VALIDATION, VALIDATION_SUMMARY
+from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.consistency import squared_difference
 from nnunet_sfr.trainers.schedules import consistency_weight
-from nnunet_sfr.trainers.semi_supervised import CHECKPOINT_KEY
 from tests.project_fixtures import TrainerFactory
 from tests.stopped_runs import weights
 from tests.tiny_project import change_settings, fill_store

@@ -13,7 +13,7 @@ from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.trainers.feature_dropout import FeatureDropout
 from nnunet_sfr.trainers.methods import UAMTSettings
-from nnunet_sfr.trainers.schedules import ambiguity_threshold, consistency_weight
+from nnunet_sfr.trainers.schedules import consistency_weight, rising_threshold
 from nnunet_sfr.trainers.uncertainty_aware import predictive_entropy
 from tests.project_fixtures import TrainerFactory
 from tests.stopped_runs import weights
@@ -43,7 +43,7 @@ def test_entropy_of_regions_is_one_for_each() -> None:
 def test_threshold_of_the_published_code(iteration: int, expected: float) -> None:
     """(0.75 + 0.25 ramp(t, T)) log C, here in units of log C."""
     settings = UAMTSettings()
-    threshold = ambiguity_threshold(
+    threshold = rising_threshold(
         iteration, total_iterations=6000, start=settings.threshold_start, rise=settings.threshold_rise
     )
     assert threshold == pytest.approx(expected)

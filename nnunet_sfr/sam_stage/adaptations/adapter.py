@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nnunet_sfr.sam_stage.adaptations.adaptation import Adaptation
+from nnunet_sfr.setting_checks import require
 
 if TYPE_CHECKING:
     from nnunet_sfr.sam_stage.sam import SegmentationSAM
@@ -19,8 +20,7 @@ class AdapterSettings:
     """Width of the bottlenecks as a share of the block's channels, above 0 and at most 1 (MSA's code)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.width_share <= 1:
-            raise ValueError(f"width_share must be above 0 and at most 1, got {self.width_share}")
+        require(0 < self.width_share <= 1, f"width_share must be above 0 and at most 1, got {self.width_share}")
 
 
 def prepare(sam: SegmentationSAM, settings: AdapterSettings) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_sfr.sam_models import FEW_STEPS
 from nnunet_sfr.sam_stage.adaptations.adaptation import Adaptation
+from nnunet_sfr.setting_checks import require_at_least
 
 if TYPE_CHECKING:
     from nnunet_sfr.sam_stage.sam import SegmentationSAM
@@ -20,8 +21,7 @@ class FewShotSettings:
     """Mean embeddings of each class that prompt the decoder; above 1 they are the centres that k-means finds."""
 
     def __post_init__(self) -> None:
-        if self.prototypes_per_class < 1:
-            raise ValueError(f"prototypes_per_class must be at least 1, got {self.prototypes_per_class}")
+        require_at_least("prototypes_per_class", self.prototypes_per_class, 1)
 
 
 def prepare(sam: SegmentationSAM, settings: FewShotSettings) -> None:

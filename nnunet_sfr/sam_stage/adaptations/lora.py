@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nnunet_sfr.sam_stage.adaptations.adaptation import Adaptation
+from nnunet_sfr.setting_checks import require_at_least
 
 if TYPE_CHECKING:
     from nnunet_sfr.sam_stage.sam import SegmentationSAM
@@ -19,8 +20,7 @@ class LoRASettings:
     """Rank of the adapters; their scale alpha equals the rank (SFR code)."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank must be at least 1, got {self.rank}")
+        require_at_least("rank", self.rank, 1)
 
 
 def prepare(sam: SegmentationSAM, settings: LoRASettings) -> None:

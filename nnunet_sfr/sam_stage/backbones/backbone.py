@@ -54,3 +54,18 @@ def check_stride(model: SAMModel, stride: int, input_size: int) -> None:
         raise ValueError(f"{model.name}: its encoder has a stride of {stride}, not {model.stride}")
     if input_size < stride or input_size % stride:
         raise ValueError(f"the canvas must be a multiple of {model.name}'s stride, {stride}; got {input_size}")
+
+
+def fit_channels(kernel: Tensor, channels: int) -> Tensor:
+    """Fit a first kernel to the channels of the images: each of n channels gets the mean over RGB times 3/n.
+
+    n channels that are all alike then give what a grey image copied to RGB gave.
+
+    Args:
+        kernel: published, [out, 3, k, k].
+        channels: n; with 3 the kernel stays as it is.
+    """
+    rgb = kernel.shape[1]
+    if channels == rgb:
+        return kernel
+    return kernel.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1) * (rgb / channels)

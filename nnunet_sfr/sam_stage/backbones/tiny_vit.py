@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nnunet_sfr.sam_models import SAMModel, TinyViTSizes
-from nnunet_sfr.sam_stage.backbones.backbone import Backbone, check_stride
+from nnunet_sfr.sam_stage.backbones.backbone import Backbone, check_stride, fit_channels
 from nnunet_sfr.sam_stage.layers.frozen_encoder import FrozenEncoder
 from nnunet_sfr.sam_stage.layers.split_qkv import fuse_projections
 
@@ -151,9 +151,7 @@ def rename(name: str) -> str:
 
 
 def fit(encoder: nn.Module, name: str, tensor: Tensor) -> Tensor:
-    """Fit the first kernel to the channels: each of n gets the mean over RGB times 3/n, other tensors stay.
-
-    n channels that are all alike then give what a grey image copied to RGB gave.
+    """Fit the first kernel to the channels (:func:`fit_channels`); other tensors stay.
 
     Args:
         encoder: of :func:`build`.
@@ -162,11 +160,7 @@ def fit(encoder: nn.Module, name: str, tensor: Tensor) -> Tensor:
     """
     if name != _FIRST_KERNEL:
         return tensor
-    channels = encoder.get_parameter(name).shape[1]
-    rgb = tensor.shape[1]
-    if channels == rgb:
-        return tensor
-    return (tensor.mean(dim=1, keepdim=True) * (rgb / channels)).repeat(1, channels, 1, 1)
+    return fit_channels(tensor, encoder.get_parameter(name).shape[1])
 
 
 def patch_embedding(encoder: nn.Module) -> nn.Module:

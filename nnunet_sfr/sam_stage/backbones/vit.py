@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_sfr.sam_models import SAMModel, ViTSizes
-from nnunet_sfr.sam_stage.backbones.backbone import Backbone, check_stride
+from nnunet_sfr.sam_stage.backbones.backbone import Backbone, check_stride, fit_channels
 from nnunet_sfr.sam_stage.layers.frozen_encoder import FrozenEncoder
 from nnunet_sfr.sam_stage.layers.relative_attention import RelativeAttention
 from nnunet_sfr.sam_stage.layers.split_qkv import fuse_projections
@@ -69,11 +69,10 @@ def rename(name: str) -> str:
 
 
 def fit(encoder: nn.Module, name: str, tensor: Tensor) -> Tensor:
-    """Fit positions to the canvas and the first kernel to the channels; other tensors stay.
+    """Fit positions to the canvas and the first kernel to the channels (:func:`fit_channels`); other tensors stay.
 
     Absolute positions are interpolated bilinearly and the relative positions of blocks with global attention linearly
-    (windows keep theirs). For n channels other than three, each gets the mean over RGB times 3/n: n channels that are
-    all alike then give what a grey image copied to RGB gave.
+    (windows keep theirs).
 
     Args:
         encoder: of :func:`build`.
@@ -83,7 +82,7 @@ def fit(encoder: nn.Module, name: str, tensor: Tensor) -> Tensor:
     if name == _POSITIONS and tensor.ndim == 4:
         return _fit_positions(tensor, tokens=_tokens(encoder))
     if name == _PATCH_KERNEL and tensor.ndim == 4:
-        return _fit_channels(tensor, channels=encoder.get_parameter(name).shape[1])
+        return fit_channels(tensor, encoder.get_parameter(name).shape[1])
     block = _RELATIVE_POSITIONS.fullmatch(name)
     if block and tensor.ndim == 2 and blocks(encoder)[int(block[1])].window_size == 0:
         return _fit_relative_positions(tensor, tokens=_tokens(encoder))
@@ -134,14 +133,6 @@ def _fit_relative_positions(table: Tensor, *, tokens: int) -> Tensor:
     if len(table) == distances:
         return table
     return F.interpolate(table.T[None], size=distances, mode="linear", align_corners=False)[0].T
-
-
-def _fit_channels(kernel: Tensor, *, channels: int) -> Tensor:
-    """From [C, 3, p, p] to [C, channels, p, p]."""
-    rgb = kernel.shape[1]
-    if channels == rgb:
-        return kernel
-    return kernel.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1) * (rgb / channels)
 
 
 BACKBONE = Backbone(
