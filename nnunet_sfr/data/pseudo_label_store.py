@@ -29,8 +29,7 @@ import numpy as np
 from nnunet_sfr import __version__
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.label_grid import first_difference
-from nnunet_sfr.data.provenance import PROVENANCE_SHAPE as PROVENANCE_SHAPE
-from nnunet_sfr.data.provenance import Provenance
+from nnunet_sfr.data.provenance import PROVENANCE_SHAPE, Provenance
 from nnunet_sfr.data.store_files import case_files, cases_with_record, labels_file, locations_file, record_file
 from nnunet_sfr.data.voxel_confidence import write_voxel_confidence
 from nnunet_sfr.errors import UserError
