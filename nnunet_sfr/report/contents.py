@@ -182,7 +182,7 @@ class LeftOutExample:
     Args:
         name: identifier.
         results: by :attr:`LeftOutSource.key`.
-        images: three planes through the target's centre in grey, by :attr:`Window.key`.
+        images: three planes through the target's centre in grey, by :attr:`ReportWindow.key`.
     """
 
     name: str
@@ -216,7 +216,7 @@ class Calibration:
     """One measure of confidence.
 
     Args:
-        measure: a name in :data:`nnunet_sfr.confidence.MEASURES`.
+        measure: a name in :data:`nnunet_sfr.confidence_measures.MEASURES`.
         meaning: in a few words.
         series: one for each source that has it.
     """

@@ -129,7 +129,12 @@ def _outdated(found: Found, dataset: SFRDataset) -> list[str]:
 
 
 def tables(found: Found, names: Mapping[str, str]) -> list[Table]:
-    """Dice of every class by source and, where there are several, their paired differences."""
+    """Dice of every class by source and, where there are several, their paired differences.
+
+    Args:
+        found: from :func:`read_found`.
+        names: of the sources, for the headings.
+    """
     sources = found["sources"]
     rows = [
         [

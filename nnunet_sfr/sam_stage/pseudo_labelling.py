@@ -83,7 +83,14 @@ def _fusion(dataset: SFRDataset, fold: Fold, round_index: int) -> Fusion | None:
 
 
 def adapter_files(dataset: SFRDataset, fold: Fold, adapter: str, round_index: int = 0) -> list[Path]:
-    """The adapter of each axis across which patches are cut into slices."""
+    """The adapter of each axis across which patches are cut into slices.
+
+    Args:
+        dataset: planned.
+        fold: whose SAM.
+        adapter: file name of the adapter.
+        round_index: 0 for SFR, from 1 on for SFR+.
+    """
     return [plane.paths.sam_stage(fold, round_index) / adapter for plane in dataset.planes]
 
 
