@@ -237,6 +237,7 @@ class CrossCheck:
         sources: who labelled the cases, the truth first.
         worst: cases of lowest Dice, the worst first.
         left_out: number of cases that were left out.
+        outdated: that it is not known to be of today's labelled cases, and what to run; empty where nothing is to say.
     """
 
     verdict: str
@@ -245,6 +246,7 @@ class CrossCheck:
     sources: Sequence[LeftOutSource]
     worst: Sequence[LeftOutExample]
     left_out: int
+    outdated: str = ""
 
 
 @dataclass(frozen=True)
