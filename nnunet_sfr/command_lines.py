@@ -114,6 +114,13 @@ class CommandLines:
         return (*self._training(trainer), "--val")
 
     def predict(self, trainer: str, images: str | Path, predictions: str | Path) -> Command:
+        """nnU-Net's prediction with a trained model.
+
+        Args:
+            trainer: of the model.
+            images: folder with the images to predict.
+            predictions: folder to write to.
+        """
         folders = ("-i", str(images), "-o", str(predictions))
         case = ("-d", self.dataset, "-c", self.configuration, "-f", str(self.fold))
         return ("nnUNetv2_predict", *folders, *case, *self._model(trainer), *self._workers("-npp", "-nps"))

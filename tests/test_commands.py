@@ -154,6 +154,13 @@ def test_mistakes_in_the_call(command: str, run: Run, project: SFRDataset, tmp_p
         )
 
 
+def test_adapted_weights_need_a_place(run: Run, project: SFRDataset, tmp_path: Path) -> None:
+    """It is looked for before the checkpoint is read."""
+    (tmp_path / "file").touch()
+    arguments = ("-d", "42", "-i", tmp_path / "openmind.pth", "-o", tmp_path / "file" / "start.pth")
+    assert_refused(run, tmp_path, "one of the folders of this path is a file", "adapt_weights", *arguments)
+
+
 def test_steps_out_of_order(run: Run, project: SFRDataset, tmp_path: Path) -> None:
     arguments = ("-d", "42", "-p", PLANS)
     assert_refused(

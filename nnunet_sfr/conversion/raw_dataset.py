@@ -35,13 +35,14 @@ from nnunet_sfr.paths import (
     RAW,
     RESULTS,
     TEST_IMAGES,
+    TEST_LABELS,
     UNLABELLED_IMAGES,
     is_set,
     nnunet_root,
 )
 from nnunet_sfr.replacement import earlier_folder, kept_aside, remove_kept_aside, set_aside
 
-TEST_TRUTH, UNLABELLED_TRUTH, VALIDATION_TRUTH = "labelsTs", "labelsUl_truth", "labelsVal"
+UNLABELLED_TRUTH, VALIDATION_TRUTH = "labelsUl_truth", "labelsVal"
 RECORD = "sfr_convert.json"
 FIRST_FREE_NUMBER = 500
 """Where the search for a number begins: nnU-Net keeps the first ten, and people number theirs from there."""
@@ -239,7 +240,7 @@ def write_truth(source: SourceDataset, dataset: Path) -> None:
         UserError: a label cannot be used.
     """
     split = source.split
-    truths = {TEST_TRUTH: split.test, UNLABELLED_TRUTH: split.unlabelled}
+    truths = {TEST_LABELS: split.test, UNLABELLED_TRUTH: split.unlabelled}
     if split.validation:
         truths[VALIDATION_TRUTH] = split.validation
     for folder, cases in truths.items():

@@ -1,7 +1,8 @@
 """Corrected label maps become labels: raw data, preprocessed cases, splits, pseudo-labels and selections follow.
 
-Everything is checked before anything changes; then what is to be done is written down (:mod:`journal`), and every step
-of it can be repeated, so that a call that was killed is completed by the next one.
+Everything is checked before anything changes; then what is to be done is written down
+(:mod:`nnunet_sfr.label_journal`), and every step of it can be repeated, so that a call that was killed is completed by
+the next one.
 """
 
 from __future__ import annotations

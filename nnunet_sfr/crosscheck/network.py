@@ -68,7 +68,13 @@ class LeftOutTrainer(nnUNetTrainer):
             super().save_checkpoint(str(temporary))
 
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
-        """nnU-Net's log, without its copy on the console."""
+        """nnU-Net's log, without its copy on the console.
+
+        Args:
+            args: what to write.
+            also_print_to_console: not heeded.
+            add_timestamp: whether the line begins with the time.
+        """
         super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
 
 

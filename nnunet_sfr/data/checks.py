@@ -25,7 +25,7 @@ from nnunet_sfr.data.reading import ContentError, check_spacing_file, read_stric
 from nnunet_sfr.data.sidecars import spacing_file
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.label_names import IGNORE_NAME
-from nnunet_sfr.paths import DATASET_JSON
+from nnunet_sfr.paths import DATASET_JSON, LABELS
 from nnunet_sfr.region_labels import values_with_the_same_regions
 from nnunet_sfr.wording import shortest, times
 
@@ -86,7 +86,7 @@ def check_cases(raw: RawDataset, *, samples_per_case: int, processes: int) -> di
     _name_values_with_the_same_regions(raw)
     if not any(len(channel) for case in raw.labelled for channel in facts[case.identifier].foreground):
         raise UserError(
-            f"{raw.folder / 'labelsTr'}: no label has any foreground voxel; at least one labelled case needs some"
+            f"{raw.folder / LABELS}: no label has any foreground voxel; at least one labelled case needs some"
         )
     return facts
 
@@ -194,13 +194,13 @@ def label_values(raw: RawDataset) -> tuple[int, ...]:
         ignore = [] if manager.ignore_label is None else [int(manager.ignore_label)]
     except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{raw.folder / 'dataset.json'}: labels are not nnU-Net's format ({error}); correct them"
+            f"{raw.folder / DATASET_JSON}: labels are not nnU-Net's format ({error}); correct them"
         ) from None
     every = sorted(values + ignore)
     if every != list(range(len(every))):
         missing = min(set(range(every[-1])) - set(every), default=every[-1])
         raise UserError(
-            f"{raw.folder / 'dataset.json'}: labels have the values {', '.join(map(str, every))}, without {missing}; "
+            f"{raw.folder / DATASET_JSON}: labels have the values {', '.join(map(str, every))}, without {missing}; "
             "nnU-Net wants consecutive values from 0 on, here and in the label files"
         )
     return tuple(values + ignore)

@@ -190,7 +190,7 @@ def _require_all_labelled(folder: Path, dataset_json: dict[str, Any], found: int
     named = dataset_json["numTraining"]
     if named != found:
         raise UserError(
-            f"{folder / 'dataset.json'}: numTraining is {named}, but {found} labelled cases were found; correct "
+            f"{folder / DATASET_JSON}: numTraining is {named}, but {found} labelled cases were found; correct "
             "numTraining, or add the cases that are missing"
         )
 

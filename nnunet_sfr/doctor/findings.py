@@ -51,14 +51,36 @@ Check = Callable[[], Iterable[Finding]]
 
 
 def ok(subject: str, text: str) -> Finding:
+    """A finding that all is well.
+
+    Args:
+        subject: what was looked at.
+        text: what was found.
+    """
     return Finding(Level.OK, subject, text)
 
 
 def note(subject: str, text: str, remedy: str = "", details: Sequence[str] = ()) -> Finding:
+    """A finding that stops no run.
+
+    Args:
+        subject: what was looked at.
+        text: what was found.
+        remedy: what to do about it; empty where there is nothing to do.
+        details: every case or file where ``text`` names the first ones alone.
+    """
     return Finding(Level.NOTE, subject, text, remedy, tuple(details))
 
 
 def problem(subject: str, text: str, remedy: str = "", details: Sequence[str] = ()) -> Finding:
+    """A finding that stops a run, or makes its result wrong.
+
+    Args:
+        subject: what was looked at.
+        text: what was found.
+        remedy: what to do about it; empty where there is nothing to do.
+        details: every case or file where ``text`` names the first ones alone.
+    """
     return Finding(Level.PROBLEM, subject, text, remedy, tuple(details))
 
 

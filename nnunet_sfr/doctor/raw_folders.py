@@ -55,7 +55,7 @@ def read_folders(folder: Path) -> RawImages:
     dataset_json = read_json(folder / DATASET_JSON, remedy, _CASES)
     ending = dataset_json.get("file_ending")
     if not isinstance(ending, str):
-        raise UserError(f"{folder / 'dataset.json'}: the key file_ending is missing; add it")
+        raise UserError(f"{folder / DATASET_JSON}: the key file_ending is missing; add it")
     sets = {name: _group(folder / name, ending) for name in SETS}
     labels = {identifier: folder / LABELS / f"{identifier}{ending}" for identifier in sets[LABELLED_IMAGES]}
     if "dataset" in dataset_json:

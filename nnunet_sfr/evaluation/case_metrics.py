@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.data.raw_cases import RawCase
 from nnunet_sfr.data.reading import read_label
-from nnunet_sfr.errors import UserError
 from nnunet_sfr.evaluation.classes import Classes
 from nnunet_sfr.evaluation.metrics import Metrics, measure
 from nnunet_sfr.wording import shortest
@@ -91,8 +90,6 @@ def evaluate_case(task: EvaluationTask) -> CaseMetrics:
 def _read(task: EvaluationTask, file: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """A label map (D, H, W) and the reader's properties, spacing in the same order among them."""
     label, properties = read_label(task.reader, file, RawCase(task.identifier, (file,), file))
-    if len(label) != 1:
-        raise UserError(f"{file}: case {task.identifier} has {len(label)} channels; a label map has one")
     return label[0], properties
 
 

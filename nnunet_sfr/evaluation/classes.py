@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.label_names import IGNORE_NAME
+from nnunet_sfr.paths import DATASET_JSON
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Classes:
         return ignored if ignored.any() else None
 
 
-def read_classes(dataset_json: Mapping[str, Any], source: str = "dataset.json") -> Classes:
+def read_classes(dataset_json: Mapping[str, Any], source: str = DATASET_JSON) -> Classes:
     """The classes of ``dataset.json``; those of a data set with regions are its regions, as nnU-Net defines them.
 
     Args:
@@ -80,7 +81,7 @@ def read_classes(dataset_json: Mapping[str, Any], source: str = "dataset.json") 
     return Classes(labels, None if ignore is None else ignore[0])
 
 
-def file_ending(dataset_json: Mapping[str, Any], source: str = "dataset.json") -> str:
+def file_ending(dataset_json: Mapping[str, Any], source: str = DATASET_JSON) -> str:
     """Of the label maps.
 
     Args:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.evaluation.bootstrap import RESAMPLES, SEED, paired_bootstrap
+from nnunet_sfr.evaluation.bootstrap import paired_bootstrap
 from nnunet_sfr.evaluation.folders import Evaluation
 from nnunet_sfr.evaluation.rules import HIGHER_IS_BETTER
 
@@ -65,14 +65,12 @@ class Comparison:
     foreground_mean: dict[str, PairedDifference]
 
 
-def compare(evaluation: Evaluation, other: Evaluation, *, resamples: int = RESAMPLES, seed: int = SEED) -> Comparison:
+def compare(evaluation: Evaluation, other: Evaluation) -> Comparison:
     """Compare two evaluations by the cases that both have.
 
     Args:
         evaluation: of the model in question.
         other: of the model that it is compared with.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         UserError: there is none.
@@ -89,8 +87,8 @@ def compare(evaluation: Evaluation, other: Evaluation, *, resamples: int = RESAM
         undefined = np.isnan(ours) | np.isnan(theirs)
         ours[undefined] = theirs[undefined] = math.nan
         for index, name in enumerate(names):
-            classes[name][metric] = _difference(metric, ours[:, index], theirs[:, index], resamples, seed)
-        foreground[metric] = _difference(metric, _case_means(ours), _case_means(theirs), resamples, seed)
+            classes[name][metric] = _difference(metric, ours[:, index], theirs[:, index])
+        foreground[metric] = _difference(metric, _case_means(ours), _case_means(theirs))
     return Comparison(other, cases, classes, foreground)
 
 
@@ -104,14 +102,14 @@ def _case_means(values: np.ndarray) -> np.ndarray:
     return np.where(counts, np.nansum(values, axis=1) / np.maximum(counts, 1), math.nan)
 
 
-def _difference(metric: str, ours: np.ndarray, theirs: np.ndarray, resamples: int, seed: int) -> PairedDifference:
+def _difference(metric: str, ours: np.ndarray, theirs: np.ndarray) -> PairedDifference:
     defined = ~np.isnan(ours)
     ours, theirs = ours[defined], theirs[defined]
     higher = HIGHER_IS_BETTER[metric]
     if not ours.size:
         nothing = math.nan
         return PairedDifference(0, nothing, nothing, nothing, nothing, nothing, 0, 0, higher)
-    difference, low, high = paired_bootstrap(ours, theirs, resamples=resamples, seed=seed)
+    difference, low, high = paired_bootstrap(ours, theirs)
     above, below = int(np.count_nonzero(ours > theirs)), int(np.count_nonzero(ours < theirs))
     return PairedDifference(
         n=len(ours),

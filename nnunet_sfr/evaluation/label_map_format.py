@@ -15,8 +15,6 @@ from nnunet_sfr.json_files import read_json
 from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, DatasetPaths, resolve_dataset_name
 from nnunet_sfr.plans import choose_plans
 
-"""What nnU-Net's prediction puts beside its label maps."""
-
 
 @dataclass(frozen=True)
 class LabelMapFormat:

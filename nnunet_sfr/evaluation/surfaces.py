@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from nnunet_sfr.evaluation.rules import HD_PERCENTILE
 
@@ -73,7 +74,8 @@ def surface_distances(
         The distances; None if ignored voxels hide the whole surface of one of the masks.
     """
     # the margin keeps the neighbours, which say whether a voxel is surface; the result is that of the whole image
-    box = _bounding_box(prediction | truth, margin=1)
+    tight = find_objects((prediction | truth).view(np.uint8))[0]
+    box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in tight)
     prediction, truth = prediction[box], truth[box]
     unknown = np.zeros_like(truth) if ignored is None else ignored[box]
     edges = get_mask_edges(prediction | unknown, truth | unknown, crop=False)
@@ -89,13 +91,3 @@ def surface_distances(
 def _nearest(start: NDArray[np.bool_], target: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[np.float64]:
     """Distance of every voxel of ``start`` to the nearest of ``target``."""
     return np.asarray(get_surface_distance(start, target, spacing=tuple(spacing)), np.float64)
-
-
-def _bounding_box(mask: NDArray[np.bool_], *, margin: int) -> tuple[slice, ...]:
-    """The smallest box around a mask that is not empty, ``margin`` voxels larger where the image reaches so far."""
-    slices = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        slices.append(slice(max(int(filled[0]) - margin, 0), int(filled[-1]) + 1 + margin))
-    return tuple(slices)

@@ -67,7 +67,7 @@ def open_model(
     try:
         _check_meaning(theirs, dataset.dataset_json, folder / DATASET_JSON)
     except (KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{folder / 'dataset.json'}: is not nnU-Net's ({error!r}); {remedy}") from None
+        raise UserError(f"{folder / DATASET_JSON}: is not nnU-Net's ({error!r}); {remedy}") from None
     if not trust:
         require_no_code(checkpoints, plans, folder / PLANS_JSON)
     predictor = make_predictor(dataset.settings.pseudo_labels, device)

@@ -34,7 +34,7 @@ class FileSet:
 
 
 Parts = Mapping[str, Any]
-"""Parts of inputs or outputs by name: Files, or content in JSON's types, or None for :data:`ANY`."""
+"""Parts of inputs or outputs by name: :class:`FileSet`, or content in JSON's types, or None for :data:`ANY`."""
 
 
 class HashCache:

@@ -58,10 +58,6 @@ class RunOptions:
         return f"{TRAINER_PREFIX}{stage}_{self.method}{number}{epochs}"
 
     @property
-    def last_trainer(self) -> str:
-        return self.trainer(self.rounds)
-
-    @property
     def command_lines(self) -> CommandLines:
         """The commands of the path with everything that this run was given."""
         names = ("dataset", "configuration", "fold", "plans", "device", "num_gpus", "processes")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.nnunet_json import read_dataset_json
+from nnunet_sfr.paths import DATASET_JSON
 from nnunet_sfr.pipeline.digests import FileSet
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.project import Project
@@ -45,7 +46,13 @@ def sam_part_of_earlier_versions(project: Project) -> dict[str, Any]:
 
 
 def some_settings_part(project: Project, section: str, *names: str) -> dict[str, Any]:
-    """The settings of a section that a step reads: it does not depend on the others."""
+    """The settings of a section that a step reads: it does not depend on the others.
+
+    Args:
+        project: of the run.
+        section: of the SFR plan.
+        names: of the settings.
+    """
     values = project.sfr_plan().get(section, {})
     return {settings_name(section): {name: value for name, value in values.items() if name in names}}
 
@@ -70,7 +77,12 @@ def used_in_training(options: RunOptions, section: str, values: Mapping[str, Any
 
 
 def training_settings_part(project: Project, section: str) -> dict[str, Any]:
-    """:func:`used_in_training` of a section of the SFR plan."""
+    """:func:`used_in_training` of a section of the SFR plan.
+
+    Args:
+        project: of the run.
+        section: name of it.
+    """
     return {settings_name(section): used_in_training(project.options, section, project.sfr_plan().get(section, {}))}
 
 
@@ -87,7 +99,7 @@ def label_meaning_part_of_earlier_versions(project: Project) -> dict[str, Any]:
 def _of_dataset_json(project: Project, if_present: tuple[str, ...] = ()) -> dict[str, Any]:
     content = read_dataset_json(project.paths.dataset_json)
     keys = [*_LABELS, *(key for key in if_present if key in content)]
-    return {"dataset.json": {key: content.get(key) for key in keys}}
+    return {DATASET_JSON: {key: content.get(key) for key in keys}}
 
 
 def weights_part(project: Project) -> dict[str, FileSet]:
@@ -109,4 +121,11 @@ def unlabelled_part(project: Project) -> dict[str, FileSet]:
 
 
 def store_part(project: Project, name: str, folder: Path) -> dict[str, FileSet]:
+    """The files of a pseudo-label store.
+
+    Args:
+        project: of the run, which knows the unlabelled cases.
+        name: of the part.
+        folder: of the store.
+    """
     return {name: FileSet(tuple(project.store_files(folder)))}

@@ -204,6 +204,12 @@ class Project:
         return self.paths.sam_stage(self.options.fold, round_index) / FINAL_OPTIMIZER
 
     def store(self, round_index: int, *, of_model: bool = False) -> Path:
+        """Folder of the pseudo-label store of a round.
+
+        Args:
+            round_index: 0 for SFR, from 1 on for SFR+.
+            of_model: whether it is that of the re-trained model's labels, which are made before the round.
+        """
         fold = self.options.fold
         if of_model:
             return self.paths.model_pseudo_labels(fold, round_index)

@@ -116,6 +116,12 @@ class RunState:
         write_json({"nnunet_sfr_version": __version__, "steps": steps}, self.file)
 
     def put(self, name: str, record: StepRecord) -> None:
+        """Note how a step stands, on disk at once.
+
+        Args:
+            name: of the step.
+            record: takes the place of an earlier one.
+        """
         self.records[name] = record
         self.save()
 

@@ -52,7 +52,7 @@ class DrawingTask:
     Args:
         case: identifier.
         images: folder of the preprocessed cases.
-        stores: all that have the case, by :attr:`LabelSource.key`.
+        stores: all that have the case, by :attr:`nnunet_sfr.report.label_sources.LabelSource.key`.
         centre_of: whose labels say where the pictures are cut; None for the middle of the image.
         spacing: (D, H, W) in mm.
         orientation: of the preprocessed array.

@@ -182,7 +182,7 @@ class LeftOutExample:
     Args:
         name: identifier.
         results: by :attr:`LeftOutSource.key`.
-        images: three planes through the target's centre in grey, by :attr:`Window.key`.
+        images: three planes through the target's centre in grey, by :attr:`ReportWindow.key`.
     """
 
     name: str
@@ -216,7 +216,7 @@ class Calibration:
     """One measure of confidence.
 
     Args:
-        measure: a name in :data:`nnunet_sfr.confidence.MEASURES`.
+        measure: a name in :data:`nnunet_sfr.confidence_measures.MEASURES`.
         meaning: in a few words.
         series: one for each source that has it.
     """
@@ -237,6 +237,7 @@ class CrossCheck:
         sources: who labelled the cases, the truth first.
         worst: cases of lowest Dice, the worst first.
         left_out: number of cases that were left out.
+        outdated: that it is not known to be of today's labelled cases, and what to run; empty where nothing is to say.
     """
 
     verdict: str
@@ -245,6 +246,7 @@ class CrossCheck:
     sources: Sequence[LeftOutSource]
     worst: Sequence[LeftOutExample]
     left_out: int
+    outdated: str = ""
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ def show_crosscheck(
         the contents; and that they are out of date and what could not be shown, one sentence each.
     """
     names = {source: source_name(source, found["nnunet_iterations"]) for source in found["sources"]}
-    worst, problems = [], _outdated(found, dataset)
+    outdated = _outdated(found, dataset)
+    worst, problems = [], [outdated] if outdated else []
     for case in found["sources"][SAM]["cases"][:WORST]:
         try:
             worst.append(_example(dataset, folder, colours, windows, found, case["case"], case["fold"]))
@@ -106,30 +107,36 @@ def show_crosscheck(
         sources=[LeftOutSource(key, names.get(key, key)) for key in shown],
         worst=worst,
         left_out=found["sources"][SAM]["dice"]["n"],
+        outdated=outdated,
     )
     return contents, problems
 
 
-def _outdated(found: Found, dataset: SFRDataset) -> list[str]:
-    """A sentence where the labelled cases are others now; nothing where that is not known."""
+def _outdated(found: Found, dataset: SFRDataset) -> str:
+    """A sentence where the labelled cases are others now; empty where they are not, or where that is not recorded."""
     folder, recorded = dataset.paths.labelled, found.get(LABELLED_CASES)
     today = list_preprocessed(folder)
     if recorded is None or not today:
-        return []
+        return ""
     try:
         if recorded == image_hashes(folder, today):
-            return []
+            return ""
     except UserError as error:
-        return [f"whether the cross-check is of today's labelled cases is not known: {error}"]
+        return f"whether the cross-check is of today's labelled cases is not known: {error}"
     # which has no fold
     command = CommandLines.of(dataset.paths, "all").crosscheck(with_nnunet=found["nnunet_iterations"] is not None)
-    return [
+    return (
         f"the cross-check was made with other labelled cases than there are now; run {shell_text(command)} --overwrite"
-    ]
+    )
 
 
 def tables(found: Found, names: Mapping[str, str]) -> list[Table]:
-    """Dice of every class by source and, where there are several, their paired differences."""
+    """Dice of every class by source and, where there are several, their paired differences.
+
+    Args:
+        found: from :func:`read_found`.
+        names: of the sources, for the headings.
+    """
     sources = found["sources"]
     rows = [
         [

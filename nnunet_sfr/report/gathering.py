@@ -31,8 +31,6 @@ from nnunet_sfr.report.tables import rounds_table, settings_mark, settings_table
 from nnunet_sfr.report.windows import GreyWindow, choose_windows
 from nnunet_sfr.wording import times
 
-Properties = Mapping[str, Mapping[str, Any]]
-
 
 @dataclass(frozen=True)
 class ReportOptions:

@@ -71,7 +71,8 @@ def patch_around(centre: Voxel, shape: Sequence[int], patch_size: Sequence[int])
 def stitched(
     image: np.ndarray, labels: np.ndarray, centre: Voxel, geometry: StitchGeometry
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The patch around a point as SAM sees it, and its labels, as :class:`VolumePredictor` pads and stitches.
+    """The patch around a point as SAM sees it, and its labels, padded and stitched as by
+    :class:`nnunet_sfr.sam_stage.prediction.VolumePredictor`.
 
     Args:
         image: (D, H, W), preprocessed.

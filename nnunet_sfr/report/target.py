@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from acvl_utils.morphology.morphology_helper import remove_all_but_largest_component_cc3d
+from scipy.ndimage import find_objects
 
 CONNECTIVITY = 26
 """Voxels that share a corner are connected."""
@@ -32,13 +33,13 @@ def find_centre(labels: np.ndarray, spacing: Sequence[float]) -> Voxel:
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds all of a mask, which has to have a voxel."""
-    sides = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        hit = np.flatnonzero(mask.any(axis=others))
-        sides.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return tuple(sides)
+    """The smallest box that holds all of a mask, which has to have a voxel.
+
+    Args:
+        mask: bool, of any shape.
+    """
+    box: tuple[slice, ...] = find_objects(mask.view(np.uint8))[0]
+    return box
 
 
 def _voxel(numbers: Sequence[int] | np.ndarray) -> Voxel:

@@ -84,7 +84,12 @@ class CaseVolumes:
         return largest_upload(self.grid)
 
     def image(self, channel: int, window: HounsfieldWindow | None) -> memoryview:
-        """A channel as :func:`nnunet_sfr.review.images.image_file` makes it."""
+        """A channel as :func:`nnunet_sfr.review.images.image_file` makes it.
+
+        Args:
+            channel: from 0.
+            window: HU that are black and white; None to choose it by the image.
+        """
         return image_file(self.raw, channel, self.grid, self._reader, window)
 
     def pack(self, labels: np.ndarray) -> bytes:
@@ -118,7 +123,12 @@ class CaseVolumes:
         return np.zeros(self.grid.raw_shape, np.uint8)
 
     def write(self, labels: np.ndarray, progress: Progress) -> None:
-        """Write a label map where sfr_add_labels takes it from; see :func:`write_label_map`."""
+        """Write a label map where sfr_add_labels takes it from; see :func:`write_label_map`.
+
+        Args:
+            labels: (slices, height, width) on the raw grid.
+            progress: knows the file.
+        """
         file = progress.label_file(self.raw.identifier)
         write_label_map(labels, file, self.raw, self.properties, self._reader)
 

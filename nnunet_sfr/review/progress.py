@@ -102,7 +102,14 @@ class Progress:
         return CaseState(decision.state, decision.changed_voxels, has_draft)
 
     def decide(self, case: str, state: str, source: str = "", changed_voxels: int = 0) -> None:
-        """Note a decision; the label map of a saved case is there already."""
+        """Note a decision; the label map of a saved case is there already.
+
+        Args:
+            case: identifier.
+            state: ``corrected``, ``accepted`` or ``skipped``.
+            source: key of the label maps that it was started from.
+            changed_voxels: how many differ from these.
+        """
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         with self._lock:
             decisions = {**self._decisions, case: Decision(state, source, changed_voxels, now)}
@@ -126,6 +133,12 @@ class Progress:
         return labels
 
     def write_draft(self, case: str, labels: np.ndarray) -> None:
+        """Keep what was drawn and not saved.
+
+        Args:
+            case: identifier.
+            labels: (slices, height, width) on the raw grid.
+        """
         with replacing(self._draft(case)) as temporary:
             np.savez_compressed(temporary, labels=labels)
 

@@ -26,7 +26,12 @@ class Recent(Generic[Result]):
         self._results: OrderedDict[Hashable, Future[Result]] = OrderedDict()
 
     def prepare(self, key: Hashable, compute: Callable[[], Result]) -> Future[Result]:
-        """Start to compute a result, unless it is there; failures are not kept."""
+        """Start to compute a result, unless it is there; failures are not kept.
+
+        Args:
+            key: of the result.
+            compute: makes it.
+        """
         with self._lock:
             future = self._results.get(key)
             if future is None or (future.done() and future.exception() is not None):
@@ -37,4 +42,10 @@ class Recent(Generic[Result]):
         return future
 
     def get(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """A result, for which this call waits.
+
+        Args:
+            key: of the result.
+            compute: makes it, unless it is there.
+        """
         return self.prepare(key, compute).result()

@@ -43,7 +43,12 @@ def bind(port: int | None) -> socket.socket:
 
 @contextlib.contextmanager
 def serving(application: ASGIApp, listening: socket.socket) -> Iterator[None]:
-    """Serve an application in a thread while the context lasts."""
+    """Serve an application in a thread while the context lasts.
+
+    Args:
+        application: to serve.
+        listening: socket that :func:`bind` made.
+    """
     config = uvicorn.Config(
         application,
         lifespan="off",

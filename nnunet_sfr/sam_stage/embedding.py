@@ -38,7 +38,7 @@ class ViewMaker:
 
     Args:
         dataset: planned.
-        cases: labelled, with the model's intensities (:class:`CasesWithIntensities`).
+        cases: labelled, with the model's intensities (:class:`nnunet_sfr.sam_stage.intensities.CasesWithIntensities`).
         settings: of fine-tuning; the seed is that of round 0, so that rounds share views.
         encoder: from images [1, in_channels, S, S] to embeddings [1, dim, h, w], without gradients.
         geometry: how patches are stitched; other geometries have makers and folders of their own.

@@ -22,7 +22,7 @@ class Examples(Protocol):
     """Whether they are image embeddings, and not stitched patches."""
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """Inputs of :class:`CanvasLogits` and targets [B, S, S], int64 with ``IGNORE``, on the CPU."""
+        """Inputs of :class:`CanvasLogits` and targets [B, S, S], int64 with ``IGNORE_INDEX``, on the CPU."""
 
     def close(self) -> None:
         """Stop worker processes."""

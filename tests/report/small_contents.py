@@ -149,4 +149,5 @@ def small_crosscheck(folder: Path) -> CrossCheck:
         sources=[LeftOutSource("truth", "truth"), LeftOutSource("sam", "SAM"), LeftOutSource("nnunet", "nnU-Net")],
         worst=[example(HOSTILE, 1, 0.5), example("left_3", 2, 0.7)],
         left_out=3,
+        outdated="made with <b>other</b> cases; run sfr_crosscheck",
     )

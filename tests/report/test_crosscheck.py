@@ -59,6 +59,7 @@ def test_tables_and_curves(checked: SFRDataset, tmp_path: Path) -> None:
     assert found is not None
     shown, problems = show_crosscheck(found, checked, tmp_path, COLOURS, choose_windows(checked))
     assert problems == []
+    assert shown.outdated == ""
     assert shown.verdict.startswith("Whether SFR helps cannot be told from 3 cases")
     dice, differences = shown.tables
     assert list(dice.columns) == [
@@ -139,13 +140,14 @@ def test_other_labelled_cases_than_today_are_told(change: str, checked: SFRDatas
     else:
         (checked.paths.labelled / "train_00.pkl").write_bytes(b"")
     found[LABELLED_CASES] = recorded
-    _, problems = show_crosscheck(found, checked, tmp_path, COLOURS, choose_windows(checked))
+    shown, problems = show_crosscheck(found, checked, tmp_path, COLOURS, choose_windows(checked))
     said = f"the cross-check was made with other labelled cases than there are now; run {again}"
     if change == "damaged":
         said = (
             f"whether the cross-check is of today's labelled cases is not known: {checked.paths.labelled}/train_00.pkl"
         )
     assert problems[0].startswith(said)
+    assert shown.outdated == problems[0]
 
 
 def test_what_an_earlier_version_found_is_shown(checked: SFRDataset, tmp_path: Path) -> None:

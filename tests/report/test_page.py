@@ -371,6 +371,7 @@ def test_the_cross_check_shows_the_worst_cases(visit: Open, checked: Path) -> No
     page = visit(checked)
     section = page.locator("#crosscheck")
     assert section.locator(".verdict").inner_text() == "SFR may help: <i>few</i> cases"
+    assert section.locator(".outdated").inner_text() == "made with <b>other</b> cases; run sfr_crosscheck"
     assert section.locator("tbody th").all_inner_texts() == ["<b>heart</b>"]
     assert section.locator(".left-out h4").all_inner_texts() == [HOSTILE, "left_3"]
     assert section.locator(".left-out-text").all_inner_texts()[:3] == [

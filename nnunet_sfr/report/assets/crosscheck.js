@@ -1,7 +1,8 @@
 // The cross-check: what it says, Dice by class, the worst cases beside their truth, confidence against Dice.
 
 function buildCrosscheck(section) {
-  const { verdict, tables, worst, calibrations, left_out: leftOut } = CONTENTS.crosscheck;
+  const { verdict, outdated, tables, worst, calibrations, left_out: leftOut } = CONTENTS.crosscheck;
+  if (outdated) section.append(element("p", { class: "outdated" }, outdated));
   section.append(element("p", { class: "verdict" }, verdict));
   for (const table of tables) section.append(element("h3", {}, table.title), tableOf(table));
   if (worst.length) {
