@@ -43,9 +43,10 @@ def test_no_two_folders_need_each_other() -> None:
             "checkpoint_final.pth",
         ),
         *("checkpoint_latest.pth", "checkpoint_teacher.pth", "adapter_final.safetensors", "imagesTr", "labelsTr"),
+        *("labelsTs", "sfr_raw_files.json", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "NNUNET_SFR_CACHE"),
     ],
 )
-def test_a_file_name_stands_in_paths_alone(name: str) -> None:
+def test_the_name_of_a_file_or_of_a_variable_that_leads_to_it_stands_in_paths_alone(name: str) -> None:
     files = [*PACKAGE.rglob("*.py"), *(REPOSITORY / "entry_points").glob("*.py")]
     there = [str(file.relative_to(REPOSITORY)) for file in files if f'"{name}"' in file.read_text(encoding="utf-8")]
     assert there == [str(Path("nnunet_sfr", "paths.py"))]

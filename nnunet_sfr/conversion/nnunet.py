@@ -24,7 +24,7 @@ from nnunet_sfr.data.raw_cases import RawCase, RawDataset, list_labelled, list_u
 from nnunet_sfr.data.readers import find_reader
 from nnunet_sfr.data.sidecars import SPACING_ENDING, renamed_sidecars
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import DATASET_JSON, TEST_IMAGES, TEST_LABELS, UNLABELLED_IMAGES, nnunet_root
+from nnunet_sfr.paths import DATASET_JSON, RAW, TEST_IMAGES, TEST_LABELS, UNLABELLED_IMAGES, nnunet_root
 from nnunet_sfr.wording import first_names
 
 TEST_SHARE = 5
@@ -147,7 +147,7 @@ def _folder(source: Path) -> Path:
     """A folder, or a data set of ``nnUNet_raw`` by name or number; the other folders of nnU-Net are not needed."""
     if source.is_dir():
         return source
-    root, name = nnunet_root("nnUNet_raw"), str(source)
+    root, name = nnunet_root(RAW), str(source)
     if name.isdecimal():
         found = sorted(root.glob(f"Dataset{int(name):03d}_*"))
     else:

@@ -35,13 +35,14 @@ from nnunet_sfr.paths import (
     RAW,
     RESULTS,
     TEST_IMAGES,
+    TEST_LABELS,
     UNLABELLED_IMAGES,
     is_set,
     nnunet_root,
 )
 from nnunet_sfr.replacement import earlier_folder, kept_aside, remove_kept_aside, set_aside
 
-TEST_TRUTH, UNLABELLED_TRUTH, VALIDATION_TRUTH = "labelsTs", "labelsUl_truth", "labelsVal"
+TEST_TRUTH, UNLABELLED_TRUTH, VALIDATION_TRUTH = TEST_LABELS, "labelsUl_truth", "labelsVal"
 RECORD = "sfr_convert.json"
 FIRST_FREE_NUMBER = 500
 """Where the search for a number begins: nnU-Net keeps the first ten, and people number theirs from there."""

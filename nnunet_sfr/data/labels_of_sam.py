@@ -9,7 +9,7 @@ from typing import Any
 from nnunet_sfr.data.label_grid import first_difference
 from nnunet_sfr.data.provenance import SAM
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import MANIFEST, SFRPaths
+from nnunet_sfr.paths import FOLDS_PATTERN, MANIFEST, SFRPaths, fold_of
 
 
 def sam_labels_folder(paths: SFRPaths, grid: Mapping[str, Any]) -> Path | None:
@@ -30,7 +30,7 @@ def sam_labels_folder(paths: SFRPaths, grid: Mapping[str, Any]) -> Path | None:
 
 
 def _of_numbered_folds(paths: SFRPaths) -> Iterator[Path]:
-    numbers = (folder.name.removeprefix("fold_") for folder in paths.pseudo_labels_of_folds.glob("fold_*"))
+    numbers = map(fold_of, paths.pseudo_labels_of_folds.glob(FOLDS_PATTERN))
     for fold in sorted(int(number) for number in numbers if number.isdecimal()):
         yield paths.pseudo_labels(fold)
 

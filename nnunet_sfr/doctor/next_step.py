@@ -9,13 +9,12 @@ from nnunet_sfr.command_lines import AUTO, Command, CommandLines
 from nnunet_sfr.doctor.findings import Level, Section, count
 from nnunet_sfr.doctor.subject import NamedDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import CHECKPOINTS, FINAL_ADAPTER, FINAL_CHECKPOINT, UNLABELLED_IMAGES, nnunet_root
+from nnunet_sfr.paths import CHECKPOINTS, FINAL_ADAPTER, FINAL_CHECKPOINT, RAW, UNLABELLED_IMAGES, nnunet_root
 from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.plan_step import Plan
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.planner_names import CPU_PLANNER, DEFAULT_PLANNER, planner_of
-
-DEFAULT_TRAINER = "nnUNetTrainerSFR_MT"
+from nnunet_sfr.trainers.methods import DEFAULT_TRAINER
 
 
 def next_step(subject: NamedDataset | None, sections: Sequence[Section], device: str) -> tuple[str, Command]:
@@ -40,7 +39,7 @@ def next_step(subject: NamedDataset | None, sections: Sequence[Section], device:
 def _first_data_set(on_device: Command) -> Command:
     """sfr_doctor for the first data set with unlabelled images; its help where there is none."""
     try:
-        folders = nnunet_root("nnUNet_raw").glob(f"Dataset*_*/{UNLABELLED_IMAGES}")
+        folders = nnunet_root(RAW).glob(f"Dataset*_*/{UNLABELLED_IMAGES}")
         names = sorted(folder.parent.name for folder in folders)
     except (UserError, OSError):
         names = []

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from nnunet_sfr.command_lines import Command, shell_text
 from nnunet_sfr.doctor.findings import Finding, Level, Section, count
+from nnunet_sfr.paths import PREPROCESSED
 
 _MARK = max(len(level.value) for level in Level)
-_SUBJECT = len("nnUNet_preprocessed")
+_SUBJECT = len(PREPROCESSED)
 """Characters of the two columns before the text."""
 
 _NARROWEST, _WIDEST = 80, 140

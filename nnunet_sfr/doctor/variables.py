@@ -9,13 +9,13 @@ from nnunet_sfr.atomic import free_bytes, nearest_existing
 from nnunet_sfr.cores import ALL_ELSE, AUGMENTATION, require_numbers
 from nnunet_sfr.doctor.findings import Finding, note, ok, problem
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import PREPROCESSED, RAW, RESULTS
 from nnunet_sfr.wording import GIB, gib
 
 LOW_DISK = 5 * GIB
 """Free bytes below which a small data set, preprocessed and trained on, may not fit."""
 
-RAW = "nnUNet_raw"
-WRITTEN = ("nnUNet_preprocessed", "nnUNet_results")
+WRITTEN = (PREPROCESSED, RESULTS)
 """Folders that runs write to, and make where they are missing."""
 
 NUMBERS = (AUGMENTATION, ALL_ELSE)
