@@ -19,6 +19,7 @@ from tqdm import tqdm
 from nnunet_sfr import torch_files
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.data.datasets import LabelledDataset, LoadableCases
+from nnunet_sfr.data.preprocessed_files import damaged_voxels_named
 from nnunet_sfr.data.preprocessed_grid import check_grids
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
@@ -82,9 +83,11 @@ def fine_tune(
     """
     dataset.write_split(fold)
     _finish_replacements(dataset, fold, round_index, start_processes(device))
-    runs = [
-        _fine_tune_plane(plane, fold, device, round_index, overwrite=overwrite) for plane in reversed(dataset.planes)
-    ]
+    with damaged_voxels_named(dataset.paths.labelled, dataset.paths.unlabelled):
+        runs = [
+            _fine_tune_plane(plane, fold, device, round_index, overwrite=overwrite)
+            for plane in reversed(dataset.planes)
+        ]
     # not one by one: the SAMs of several axes belong together
     _replace([folder for folder in runs if folder is not None])
     return dataset.paths.sam_stage(fold, round_index)
