@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_sfr.paths import FINAL_CHECKPOINT
+from nnunet_sfr.trainers.methods import DEFAULT_TRAINER
 
 from .command_line import add_configuration, argument_parser, fold, open_named, run
 
@@ -25,9 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-f", dest="folds", type=fold, nargs="+", default=["all"], metavar="FOLD", help="folds to export"
     )
-    parser.add_argument(
-        "-tr", dest="trainer", default="nnUNetTrainerSFR_MT", metavar="TRAINER", help="trainer of the model"
-    )
+    parser.add_argument("-tr", dest="trainer", default=DEFAULT_TRAINER, metavar="TRAINER", help="trainer of the model")
     parser.add_argument(
         "-chk", dest="checkpoint", default=FINAL_CHECKPOINT, metavar="FILE", help="checkpoint to export"
     )

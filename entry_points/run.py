@@ -144,9 +144,12 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     from nnunet_sfr.pipeline.options import METHODS
+    from nnunet_sfr.trainers.methods import DEFAULT_METHOD
 
     training = parser.add_argument_group("training")
-    training.add_argument("--method", choices=METHODS, default="MT", help="what is learnt from unlabelled patches")
+    training.add_argument(
+        "--method", choices=METHODS, default=DEFAULT_METHOD, help="what is learnt from unlabelled patches"
+    )
     training.add_argument(
         "--epochs",
         type=positive_number,

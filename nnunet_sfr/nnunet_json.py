@@ -9,6 +9,8 @@ from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import Shape, read_json, read_json_list, require_shape
 
 PLAN_AGAIN = "run sfr_plan_and_preprocess"
+WRITE_DATASET_JSON = "write it as nnU-Net's data set format asks for"
+"""The remedy for a ``dataset.json`` of raw data that does not pass."""
 
 DATASET: Shape = {
     "channel_names?": {...: str},

@@ -85,6 +85,8 @@ TRAINER_PREFIX = "nnUNetTrainer"
 
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
 """nnU-Net's environment variables."""
+CACHE_VARIABLE = "NNUNET_SFR_CACHE"
+"""Ours, for the folder of downloads and of what can be made again."""
 
 
 def is_set(variable: str) -> bool:
@@ -180,6 +182,11 @@ def portable_name(path: Path) -> str:
     return str(path)
 
 
+_FOLD = "fold_"
+FOLDS_PATTERN = f"{_FOLD}*"
+"""Of the names of the folders of all folds."""
+
+
 def model_name(trainer: str, plans_name: str, configuration: str) -> str:
     """nnU-Net's name of the folder with all folds of a model.
 
@@ -193,7 +200,12 @@ def model_name(trainer: str, plans_name: str, configuration: str) -> str:
 
 def fold_name(fold: Fold) -> str:
     """nnU-Net's name of the folder of a fold."""
-    return f"fold_{fold}"
+    return f"{_FOLD}{fold}"
+
+
+def fold_of(folder: Path) -> str:
+    """The fold of a folder that :func:`fold_name` names."""
+    return folder.name.removeprefix(_FOLD)
 
 
 @dataclass(frozen=True)
@@ -281,6 +293,11 @@ class DatasetPaths:
     @property
     def splits_file(self) -> Path:
         return self.preprocessed / SPLITS
+
+    @property
+    def raw_hashes(self) -> Path:
+        """Hashes of the raw files, as far as they are known."""
+        return self.preprocessed / "sfr_raw_files.json"
 
     def sfr_plans_files(self) -> list[Path]:
         """The SFR plans that there are, sorted by name."""
@@ -483,7 +500,7 @@ class SFRPaths(DatasetPaths):
         """Folds for which there is a fine-tuned SAM, a model or a pseudo-label store, complete or not."""
         ending = model_name("", self.plans_name, self.configuration)
         folders = [self.pseudo_labels_of_folds, self.sam_stage_of_folds, *self.results.glob(f"*{ending}")]
-        names = {place.name.removeprefix("fold_") for folder in folders for place in folder.glob("fold_*")}
+        names = {fold_of(place) for folder in folders for place in folder.glob(FOLDS_PATTERN)}
         return [int(name) if name.isdecimal() else name for name in sorted(names)]
 
     def report(self, fold: Fold) -> Path:
@@ -537,7 +554,7 @@ class RunPaths(DatasetPaths):
 
     def states(self) -> list[Path]:
         """The state files of all runs with this plan and configuration."""
-        return sorted(self.all_runs.glob("fold_*/*/state.json"))
+        return sorted(self.all_runs.glob(f"{FOLDS_PATTERN}/*/state.json"))
 
     def other_states(self) -> list[Path]:
         """The state files of the other runs, whose steps can be the same as ours."""

@@ -325,10 +325,10 @@ class RoundSettings:
     """Without a threshold, the share of the unlabelled cases that is high: confidence cannot be compared between data
     sets."""
     fine_tuning_fraction: float = 0.5
-    """Length of SAM's fine-tuning in one round, as a share of fine_tuning.iterations."""
+    """Length of SAM's fine-tuning in one round, as a share of fine_tuning.iterations; at most 10."""
     retraining_fraction: float = 0.5
-    """Length of the re-training in one round, as a share of retraining.epochs; the suffix _<N>epochs of a trainer's
-    name wins over it."""
+    """Length of the re-training in one round, as a share of retraining.epochs; at most 10. The suffix _<N>epochs of a
+    trainer's name wins over it."""
     labelled_fraction: float = 0.5
     """Chance that a patch of SAM's fine-tuning comes from a labelled case, and not from one of high confidence."""
     model_share: float = 0.0
@@ -348,13 +348,20 @@ class RoundSettings:
             require_fraction("threshold", self.threshold)
         require_fraction("high_fraction", self.high_fraction)
         for name in ("fine_tuning_fraction", "retraining_fraction"):
-            require_positive(name, getattr(self, name))
+            value = getattr(self, name)
+            require(
+                0.0 < value <= _LONGEST_ROUND,
+                f"{name} must lie above 0 and at most at {_LONGEST_ROUND}, got {value}",
+            )
         require_below_one("model_share", self.model_share)
         require(
             0.0 < self.labelled_fraction <= 1.0,
             f"labelled_fraction must lie above 0 and at most at 1, got {self.labelled_fraction}",
         )
 
+
+_LONGEST_ROUND = 10
+"""Times the length of round 0: more is a slip, and may not be a length that a computer can hold."""
 
 FINE_TUNING_IN_ROUNDS = ("fine_tuning_fraction", "labelled_fraction")
 """The settings of the section ``rounds`` that fine-tuning reads."""

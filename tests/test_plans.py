@@ -122,6 +122,12 @@ def test_an_edited_value_is_used(tmp_path: Path) -> None:
         ({"retraining": {"seed": -1}}, "retraining: seed must lie between 0 and 4294967295, got -1"),
         ({"fine_tuning": {"warmup_fraction": 1}}, "fine_tuning: warmup_fraction must lie in [0, 1), got 1.0"),
         ({"fine_tuning": {"warmup_iterations": 9}}, "are one setting; remove warmup_iterations"),
+        ({"rounds": {"fine_tuning_fraction": 50}}, "fine_tuning_fraction must lie above 0 and at most at 10, got 50.0"),
+        (
+            {"rounds": {"retraining_fraction": 1e308}},
+            "retraining_fraction must lie above 0 and at most at 10, got 1e+308",
+        ),
+        ({"rounds": {"retraining_fraction": 0}}, "retraining_fraction must lie above 0 and at most at 10, got 0.0"),
         ({"colours": {}}, "unknown section colours"),
     ],
 )

@@ -12,6 +12,7 @@ from nnunet_sfr.data.file_identity import file_stamps
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.raw_cases import raise_first
 from nnunet_sfr.hashing import json_hash
+from nnunet_sfr.paths import CACHE_VARIABLE
 
 
 def check_all(checks: Sequence[CaseCheck], progress: Path, *, processes: int) -> None:
@@ -44,7 +45,7 @@ def check_all(checks: Sequence[CaseCheck], progress: Path, *, processes: int) ->
 
 def progress_file(dataset: Path) -> Path:
     """Where the progress for a data set to make is kept: in the user's cache, so that nothing lies beside the data."""
-    cache = os.environ.get("NNUNET_SFR_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "nnunet_sfr")
+    cache = os.environ.get(CACHE_VARIABLE) or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "nnunet_sfr")
     name = hashlib.sha256(str(dataset.resolve()).encode()).hexdigest()[:16]
     return Path(cache).expanduser() / f"checked_{name}.txt"
 

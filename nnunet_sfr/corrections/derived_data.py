@@ -17,7 +17,7 @@ from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.data.voxel_confidence import voxel_confidence_file
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import MANIFEST
+from nnunet_sfr.paths import FOLDS_PATTERN, MANIFEST
 
 
 def update_preprocessed(
@@ -139,4 +139,4 @@ def _without(selection: dict[str, Any], cases: Sequence[str]) -> dict[str, Any]:
 
 def _pool_files(dataset: SFRDataset, pattern: str) -> list[Path]:
     """Files below the folders of the folds, in which stores and selections of a configuration lie."""
-    return sorted(dataset.paths.pseudo_labels_of_folds.glob(f"fold_*/{pattern}"))
+    return sorted(dataset.paths.pseudo_labels_of_folds.glob(f"{FOLDS_PATTERN}/{pattern}"))

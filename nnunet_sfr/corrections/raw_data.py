@@ -12,6 +12,7 @@ from typing import Any
 from nnunet_sfr.atomic import replacing, write_json
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.label_journal import Journal
+from nnunet_sfr.nnunet_json import WRITE_DATASET_JSON
 from nnunet_sfr.paths import LABELLED_IMAGES, LABELS, UNLABELLED_IMAGES
 
 
@@ -33,7 +34,7 @@ def update_dataset_json(file: Path, journal: Journal) -> None:
         file: replaced if it changes.
         journal: of the labels that are added.
     """
-    content = read_json(file, "write it as nnU-Net's data set format asks for")
+    content = read_json(file, WRITE_DATASET_JSON)
     updated = with_labelled(content, journal.images, journal.file_ending, journal.num_training)
     if updated != content:
         write_json(updated, file)

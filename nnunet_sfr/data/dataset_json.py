@@ -8,6 +8,7 @@ from typing import Any
 
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
+from nnunet_sfr.nnunet_json import WRITE_DATASET_JSON
 
 
 def read_raw_dataset_json(file: Path) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def read_raw_dataset_json(file: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, not JSON, lacks a key or has a value of another type than nnU-Net's format.
     """
-    content = read_json(file, "write it as nnU-Net's data set format asks for")
+    content = read_json(file, WRITE_DATASET_JSON)
     if "channel_names" not in content and "modality" not in content:
         raise UserError(f"{file}: the key channel_names is missing; add it")
     for key in ("labels", "numTraining", "file_ending"):

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.hashing import FileHashes
-from nnunet_sfr.paths import PREPROCESSED, RAW, nnunet_root
+from nnunet_sfr.paths import DatasetPaths
 
 FileStamp = list[str | int]
 
 
 def raw_file_hashes(dataset_name: str) -> FileHashes:
     """Hashes of the raw files of a data set, which are kept beside its fingerprint."""
-    file = nnunet_root(PREPROCESSED) / dataset_name / "sfr_raw_files.json"
-    return FileHashes(file, base=nnunet_root(RAW) / dataset_name)
+    paths = DatasetPaths(dataset_name)
+    return FileHashes(paths.raw_hashes, base=paths.raw)
 
 
 def identify(files: Iterable[Path], hashes: FileHashes) -> list[FileStamp]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunet_sfr.data.store_manifest import maker_in, read_manifest
 from nnunet_sfr.json_files import first_difference
-from nnunet_sfr.paths import SFRPaths
+from nnunet_sfr.paths import FOLDS_PATTERN, SFRPaths, fold_of
 
 
 def sam_labels_folder(paths: SFRPaths, grid: Mapping[str, Any]) -> Path | None:
@@ -29,7 +29,7 @@ def sam_labels_folder(paths: SFRPaths, grid: Mapping[str, Any]) -> Path | None:
 
 
 def _of_numbered_folds(paths: SFRPaths) -> Iterator[Path]:
-    numbers = (folder.name.removeprefix("fold_") for folder in paths.pseudo_labels_of_folds.glob("fold_*"))
+    numbers = map(fold_of, paths.pseudo_labels_of_folds.glob(FOLDS_PATTERN))
     for fold in sorted(int(number) for number in numbers if number.isdecimal()):
         yield paths.pseudo_labels(fold)
 

@@ -123,3 +123,28 @@ def damage_explained(folder: Path, identifier: str) -> Iterator[None]:
         for ending in ARRAY_ENDINGS:
             open_b2nd(folder / f"{identifier}{ending}")
         raise
+
+
+@contextlib.contextmanager
+def damaged_voxels_named(*folders: Path) -> Iterator[None]:
+    """Raise what fails for voxels that cannot be read as one line that names their file.
+
+    Opening a file reads none of its voxels, so that :func:`damage_explained` passes over them. All files are read to
+    find the one, once something has failed.
+
+    Args:
+        folders: of preprocessed cases.
+
+    Raises:
+        UserError: a file has such voxels; anything else is raised as it is.
+    """
+    try:
+        yield
+    except RuntimeError:  # of blosc2, or of nnU-Net's loader that its worker processes are gone
+        for file in (file for folder in folders for file in sorted(folder.glob("*.b2nd"))):
+            array = open_b2nd(file)
+            try:
+                array[:]
+            except RuntimeError as error:
+                raise UserError(f"{file}: damaged ({error}); delete it and run sfr_plan_and_preprocess again") from None
+        raise

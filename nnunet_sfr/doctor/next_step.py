@@ -14,8 +14,7 @@ from nnunet_sfr.pipeline.options import RunOptions
 from nnunet_sfr.pipeline.plan_step import Plan
 from nnunet_sfr.pipeline.project import Project
 from nnunet_sfr.planner_names import CPU_PLANNER, DEFAULT_PLANNER, planner_of
-
-DEFAULT_TRAINER = "nnUNetTrainerSFR_MT"
+from nnunet_sfr.trainers.methods import DEFAULT_TRAINER
 
 
 def next_step(subject: NamedDataset | None, sections: Sequence[Section], device: str) -> tuple[str, Command]:

@@ -12,6 +12,7 @@ from nnunet_sfr.data.raw_cases import list_cases, named_files
 from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem, some_names
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import Shape, read_json
+from nnunet_sfr.nnunet_json import WRITE_DATASET_JSON
 from nnunet_sfr.paths import DATASET_JSON, LABELLED_IMAGES, LABELS, TEST_IMAGES, UNLABELLED_IMAGES
 
 SETS = {LABELLED_IMAGES: "labelled", UNLABELLED_IMAGES: "unlabelled", TEST_IMAGES: "test"}
@@ -51,8 +52,7 @@ def read_folders(folder: Path) -> RawImages:
     Raises:
         UserError: there is no ``dataset.json``, none that says how the files end, or its cases are of another shape.
     """
-    remedy = "write it as nnU-Net's data set format asks for"
-    dataset_json = read_json(folder / DATASET_JSON, remedy, _CASES)
+    dataset_json = read_json(folder / DATASET_JSON, WRITE_DATASET_JSON, _CASES)
     ending = dataset_json.get("file_ending")
     if not isinstance(ending, str):
         raise UserError(f"{folder / DATASET_JSON}: the key file_ending is missing; add it")

@@ -23,10 +23,12 @@ from nnunet_sfr.paths import (
     LATEST_CHECKPOINT,
     UNLABELLED_IMAGES,
     Fold,
+    fold_of,
 )
 from nnunet_sfr.sam_stage.model import adapter_files, misfit_of, recipe_of
 from nnunet_sfr.sam_stage.recipe import cases_changed_since
 from nnunet_sfr.selection import read_selection
+from nnunet_sfr.trainers.methods import DEFAULT_TRAINER
 
 
 def check_preprocessed(dataset: SFRDataset, raw: RawImages | None) -> list[Finding]:
@@ -113,7 +115,7 @@ def check_pseudo_labels(dataset: SFRDataset, folder: Path, remedy: str) -> list[
     PseudoLabelledDataset(dataset.paths.unlabelled, store)  # checks every case, as a training does
     found = emptiness_of(store, dataset.class_names)
     if found.is_suspicious:
-        look = shell_text(CommandLines.of(dataset.paths, folder.parent.name.removeprefix("fold_")).report())
+        look = shell_text(CommandLines.of(dataset.paths, fold_of(folder.parent)).report())
         return [note("pseudo-labels", f"{text}; {'; '.join(found.sentences())}", look)]
     return [ok("pseudo-labels", text)]
 
@@ -132,7 +134,7 @@ def check_models(dataset: SFRDataset, fold: Fold) -> list[Finding]:
         findings.append(
             note("models", f"begun, not complete: {', '.join(unfinished)}", "nnUNetv2_train ... --c continues")
         )
-    return findings or [note("models", "none yet", "nnUNetv2_train ... -tr nnUNetTrainerSFR_MT")]
+    return findings or [note("models", "none yet", f"nnUNetv2_train ... -tr {DEFAULT_TRAINER}")]
 
 
 def check_rounds(dataset: SFRDataset, fold: Fold) -> list[Finding]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import fold_of
 from nnunet_sfr.safe_checkpoints import NeedsCodeError, load_checkpoint, nnunet_types
 
 KNOWN_PACKAGES = ("dynamic_network_architectures", "nnunet_sfr", "nnunetv2", "torch.nn")
@@ -37,7 +38,7 @@ def require_no_code(checkpoints: Sequence[Path], plans: Mapping[str, Any], plans
                 f"{file}: holds {name}, which nnU-Net does not write; loading it could run any code; {_REMEDY}"
             ) from None
         except ValueError as error:
-            fold = file.parent.name.removeprefix("fold_")
+            fold = fold_of(file.parent)
             raise UserError(
                 f"{file.parents[1]}: nnU-Net cannot load {file.name} of fold {fold} (truncated, or not a checkpoint: "
                 f"{error})"

@@ -17,7 +17,7 @@ from nnunet_sfr.json_files import read_json
 from nnunet_sfr.label_names import IGNORE_NAME
 from nnunet_sfr.labelling.foreign_code import require_no_code
 from nnunet_sfr.labelling.nnunet_predictor import make_predictor
-from nnunet_sfr.paths import DATASET_JSON, PLANS_JSON, Fold
+from nnunet_sfr.paths import DATASET_JSON, FOLDS_PATTERN, PLANS_JSON, Fold, fold_name, fold_of
 from nnunet_sfr.silence import without_printing
 from nnunet_sfr.wording import reason
 
@@ -79,17 +79,17 @@ def open_model(
 
 
 def _checkpoint_files(folder: Path, folds: Sequence[Fold] | None, checkpoint: str) -> tuple[Path, ...]:
-    there = sorted(file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}"))
+    there = sorted(fold_of(file.parent) for file in folder.glob(f"{FOLDS_PATTERN}/{checkpoint}"))
     wanted = there if folds is None else [str(fold) for fold in folds]
     if not wanted:
         raise UserError(f"{folder}: no fold has a {checkpoint}; train the model first, or choose --model-checkpoint")
     missing = [fold for fold in wanted if fold not in there]
     if missing:
         raise UserError(
-            f"{folder / f'fold_{missing[0]}' / checkpoint}: not found; "
+            f"{folder / fold_name(missing[0]) / checkpoint}: not found; "
             f"choose --model-folds among {', '.join(there) or 'none'}, or --model-checkpoint"
         )
-    return tuple(folder / f"fold_{fold}" / checkpoint for fold in dict.fromkeys(wanted))
+    return tuple(folder / fold_name(fold) / checkpoint for fold in dict.fromkeys(wanted))
 
 
 def _check_meaning(theirs: dict[str, Any], ours: dict[str, Any], file: Path) -> None:
@@ -115,7 +115,7 @@ def _labels(dataset_json: dict[str, Any]) -> list[Any]:
 
 
 def _load(predictor: nnUNetPredictor, folder: Path, checkpoints: Sequence[Path]) -> None:
-    folds = tuple(file.parent.name.removeprefix("fold_") for file in checkpoints)
+    folds = tuple(fold_of(file.parent) for file in checkpoints)
     name = checkpoints[0].name
     try:
         # nnU-Net says where it looks for trainers

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_sfr.command_lines import AUTO, DEFAULT_PLANS, CommandLines
+from nnunet_sfr.command_lines import AUTO, DEFAULT_CONFIGURATION, DEFAULT_PLANS, CommandLines
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import TRAINER_PREFIX, DatasetPaths, Fold, RunPaths
 from nnunet_sfr.planner_names import DEFAULT_PLANNER, PLANS_OF_PLANNERS
 from nnunet_sfr.plans import choose_plans
+from nnunet_sfr.trainers.methods import DEFAULT_METHOD
 from nnunet_sfr.trainers.methods import METHODS as KNOWN_METHODS
 
 METHODS = tuple(KNOWN_METHODS)
@@ -23,9 +24,9 @@ class RunOptions:
     """Number or name, as it was given."""
     dataset_name: str
     """nnU-Net's full name of it."""
-    configuration: str = "3d_fullres"
+    configuration: str = DEFAULT_CONFIGURATION
     fold: Fold = "all"
-    method: str = "MT"
+    method: str = DEFAULT_METHOD
     epochs: int | None = None
     rounds: int = 0
     """Rounds of SFR+ after SFR."""

@@ -17,6 +17,7 @@ from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.folds import fold_of, require_fold, require_same_folds
 from nnunet_sfr.nnunet_json import (
+    WRITE_DATASET_JSON,
     check_configuration,
     read_dataset_json,
     read_plans,
@@ -97,7 +98,7 @@ class Project:
         return len(self._listed_cases() or visible_files(self.paths.raw_labels, ending))
 
     def raw_dataset_json(self) -> dict[str, Any]:
-        return read_dataset_json(self.paths.raw_dataset_json, "write it as nnU-Net's data set format asks for")
+        return read_dataset_json(self.paths.raw_dataset_json, WRITE_DATASET_JSON)
 
     # --- planned ---
 

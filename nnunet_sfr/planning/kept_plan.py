@@ -79,9 +79,8 @@ def copy_what_planners_copy(paths: SFRPaths) -> None:
         UserError: a file cannot be written.
     """
     _copy_if_other(paths.raw_dataset_json, paths.dataset_json)
-    folds = paths.raw / paths.splits_file.name
-    if folds.is_file() and not paths.splits_file.is_file():
-        _copy_if_other(folds, paths.splits_file)
+    if paths.raw_splits_file.is_file() and not paths.splits_file.is_file():
+        _copy_if_other(paths.raw_splits_file, paths.splits_file)
 
 
 def _copy_if_other(source: Path, target: Path) -> None:

@@ -18,6 +18,7 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_sfr.cores import AUGMENTATION
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.silence import without_printing
 from nnunet_sfr.wording import times
@@ -232,15 +233,14 @@ def _save_sound_plans(
 @contextlib.contextmanager
 def _without_zero_workers() -> Iterator[None]:
     """nnU-Net's planner sets torch's threads to ``nnUNet_n_proc_DA``, where its valid 0 (no workers) crashes."""
-    variable = "nnUNet_n_proc_DA"
-    value = os.environ.get(variable)
+    value = os.environ.get(AUGMENTATION)
     if value == "0":
-        os.environ[variable] = "1"
+        os.environ[AUGMENTATION] = "1"
     try:
         yield
     finally:
         if value is not None:
-            os.environ[variable] = value
+            os.environ[AUGMENTATION] = value
 
 
 def nnunet_plan_summary(plans_manager: PlansManager, configuration: str) -> str:

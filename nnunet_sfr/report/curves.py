@@ -17,6 +17,7 @@ from nnunet_sfr.devices import device_for_nnunet
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import FINAL_CHECKPOINT, FINE_TUNING_LOG, LATEST_CHECKPOINT, Fold
 from nnunet_sfr.report.contents import Curve, CurvePanel, Training
+from nnunet_sfr.trainers.methods import DEFAULT_TRAINER
 
 _LOSS = {"train_losses": "training", "val_losses": "validation"}
 _DICE = {"mean_fg_dice": "mean over classes", "ema_fg_dice": "moving average"}
@@ -58,7 +59,7 @@ def read_trainings(dataset: SFRDataset, fold: Fold, trainers: Sequence[str] | No
             training = _training(name, checkpoint, fold, problems)
             trainings += [training] if training.panels else []
     if not models:
-        train = CommandLines.of(dataset.paths, fold, device_for_nnunet()).train("nnUNetTrainerSFR_MT")
+        train = CommandLines.of(dataset.paths, fold, device_for_nnunet()).train(DEFAULT_TRAINER)
         problems.append(f"there is no model of this plan and fold yet; run {shell_text(train)}")
     return trainings, problems
 

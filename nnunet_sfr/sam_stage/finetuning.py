@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from nnunet_sfr.data.preprocessed_files import damaged_voxels_named
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import FINAL_ADAPTER, FINE_TUNING_STATE, Fold
@@ -43,9 +44,11 @@ def fine_tune(
     """
     dataset.write_split(fold)
     _finish_replacements(dataset, fold, round_index, start_processes(device))
-    runs = [
-        _fine_tune_plane(plane, fold, device, round_index, overwrite=overwrite) for plane in reversed(dataset.planes)
-    ]
+    with damaged_voxels_named(dataset.paths.labelled, dataset.paths.unlabelled):
+        runs = [
+            _fine_tune_plane(plane, fold, device, round_index, overwrite=overwrite)
+            for plane in reversed(dataset.planes)
+        ]
     # not one by one: the SAMs of several axes belong together
     _replace([folder for folder in runs if folder is not None])
     return dataset.paths.sam_stage(fold, round_index)

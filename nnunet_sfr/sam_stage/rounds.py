@@ -25,7 +25,7 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
-from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER, Fold
+from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_OPTIMIZER, Fold, fold_name
 from nnunet_sfr.sam_stage.model import load_adapter, recipe_of
 from nnunet_sfr.sam_stage.sam import StitchedSAM
 from nnunet_sfr.selection import read_selection
@@ -63,7 +63,7 @@ class Round:
             case: identifier.
             slice_axis: across which the views were cut into slices.
         """
-        owner = "labelled" if case in self.labelled else f"fold_{self.fold}"
+        owner = "labelled" if case in self.labelled else fold_name(self.fold)
         return f"{owner}/{case}/across_{slice_axis}"
 
 

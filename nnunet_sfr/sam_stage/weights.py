@@ -15,9 +15,8 @@ from torch.hub import download_url_to_file, get_dir
 from nnunet_sfr.atomic import no_space
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.paths import CACHE_VARIABLE
 from nnunet_sfr.sam_models import MODELS, Download, GivenFile, SAMModel, Weights, Wheel
-
-CACHE_VARIABLE = "NNUNET_SFR_CACHE"
 
 _IN_PLAN = "sam.checkpoint in the SFR plan"
 _HASH_DIGITS = 12

@@ -14,7 +14,7 @@ from nnunet_sfr.atomic import remove_leftovers, replacing, write_json
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
 from nnunet_sfr.nnunet_json import OWN_KEY
-from nnunet_sfr.paths import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT, PLANS_JSON, Fold
+from nnunet_sfr.paths import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT, PLANS_JSON, Fold, fold_name
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
 from nnunet_sfr.trainers.model_card import CARD_NAME as CARD
 
@@ -93,7 +93,7 @@ def require_model(model_folder: Path) -> None:
 
 
 def _checkpoint_file(model_folder: Path, fold: Fold, checkpoint: str) -> Path:
-    file = model_folder / f"fold_{fold}" / checkpoint
+    file = model_folder / fold_name(fold) / checkpoint
     if not file.is_file():
         raise UserError(f"{file}: not found; train this fold first, or choose -f and -chk among what is there")
     return file
@@ -123,7 +123,7 @@ def _write_model_folder(
     model_folder: Path, sources: dict[Fold, Path], folder: Path, *, use_teacher: bool, with_case_names: bool
 ) -> None:
     for fold, source in sources.items():
-        target = folder / f"fold_{fold}"
+        target = folder / fold_name(fold)
         target.mkdir(parents=True)
         checkpoint = _stock_checkpoint(source, use_teacher=use_teacher, with_case_names=with_case_names)
         torch.save(checkpoint, target / EXPORTED_CHECKPOINT)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import VALIDATION, VALIDATION_SUMMARY, Fold
+from nnunet_sfr.paths import VALIDATION, VALIDATION_SUMMARY, Fold, fold_name
 
 SHOWN_METRICS = {"dice": "Dice", "hd95": "95HD", "asd": "ASD", "nsd": "NSD"}
 """Metrics of sfr_evaluate that a card shows, by the beginning of their names."""
@@ -99,7 +99,7 @@ def read_validation(model_folder: Path, folds: Sequence[Fold], labels: Mapping[s
         UserError: a summary is damaged.
     """
     held_out = [fold for fold in folds if fold != "all"]
-    files = [model_folder / f"fold_{fold}" / VALIDATION / VALIDATION_SUMMARY for fold in held_out]
+    files = [model_folder / fold_name(fold) / VALIDATION / VALIDATION_SUMMARY for fold in held_out]
     found = [(fold, file) for fold, file in zip(held_out, files, strict=True) if file.is_file()]
     if not found:
         return None

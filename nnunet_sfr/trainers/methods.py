@@ -45,6 +45,10 @@ METHODS: Mapping[str, Method] = {
 }
 """Every method, by name."""
 
+DEFAULT_METHOD = "MT"
+DEFAULT_TRAINER = f"nnUNetTrainerSFR_{DEFAULT_METHOD}"
+"""What is meant, and what messages recommend, where none is named."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ACMTSettings:

@@ -12,7 +12,7 @@ from nnunet_sfr.data.provenance import Provenance
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.json_files import read_json
-from nnunet_sfr.paths import FINAL_CHECKPOINT, MANIFEST, TEACHER_CHECKPOINT, TRAINING_SETTINGS, Fold
+from nnunet_sfr.paths import FINAL_CHECKPOINT, MANIFEST, TEACHER_CHECKPOINT, TRAINING_SETTINGS, Fold, fold_name
 from nnunet_sfr.plans import SFRConfiguration
 from nnunet_sfr.trainers import find_trainer
 from nnunet_sfr.trainers.measured_metrics import read_evaluation, read_validation
@@ -77,7 +77,7 @@ _SETTINGS = {"epochs", *SFRConfiguration.__dataclass_fields__} - {"derived_from"
 
 def _training_settings(model_folder: Path, fold: Fold) -> dict[str, Any]:
     """What our trainers leave beside their checkpoints; empty for a model of nnU-Net's own."""
-    file = model_folder / f"fold_{fold}" / TRAINING_SETTINGS
+    file = model_folder / fold_name(fold) / TRAINING_SETTINGS
     return read_json(file, _REMEDY) if file.is_file() else {}
 
 

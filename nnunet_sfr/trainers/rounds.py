@@ -18,6 +18,7 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.paths import fold_name
 from nnunet_sfr.plans import SFRConfiguration
 from nnunet_sfr.selection import Selection, read_selection
 from nnunet_sfr.trainers.checkpoints import CHECKPOINT_KEY
@@ -156,7 +157,7 @@ class LaterRound(SemiSupervisedTrainer):
         paths, model = self.sfr_dataset.paths, self.selection().model
         again = f"run sfr_pseudolabel --round {self.round_index}"
         try:
-            trainer, fold = model["trainer"], f"fold_{self.fold}"
+            trainer, fold = model["trainer"], fold_name(self.fold)
             name, expected_hash = model["checkpoints"][fold]
             file = paths.results / model["model"] / fold / name
         except (KeyError, TypeError, ValueError):

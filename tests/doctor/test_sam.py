@@ -12,6 +12,7 @@ import torch
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.doctor.sam import check_checkpoint, check_model, empty_sam
 from nnunet_sfr.errors import UserError
+from nnunet_sfr.paths import CACHE_VARIABLE
 from nnunet_sfr.sam_models import MODELS, Wheel
 from nnunet_sfr.sam_stage import weights
 from nnunet_sfr.sam_stage.sam import build_sam
@@ -51,7 +52,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("the doctor must not fetch anything")
 
     monkeypatch.setattr(weights, "download_url_to_file", refuse)
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     return tmp_path / "cache"
 

@@ -27,7 +27,7 @@ from nnunet_sfr.doctor.stages import (
 )
 from nnunet_sfr.doctor.subject import NamedDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import FINAL_ADAPTER, FINE_TUNING_STATE
+from nnunet_sfr.paths import CACHE_VARIABLE, FINAL_ADAPTER, FINE_TUNING_STATE
 from nnunet_sfr.sam_models import MODELS
 from nnunet_sfr.sam_stage import weights
 from nnunet_sfr.sam_stage.model import adapter_metadata, build_stitched_sam, save_adapter
@@ -152,7 +152,7 @@ def test_an_adapter_is_compared_without_fetching_the_weights(
         raise AssertionError("the doctor must not fetch anything")
 
     monkeypatch.setattr(weights, "download_url_to_file", refuse)
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     model = build_stitched_sam(project)  # any will do: the doctor reads what is said of it
     change_settings(project, {"sam": {"model": "vit_b", "adaptation": "lora", "adaptation_settings": {}}})
     dataset = open_dataset(NAME, "3d_fullres", PLANS)

@@ -281,6 +281,15 @@ def test_a_sam_of_other_labels_is_refused(project: SFRDataset) -> None:
     assert adapter.stat().st_mtime_ns == made
 
 
+def test_voxels_that_cannot_be_read_are_named(project: SFRDataset) -> None:
+    file = project.paths.labelled / "train_01_seg.b2nd"
+    content = file.read_bytes()
+    middle = 6 * len(content) // 10  # of the compressed voxels; opening the file still works
+    file.write_bytes(content[:middle] + b"\xff" * 20 + content[middle + 20 :])
+    with pytest.raises(UserError, match=r"train_01_seg\.b2nd: damaged \(.*\); delete it and run sfr_plan_and_pre"):
+        fine_tune(project, "all", CPU)
+
+
 def test_a_run_on_other_labels_is_not_continued(project: SFRDataset) -> None:
     with interrupted_at_step(3):
         fine_tune(project, "all", CPU)

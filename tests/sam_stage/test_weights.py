@@ -18,6 +18,7 @@ import pytest
 
 from nnunet_sfr.errors import UserError
 from nnunet_sfr.hashing import file_hash
+from nnunet_sfr.paths import CACHE_VARIABLE
 from nnunet_sfr.sam_models import MODELS, Download, SAMModel, Weights, Wheel
 from nnunet_sfr.sam_stage import weights
 from nnunet_sfr.sam_stage.weights import find_weights, require_weights
@@ -187,7 +188,7 @@ def server() -> Iterator[str]:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache that is not there yet."""
     folder = tmp_path / "not" / "there"
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(folder))
+    monkeypatch.setenv(CACHE_VARIABLE, str(folder))
     return folder
 
 
@@ -265,7 +266,7 @@ def test_a_damaged_file_in_the_cache_is_not_used(server: str, cache: Path) -> No
 
 def test_a_cache_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match="cannot be downloaded"):
         find_weights(to_download("http://127.0.0.1:1/"), None)
 
