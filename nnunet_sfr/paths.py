@@ -182,9 +182,8 @@ def portable_name(path: Path) -> str:
     return str(path)
 
 
-_FOLD = "fold_"
-FOLDS_PATTERN = f"{_FOLD}*"
-"""Of the names of the folders of all folds."""
+_FOLD, FOLDS_PATTERN = "fold_", "fold_*"
+"""How the names of the folders of folds begin, and what all of them match."""
 
 
 def model_name(trainer: str, plans_name: str, configuration: str) -> str:

@@ -215,7 +215,7 @@ def read_selection(file: Path, pool: Sequence[str]) -> Selection:
     """Read the choice of a round.
 
     Args:
-        file: :meth:`SFRPaths.selection`.
+        file: :meth:`nnunet_sfr.paths.SFRPaths.selection`.
         pool: identifiers of all unlabelled cases.
 
     Raises:
