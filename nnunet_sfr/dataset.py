@@ -11,7 +11,7 @@ from nnunet_sfr.atomic import write_json
 from nnunet_sfr.data.label_grid import label_grid
 from nnunet_sfr.data.preprocessed_files import list_preprocessed, require_files
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.folds import FOLDS, check_fold, fold_of
+from nnunet_sfr.folds import FOLDS, check_fold, split_of_fold
 from nnunet_sfr.label_names import class_names
 from nnunet_sfr.nnunet_json import NO_CASCADE, read_dataset_json, read_plans, read_splits, resolved_configuration
 from nnunet_sfr.paths import DatasetPaths, Fold, SFRPaths, resolve_dataset_name
@@ -232,5 +232,5 @@ def make_splits(identifiers: list[str], count: int = FOLDS) -> list[dict[str, li
 
 
 def _read_split(file: Path, fold: Fold) -> tuple[list[str], list[str]]:
-    split = fold_of(file, read_splits(file), fold)
+    split = split_of_fold(file, read_splits(file), fold)
     return split["train"], split["val"]

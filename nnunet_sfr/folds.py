@@ -95,10 +95,10 @@ def require_fold(paths: DatasetPaths, fold: Fold, num_labelled: int) -> None:
         check_fold(fold, num_labelled)
         return
     file, folds = splits
-    fold_of(file, folds, fold)
+    split_of_fold(file, folds, fold)
 
 
-def fold_of(file: Path, splits: Sequence[dict[str, Any]], fold: Fold) -> dict[str, Any]:
+def split_of_fold(file: Path, splits: Sequence[dict[str, Any]], fold: Fold) -> dict[str, Any]:
     """The entry of a splits file for a fold.
 
     Args:

@@ -573,7 +573,7 @@ def wrong_values() -> Iterator[BadInput]:
     yield BadInput(
         "splits: text for a list", "finetune", (*tune, "-f", "0"), "[0].train: expected a list", write("splits", splits)
     )
-    splits = json.dumps([{"train": ["gone"], "val": []}]).encode()
+    splits = json.dumps([{"train": ["gone"], "val": ["train_00"]}]).encode()
     yield BadInput(
         "splits: a case that is gone", "finetune", (*tune, "-f", "0"), "fold 0 names gone", write("splits", splits)
     )

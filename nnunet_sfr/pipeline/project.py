@@ -15,7 +15,7 @@ from nnunet_sfr.data.preprocessed_files import PROPERTIES_ENDING
 from nnunet_sfr.data.sidecars import sidecars
 from nnunet_sfr.data.store_files import case_files
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.folds import fold_of, require_fold, require_same_folds
+from nnunet_sfr.folds import require_fold, require_same_folds, split_of_fold
 from nnunet_sfr.nnunet_json import (
     WRITE_DATASET_JSON,
     check_configuration,
@@ -194,7 +194,7 @@ class Project:
         if not isinstance(fold, int):
             return None
         file = self.paths.splits_file
-        return fold_of(file, read_splits(file), fold)
+        return split_of_fold(file, read_splits(file), fold)
 
     # --- results ---
 

@@ -11,7 +11,7 @@ import pytest
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.folds import check_folds, check_split
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.folds import fold_of
+from nnunet_sfr.folds import split_of_fold
 from nnunet_sfr.paths import DatasetPaths
 from tests.tiny_project import nnunet_folders
 
@@ -44,8 +44,8 @@ def test_splits_of_the_users_own(root: str, tmp_path: Path) -> None:
 def test_the_message_names_the_folds_that_there_are(count: int, choice: str) -> None:
     splits = [{"train": ["a"], "val": [str(number)]} for number in range(count)]
     with pytest.raises(UserError, match=f"has no fold {count}; use {choice}$"):
-        fold_of(Path("splits_final.json"), splits, count)
-    assert [fold_of(Path("splits_final.json"), splits, fold) for fold in range(count)] == splits
+        split_of_fold(Path("splits_final.json"), splits, count)
+    assert [split_of_fold(Path("splits_final.json"), splits, fold) for fold in range(count)] == splits
 
 
 def test_five_labels_allow_every_fold() -> None:
@@ -78,6 +78,6 @@ def test_a_split_is_read_and_never_made(project: SFRDataset) -> None:
     assert check_split(project, "all") == []
     with pytest.raises(UserError, match="has no fold 1; use 0 or all"):
         check_split(project, 1)
-    file.write_text(json.dumps([{"train": ["gone"], "val": []}]))
+    file.write_text(json.dumps([{"train": ["gone"], "val": ["train_02"]}]))
     with pytest.raises(UserError, match="names gone"):
         check_split(project, 0)
