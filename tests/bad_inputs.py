@@ -577,6 +577,14 @@ def wrong_values() -> Iterator[BadInput]:
     yield BadInput(
         "splits: a case that is gone", "finetune", (*tune, "-f", "0"), "fold 0 names gone", write("splits", splits)
     )
+    splits = json.dumps([{"train": ["train_00"], "val": []}]).encode()
+    yield BadInput(
+        "splits: no case to validate on",
+        "finetune",
+        (*tune, "-f", "0"),
+        "fold 0 has no case under val",
+        write("splits", splits),
+    )
     splits = json.dumps([{"train": ["train_00"], "val": ["train_01"]}]).encode()
     yield BadInput(
         "splits: one fold, asked for the second",
