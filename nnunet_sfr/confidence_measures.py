@@ -24,7 +24,8 @@ class Measure:
         meaning: in a few words.
         combine: from the values of the entries to the number, None where it does not exist; the product unless stated,
             for entries that all fall when the model is wrong, for reasons of their own.
-        optional: those of the entries that count as 1 where a record lacks them, so that the others decide.
+        optional: those of the entries that count as 1 where a record lacks them, so that the others decide;
+            :meth:`values` lets them count for all cases or for none.
     """
 
     entries: tuple[str, ...]
@@ -45,6 +46,24 @@ class Measure:
             return None
         values = [self._entry(record, entry) for entry in self.entries]
         return None if None in values else self.combine(*values)
+
+    def values(self, records: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+        """The measure of every case of a pool, so that the cases can be compared.
+
+        Where a record lacks an optional entry that would count, the entry counts for none of them.
+
+        Args:
+            records: confidence record by identifier.
+        """
+        values = {case: self.value(record) for case, record in records.items()}
+        # a value of 0 or none does not depend on it: neither has a case in which SAM found nothing
+        if any(value and self.lacks_optional(records[case]) for case, value in values.items()):
+            values = {case: self.value({**record, **dict.fromkeys(self.optional)}) for case, record in records.items()}
+        return values
+
+    def lacks_optional(self, record: Mapping[str, Any]) -> bool:
+        """Whether the record of a case lacks an optional entry."""
+        return any(record.get(entry) is None for entry in self.optional)
 
     def _entry(self, record: Mapping[str, Any], entry: str) -> Any:
         value = record.get(entry)

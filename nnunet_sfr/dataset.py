@@ -108,7 +108,7 @@ class SFRDataset:
 
     @property
     def class_names(self) -> dict[str, str]:
-        """Name of every foreground label value, which is given as text; with regions, of the smallest that has it."""
+        """:func:`nnunet_sfr.label_names.class_names`: name of every foreground label value, which is given as text."""
         return class_names(self.dataset_json)
 
     @property

@@ -45,7 +45,7 @@ class Holder:
 
     @property
     def program(self) -> str:
-        """``sfr_run``, ``sfr_add_labels`` or ``sfr_plan_and_preprocess``."""
+        """The command's name, as ``sfr_run``."""
         return self.command.partition(" ")[0]
 
     @classmethod

@@ -148,8 +148,8 @@ def select(
         _require_complete(store, pool)
     records = {case: model.read_confidence(case) for case in pool}
     judged = records if judge is model else {case: judge.read_confidence(case) for case in pool}
-    value = MEASURES[rule.confidence].value
-    values = {case: None if nothing_found(records[case]) else value(judged[case]) for case in pool}
+    values = MEASURES[rule.confidence].values(judged)
+    values = {case: None if nothing_found(records[case]) else values[case] for case in pool}
     _require_values(values, rule, judge)
     _check_overruling(overrule_high, overrule_low, pool)
     threshold = rule.find_threshold(values)

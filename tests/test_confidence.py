@@ -201,6 +201,17 @@ def test_the_joint_agreement_counts_sams_own_where_it_is_known() -> None:
     assert measure.value({**record, "sam_agreement": None}) is None
 
 
+def test_what_some_records_lack_counts_for_none() -> None:
+    measure = MEASURES["joint_agreement"]
+    new = {"flip_agreement": 0.9, "sam_agreement": 0.8, "sam_flip_agreement": 0.7}
+    old = {"flip_agreement": 0.9, "sam_agreement": 0.8}
+    nothing_by_sam = {"flip_agreement": 0.9, "sam_agreement": 0.0, "sam_flip_agreement": None}
+    alone = {"a": 0.81 * 0.49 * 0.8, "b": 0.0}
+    assert measure.values({"a": new, "b": nothing_by_sam}) == pytest.approx(alone)
+    assert measure.values({"a": new, "b": old}) == pytest.approx(dict.fromkeys("ab", 0.81 * 0.8))
+    assert MEASURES["agreement"].values({"a": new, "b": {}}) == {"a": pytest.approx(0.72), "b": None}
+
+
 def test_the_least_sure_class_speaks_for_all() -> None:
     record = {"class_mean_max_probability": {"0": 0.1, "1": 0.9, "2": 0.7, "3": None}}
     assert MEASURES["class_mean_max_probability"].value(record) == 0.7

@@ -276,7 +276,8 @@ def _differences(pairs: Iterable[tuple[float | None, float | None]]) -> list[flo
 
 
 def _of_measure(cases: Sequence[LeftOutCase], name: str) -> MeasureFinding | None:
-    known = [(case.identifier, MEASURES[name].value(case.record), case.mean_dice) for case in cases]
+    values = MEASURES[name].values({case.identifier: case.record for case in cases})
+    known = [(case.identifier, values[case.identifier], case.mean_dice) for case in cases]
     points = [
         CalibrationPoint(case, confidence, dice)
         for case, confidence, dice in known

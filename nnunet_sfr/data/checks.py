@@ -210,9 +210,8 @@ def _name_values_with_the_same_regions(raw: RawDataset) -> None:
     manager = LabelManager(raw.dataset_json["labels"], raw.dataset_json.get("regions_class_order"))
     for group in values_with_the_same_regions(manager):
         print(
-            f"{raw.folder / DATASET_JSON}: the label values {', '.join(map(str, group))} belong to the same regions, "
-            "so that SAM tells them apart and a network does not, and their agreement means little; better give them "
-            "one value"
+            f"{raw.folder / DATASET_JSON}: the label values {', '.join(map(str, group))} belong to the same regions: "
+            "SAM tells them apart and a network cannot, so that the two agree little; give them one value"
         )
 
 
@@ -256,7 +255,7 @@ def _measure(task: _Check) -> CaseFacts:
     label = None if case.label is None else _read_label(task, images.shape[1:], properties)
     cropped, cropped_label, _ = crop_to_nonzero(images, label)
     foreground = []
-    if cropped_label is not None:
+    if label is not None and cropped_label is not None:
         if task.ignore_label is not None:
             # what is not annotated is no foreground; nnU-Net's statistics would count it, and most of it is background
             cropped_label = np.where(cropped_label == task.ignore_label, 0, cropped_label)

@@ -140,11 +140,16 @@ def damaged_voxels_named(*folders: Path) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError:  # of blosc2, or of nnU-Net's loader that its worker processes are gone
+    except RuntimeError as failure:  # of blosc2, or of nnU-Net's loader that its worker processes are gone
+        if type(failure).__name__ == "OutOfMemoryError":  # torch's, which this module does not import
+            raise
         for file in (file for folder in folders for file in sorted(folder.glob("*.b2nd"))):
-            array = open_b2nd(file)
             try:
-                array[:]
+                open_b2nd(file)[:]
+            except UserError:  # cannot be opened, which is said where it is opened
+                continue
             except RuntimeError as error:
-                raise UserError(f"{file}: damaged ({error}); delete it and run sfr_plan_and_preprocess again") from None
+                raise UserError(
+                    f"{file}: damaged ({error}); delete it and run sfr_plan_and_preprocess again"
+                ) from failure
         raise

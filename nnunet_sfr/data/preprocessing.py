@@ -12,7 +12,6 @@ current cases, since nnU-Net infers the format from all files in it and trains o
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import shutil
@@ -201,7 +200,10 @@ def _preprocess_case(job: _Job) -> None:
             pickle.dump(properties, stream)
         if not _is_whole(job, job.scratch):
             # blosc2 does not report every failed write
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(scratch))
+            raise UserError(
+                f"{job.folder}: what was written of case {job.case.identifier} cannot be read back; check the disk, "
+                "and run the same command again"
+            )
         _publish(scratch, job.folder / job.case.identifier)
     except MemoryError:
         raise UserError(

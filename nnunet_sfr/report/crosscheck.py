@@ -107,7 +107,7 @@ def show_crosscheck(
         sources=[LeftOutSource(key, names.get(key, key)) for key in shown],
         worst=worst,
         left_out=found["sources"][SAM]["dice"]["n"],
-        outdated=outdated,
+        outdated=outdated[:1].upper() + outdated[1:],
     )
     return contents, problems
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,11 @@ class LabelSource:
 
     def confidence(self, case: str) -> float | None:
         """The measure of one case that this store has."""
-        return MEASURES[self.measure].value(self.records[case])
+        return self._confidences[case]
+
+    @cached_property
+    def _confidences(self) -> Mapping[str, float | None]:
+        return MEASURES[self.measure].values(self.records)
 
     def voxels(self, case: str) -> Mapping[str, int]:
         """Size of every class in voxels, by label value as text; what lies outside the non-zero mask (-1) is none."""

@@ -34,9 +34,10 @@ def grid_spacing(dataset: SFRDataset, properties: Mapping[str, Any]) -> tuple[fl
         dataset: planned.
         properties: of the case, as nnU-Net's preprocessing recorded them.
     """
-    slices = properties["shape_after_cropping_and_before_resampling"][0]
-    distance = SLICE_THICKNESS if slices == 1 else properties["spacing"][dataset.plans["transpose_forward"][0]]
-    depth, height, width = map(float, with_slice_distance(dataset.configuration["spacing"], distance))
+    spacing, distance = dataset.configuration["spacing"], properties["spacing"][dataset.plans["transpose_forward"][0]]
+    if len(spacing) == 2 and properties["shape_after_cropping_and_before_resampling"][0] == 1:
+        distance = SLICE_THICKNESS
+    depth, height, width = map(float, with_slice_distance(spacing, distance))
     return depth, height, width
 
 

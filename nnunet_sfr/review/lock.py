@@ -9,7 +9,7 @@ from nnunet_sfr.locking import Holder, held
 
 
 def only_review(folder: Path, command: str) -> AbstractContextManager[None]:
-    """Hold the lock of a review's folder, which is made where it is missing.
+    """Hold the lock of a review's folder, which is made where it is missing, and removed if nothing was saved there.
 
     Args:
         folder: of the review.

@@ -44,7 +44,8 @@ def fine_tune(
     """
     dataset.write_split(fold)
     _finish_replacements(dataset, fold, round_index, start_processes(device))
-    with damaged_voxels_named(dataset.paths.labelled, dataset.paths.unlabelled):
+    read = [dataset.paths.labelled, *([dataset.paths.unlabelled] if round_index > 0 else [])]
+    with damaged_voxels_named(*read):
         runs = [
             _fine_tune_plane(plane, fold, device, round_index, overwrite=overwrite)
             for plane in reversed(dataset.planes)

@@ -194,7 +194,8 @@ def case_weights(
     if settings.case_measure is None:
         return None
     measure = MEASURES[settings.case_measure]
-    values = {case: max(measure.value(record) or 0.0, 0.0) ** settings.case_power for case, record in records.items()}
+    known = measure.values(records)
+    values = {case: max(value or 0.0, 0.0) ** settings.case_power for case, value in known.items()}
     mean = sum(values.values()) / len(values)
     if mean == 0:
         raise UserError(

@@ -422,10 +422,10 @@ def test_a_fold_has_its_own_cases(planned: SFRDataset) -> None:
     fake = FakeCommands(planned, run_options(fold=1))
     assert go(fake) == SFR_STEPS
     assert "-f 1" in state(fake)["fine-tune"]["command"]  # type: ignore[operator]
-    splits[0]["val"] = []
+    splits[0]["val"] = ["train_00", "train_02"]
     file.write_text(json.dumps(splits))
     assert go(fake) == []
-    splits[1]["val"] = []
+    splits[1]["val"] = ["train_00", "train_01"]
     file.write_text(json.dumps(splits))
     assert go(fake) == ["sfr_finetune --overwrite", TRAIN]
 

@@ -82,7 +82,7 @@ def test_a_round_in_numbers(with_round: SFRDataset) -> None:
     first, second = contents.cases
     assert (first.results["round_0"].confidence, second.results["round_0"].confidence) == (0.25, 0.8)
     assert first.results["round_1_model"].confidence == pytest.approx(0.54)
-    assert second.results["round_1_model"].confidence == pytest.approx(0.3)
+    assert second.results["round_1_model"].confidence == pytest.approx(0.18)
     assert (first.sides, second.sides) == ({"1": "high"}, {"1": "low"})
     voxel = 1.0
     for step in with_round.configuration_manager.spacing:
@@ -94,7 +94,7 @@ def test_a_round_in_numbers(with_round: SFRDataset) -> None:
     # ranks: the first has the higher confidence (0) but is disputed (1), the second the reverse; of equals the first
     assert [case.annotation_rank for case in contents.cases] == [1, 2]
     assert first.annotation_reasons == ["SAM and the model disagree: 0.33"]
-    assert second.annotation_reasons == ["low confidence 0.30 (re-trained model)"]
+    assert second.annotation_reasons == ["low confidence 0.18 (re-trained model)"]
     assert [(one.value, one.name) for one in contents.classes] == [(1, "class_1")]
 
 

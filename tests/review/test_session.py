@@ -138,12 +138,12 @@ def test_sources_and_order(project: SFRDataset) -> None:
             ("round_1_model", "Network"),
             ("round_1", "SAM"),
         ]
-        # agreement with itself and SAM: 0.9 x 2/3 and 0.6 x 0.5
+        # the square of its own agreement under flips, times that with SAM: 0.81 x 2/3 and 0.36 x 0.5
         assert [(case["name"], case["confidence"]) for case in description["cases"]] == [
-            (SECOND, pytest.approx(0.3)),
-            (FIRST, pytest.approx(0.6)),
+            (SECOND, pytest.approx(0.18)),
+            (FIRST, pytest.approx(0.54)),
         ]
-        assert "low confidence 0.30 (re-trained model)" in description["cases"][0]["reasons"]
+        assert "low confidence 0.18 (re-trained model)" in description["cases"][0]["reasons"]
         sizes = [
             np.count_nonzero(np.frombuffer(gzip.decompress(session.labels(FIRST, key)), np.uint8))
             for key in ("round_1_model", "round_1")

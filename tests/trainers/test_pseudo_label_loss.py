@@ -95,7 +95,7 @@ def test_falling_share_by_hand(progress: float, expected: float) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"case_measure": "mood"}, "case_measure must be null or one of agreement"),
+        ({"case_measure": "mood"}, "case_measure must be null or one of joint_agreement"),
         ({"case_power": 0.0}, "case_power must be positive, got 0.0"),
         ({"voxel_power": -1.0}, "voxel_power must be at least 0, got -1.0"),
         ({"voxel_threshold": 1.5}, "voxel_threshold must lie between 0 and 1, got 1.5"),
