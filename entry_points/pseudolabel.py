@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         store = _label(dataset, arguments)
         if arguments.export is not None:
             export_pseudo_labels(store, dataset, arguments.export)
+            print(f"the label maps on the original grid are in {arguments.export}")
         print(f"the pseudo-labels are in {store.folder}")
         warn_of_emptiness(store, dataset.class_names)
 

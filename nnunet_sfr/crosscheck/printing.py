@@ -46,7 +46,10 @@ def _expected(findings: Findings) -> str:
     not_estimated = "the Dice of the unlabelled cases is not estimated"
     if findings.num_unlabelled == 0:
         return f"{not_estimated}: run sfr_finetune and sfr_pseudolabel first"
-    return f"{not_estimated}: agreement under flips was not measured (pseudo_labels.measure_flip_agreement)"
+    return (
+        f"{not_estimated}: SAM found nothing in the cases left out or in the pool, or agreement under flips was not "
+        "measured (pseudo_labels.measure_flip_agreement)"
+    )
 
 
 def _table(findings: Findings) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -64,6 +65,7 @@ def _stage(subject: NamedDataset) -> tuple[str, Command]:
     from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
     from nnunet_sfr.dataset import open_dataset
     from nnunet_sfr.devices import device_for_nnunet
+    from nnunet_sfr.doctor.stages import changed_since
     from nnunet_sfr.sam_stage.model import adapter_files
     from nnunet_sfr.trainers import find_trainer
 
@@ -82,13 +84,17 @@ def _stage(subject: NamedDataset) -> tuple[str, Command]:
             plans=paths.plans_name,
         )
         return "preprocess", Plan(Project(options)).command
-    store = paths.pseudo_labels(fold)
+    adapters = adapter_files(dataset, fold, FINAL_ADAPTER)
+    tuned, by_sam = all(file.is_file() for file in adapters), True
     try:
-        labelled = set(PseudoLabelStore.open(store, grid=dataset.grid).identifiers())
+        store = PseudoLabelStore.open(paths.pseudo_labels(fold), grid=dataset.grid)
+        labelled, by_sam = set(store.identifiers()), store.made_by.is_sam
     except UserError:
         labelled = set()
+    if tuned and by_sam and any(map(changed_since, dataset.planes, itertools.repeat(fold), adapters)):
+        return "fine-tune SAM again", (*lines.fine_tune(), "--overwrite")
     if not wanted <= labelled:
-        if not all(file.is_file() for file in adapter_files(dataset, fold, FINAL_ADAPTER)):
+        if not tuned:
             return "fine-tune SAM", lines.fine_tune()
         return "label the unlabelled cases", lines.pseudo_label()
     if any(map(find_trainer, paths.trainers(fold, (FINAL_CHECKPOINT,)))):

@@ -131,6 +131,26 @@ def test_an_adapter_of_other_settings_and_a_damaged_one(project: SFRDataset) -> 
         check_adapter(project, "all")
 
 
+def test_an_adapter_from_before_a_setting_or_a_case_changed(project: SFRDataset) -> None:
+    """sfr_finetune refuses it, and sfr_run makes it again."""
+    file = write_adapter(project)
+    subject = NamedDataset("42", "3d_fullres", PLANS, "all", "cpu")
+    assert next_step(subject, [], "cpu")[1][0] != "sfr_finetune"
+    change_settings(project, {"fine_tuning": {"iterations": 7}})
+    changed = open_dataset(NAME, "3d_fullres", PLANS)
+    finding = only(check_adapter(changed, "all"), "note")
+    names = "fine_tuning.iterations, fine_tuning.warmup_iterations"
+    assert finding.text == f"{file}: since it was made, {names} changed"
+    assert finding.remedy == f"sfr_finetune {ARGUMENTS} --overwrite"
+    what, command = next_step(subject, [], "cpu")
+    assert (what, command[0], command[-1]) == ("fine-tune SAM again", "sfr_finetune", "--overwrite")
+    change_settings(project, {"fine_tuning": {"iterations": project.settings.fine_tuning.iterations}})
+    for ending in (".pkl", ".b2nd", "_seg.b2nd"):
+        shutil.copy(project.paths.labelled / f"train_00{ending}", project.paths.labelled / f"train_99{ending}")
+    finding = only(check_adapter(open_dataset(NAME, "3d_fullres", PLANS), "all"), "note")
+    assert finding.text.endswith("since it was made, cases changed")
+
+
 def test_an_adapter_of_other_labels(project: SFRDataset) -> None:
     write_adapter(project)
     file = project.paths.labelled / "train_01.pkl"
