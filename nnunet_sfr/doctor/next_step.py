@@ -65,8 +65,8 @@ def _stage(subject: NamedDataset) -> tuple[str, Command]:
     from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
     from nnunet_sfr.dataset import open_dataset
     from nnunet_sfr.devices import device_for_nnunet
-    from nnunet_sfr.doctor.stages import changed_since
     from nnunet_sfr.sam_stage.model import adapter_files
+    from nnunet_sfr.sam_stage.recipe import changed_since
     from nnunet_sfr.trainers import find_trainer
 
     fold = subject.fold

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 from functools import partial
@@ -15,7 +14,6 @@ from nnunet_sfr.data.pseudo_label_store import PseudoLabelStore
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.doctor.findings import Finding, Level, note, ok, problem, some_names
 from nnunet_sfr.doctor.raw_folders import RawImages
-from nnunet_sfr.errors import UserError
 from nnunet_sfr.labelling.summary import emptiness_of
 from nnunet_sfr.paths import (
     FINAL_ADAPTER,
@@ -28,8 +26,7 @@ from nnunet_sfr.paths import (
     fold_of,
 )
 from nnunet_sfr.sam_stage.model import adapter_files, misfit_of, recipe_of
-from nnunet_sfr.sam_stage.recipe import cases_changed_since, changed_names, fine_tuning_recipe, is_same_recipe
-from nnunet_sfr.sam_stage.rounds import open_round
+from nnunet_sfr.sam_stage.recipe import cases_changed_since, changed_since
 from nnunet_sfr.selection import read_selection
 from nnunet_sfr.trainers.methods import DEFAULT_TRAINER
 
@@ -81,26 +78,6 @@ def check_adapter(dataset: SFRDataset, fold: Fold, round_index: int = 0) -> list
             finding = note("adapter", f"{file}: since it was made, {changed} changed", f"{again} --overwrite")
         findings.append(finding)
     return findings
-
-
-def changed_since(plane: SFRDataset, fold: Fold, adapter: Path) -> str:
-    """What a fine-tuned SAM of round 0 was made with and is otherwise now, as ``sfr_finetune`` would refuse it.
-
-    Args:
-        plane: of the SAM.
-        fold: of the labelled cases.
-        adapter: complete.
-
-    Returns:
-        the names, which are empty if nothing changed, or if that cannot be said: of an adapter that has no recipe, and
-        without the preprocessed cases of the fold.
-    """
-    with contextlib.suppress(UserError):
-        recipe = recipe_of(adapter)
-        now = fine_tuning_recipe(plane, fold, open_round(plane, fold, 0))
-        if recipe and not is_same_recipe(recipe, now):
-            return changed_names(recipe, now)
-    return ""
 
 
 def _adapter(plane: SFRDataset, file: Path, again: str) -> Finding:

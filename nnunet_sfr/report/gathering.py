@@ -17,7 +17,7 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.preprocessed_files import list_preprocessed
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.emptiness import find_emptiness
-from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
+from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_CHECKPOINT, Fold
 from nnunet_sfr.report import annotation, volumes
 from nnunet_sfr.report.annotation import Candidate, RankedCase, rank_cases
 from nnunet_sfr.report.colours import label_classes, rgb
@@ -29,6 +29,8 @@ from nnunet_sfr.report.orientation import find_orientation
 from nnunet_sfr.report.picture_cache import CasePictures, CaseToDraw, PictureCache, PictureRequest
 from nnunet_sfr.report.tables import rounds_table, settings_mark, settings_tables, versions_table
 from nnunet_sfr.report.windows import GreyWindow, choose_windows
+from nnunet_sfr.sam_stage.model import adapter_files
+from nnunet_sfr.sam_stage.recipe import changed_since
 from nnunet_sfr.wording import times
 
 
@@ -123,7 +125,7 @@ def gather(dataset: SFRDataset, fold: Fold, folder: Path, options: ReportOptions
         versions=versions_table(pool.sources, created),
         missing=[*pool.problems, *crosscheck_problems, *missing_curves, *_missing(dataset, fold, pool, trainings)],
         windows=[ReportWindow(window.key, window.name) for window in windows],
-        alerts=_alerts(dataset, pool),
+        alerts=_alerts(dataset, fold, pool),
     )
     return Gathered(contents, choices, cache)
 
@@ -227,10 +229,10 @@ def _cases(
     return cases
 
 
-def _alerts(dataset: SFRDataset, pool: Pool) -> list[Alert]:
-    """Classes and cases in which the latest labels of every kind found nothing."""
+def _alerts(dataset: SFRDataset, fold: Fold, pool: Pool) -> list[Alert]:
+    """That SAM is older than what it learned from; classes and cases in which the latest labels found nothing."""
     latest = (pool.sources[-1], pool.latest(sam=False), pool.latest(sam=True))
-    alerts = []
+    alerts = _outdated_sam(dataset, fold, pool)
     for source in {one.key: one for one in latest if one is not None}.values():
         found = find_emptiness({case: source.voxels(case) for case in source.records}, dataset.class_names)
         if found.about_classes is not None:
@@ -238,6 +240,19 @@ def _alerts(dataset: SFRDataset, pool: Pool) -> list[Alert]:
         if found.about_cases is not None:
             alerts.append(Alert(f"{source.name}: {found.about_cases}", source.key, found.empty_cases))
     return alerts
+
+
+def _outdated_sam(dataset: SFRDataset, fold: Fold, pool: Pool) -> list[Alert]:
+    for source in pool.sources:
+        if source.round_index > 0 or not source.made_by.is_sam:
+            continue
+        for plane, adapter in zip(dataset.planes, adapter_files(dataset, fold, FINAL_ADAPTER), strict=True):
+            changed = changed_since(plane, fold, adapter) if adapter.is_file() else ""
+            if changed:
+                again = shell_text(CommandLines.of(dataset.paths, fold).fine_tune())
+                text = f"since SAM was fine-tuned, {changed} changed; run {again} --overwrite, and what follows it"
+                return [Alert(f"{source.name}: {text}", source.key)]
+    return []
 
 
 def _facts(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nnunet_sfr.data.preprocessed_files import image_hashes
 from nnunet_sfr.dataset import SFRDataset
+from nnunet_sfr.errors import UserError
 from nnunet_sfr.paths import Fold
-from nnunet_sfr.sam_stage.model import adapter_metadata
-from nnunet_sfr.sam_stage.rounds import Round
+from nnunet_sfr.sam_stage.model import adapter_metadata, recipe_of
+from nnunet_sfr.sam_stage.rounds import Round, open_round
 from nnunet_sfr.settings import FINE_TUNING_IN_ROUNDS
 
 _CONTENT = "content_of_case"
@@ -49,6 +52,26 @@ def cases_changed_since(recipe: Mapping[str, Any], dataset: SFRDataset) -> list[
     there = sorted({*known} & {*dataset.labelled_identifiers()})
     now = image_hashes(dataset.paths.labelled, there)
     return [case for case in there if now[case] != known[case]]
+
+
+def changed_since(dataset: SFRDataset, fold: Fold, adapter: Path) -> str:
+    """What a fine-tuned SAM of round 0 was made with and is otherwise now, as ``sfr_finetune`` would refuse it.
+
+    Args:
+        dataset: as it is now; where there are several axes of slices, that of the SAM.
+        fold: of the labelled cases.
+        adapter: complete.
+
+    Returns:
+        the names, which are empty if nothing changed, or if that cannot be said: of an adapter that has no recipe, and
+        without the preprocessed cases of the fold.
+    """
+    with contextlib.suppress(UserError):
+        recipe = recipe_of(adapter)
+        now = fine_tuning_recipe(dataset, fold, open_round(dataset, fold, 0))
+        if recipe and not is_same_recipe(recipe, now):
+            return changed_names(recipe, now)
+    return ""
 
 
 def is_same_recipe(before: str | None, now: str) -> bool:

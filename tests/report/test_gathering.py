@@ -16,13 +16,16 @@ from nnunet_sfr.confidence_measures import MEASURES
 from nnunet_sfr.data.store_files import record_file
 from nnunet_sfr.dataset import SFRDataset, open_dataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import FINAL_CHECKPOINT, LATEST_CHECKPOINT
+from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_CHECKPOINT, LATEST_CHECKPOINT
 from nnunet_sfr.report.case_drawing import DrawingTask, Measurements, draw_and_measure
 from nnunet_sfr.report.contents import Alert, Contents, ReportCase
 from nnunet_sfr.report.gathering import ReportOptions, gather
 from nnunet_sfr.report.label_sources import best_measure
 from nnunet_sfr.report.making import make_report
 from nnunet_sfr.report.volumes import grid_spacing
+from nnunet_sfr.sam_stage.model import build_stitched_sam, save_adapter
+from nnunet_sfr.sam_stage.recipe import fine_tuning_recipe
+from nnunet_sfr.sam_stage.rounds import open_round
 from nnunet_sfr.selection import make_rule, select
 from tests.report.reported_project import CUBOID, FIRST, NOTHING, SECOND, SHIFTED, fill, fill_model, fill_sam, sam_made
 from tests.tiny_dataset import NAME
@@ -344,6 +347,17 @@ def test_without_the_fingerprint_settings_are_not_compared(with_round: SFRDatase
     (with_round.paths.preprocessed / "dataset_fingerprint.json").unlink()
     (rounds,) = [table for table in contents_of(with_round).settings if table.title == "rounds"]
     assert {row[2] for row in rounds.rows} == {"unknown"}
+
+
+def test_a_sam_from_before_a_setting_changed_stands_at_the_top(with_round: SFRDataset) -> None:
+    file = with_round.paths.sam_stage("all") / FINAL_ADAPTER
+    recipe = fine_tuning_recipe(with_round, "all", open_round(with_round, "all", 0))
+    save_adapter(build_stitched_sam(with_round), with_round, file, recipe=recipe)
+    assert contents_of(with_round).alerts == []
+    change_settings(with_round, {"fine_tuning": {"learning_rate": 0.5}})
+    [alert] = contents_of(open_dataset(NAME, "3d_fullres", PLANS)).alerts
+    assert alert.text.startswith("SAM, round 0: since SAM was fine-tuned, fine_tuning.learning_rate changed; run ")
+    assert alert.source == "round_0"
 
 
 def test_what_nothing_was_found_of_stands_at_the_top(with_round: SFRDataset) -> None:
