@@ -286,8 +286,8 @@ class Contents:
         versions: what made the pseudo-labels, and what made this page.
         missing: what could not be shown and which command would make it, one sentence each.
         windows: of the grey pictures, the default first.
-        alerts: what stands at the top: a SAM that is older than its cases or settings, classes and cases in which nothing
-            was found.
+        alerts: what stands at the top: a SAM that is older than its cases or settings, classes and cases in which
+            nothing was found.
     """
 
     dataset: str
