@@ -57,12 +57,11 @@ class Measure:
         """
         values = {case: self.value(record) for case, record in records.items()}
         # a value of 0 or none does not depend on it: neither has a case in which SAM found nothing
-        if any(value and self.lacks_optional(records[case]) for case, value in values.items()):
+        if any(value and self._lacks_optional(records[case]) for case, value in values.items()):
             values = {case: self.value({**record, **dict.fromkeys(self.optional)}) for case, record in records.items()}
         return values
 
-    def lacks_optional(self, record: Mapping[str, Any]) -> bool:
-        """Whether the record of a case lacks an optional entry."""
+    def _lacks_optional(self, record: Mapping[str, Any]) -> bool:
         return any(record.get(entry) is None for entry in self.optional)
 
     def _entry(self, record: Mapping[str, Any], entry: str) -> Any:

@@ -17,6 +17,7 @@ from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization impo
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from numpy.typing import NDArray
 
+from nnunet_sfr.data.dataset_json import channel_names
 from nnunet_sfr.data.grids import require_same_grid
 from nnunet_sfr.data.parallel import run_parallel
 from nnunet_sfr.data.raw_cases import RawCase, RawDataset, raise_first
@@ -130,9 +131,8 @@ class _Check:
 
 
 def _byte_channels(raw: RawDataset) -> tuple[int, ...]:
-    names = raw.dataset_json.get("channel_names", raw.dataset_json.get("modality", {}))
-    schemes = {int(index): get_normalization_scheme(name) for index, name in names.items()}
-    return tuple(sorted(index for index, scheme in schemes.items() if issubclass(scheme, RGBTo01Normalization)))
+    schemes = map(get_normalization_scheme, channel_names(raw.dataset_json))
+    return tuple(index for index, scheme in enumerate(schemes) if issubclass(scheme, RGBTo01Normalization))
 
 
 def _reader_of(raw: RawDataset) -> type[BaseReaderWriter]:

@@ -143,7 +143,7 @@ def damaged_voxels_named(*folders: Path) -> Iterator[None]:
     except RuntimeError as failure:  # of blosc2, or of nnU-Net's loader that its worker processes are gone
         if type(failure).__name__ == "OutOfMemoryError":  # torch's, which this module does not import
             raise
-        for file in (file for folder in folders for file in sorted(folder.glob("*.b2nd"))):
+        for file in (file for folder in folders for file in sorted(folder.glob(f"*{B2ND}"))):
             try:
                 open_b2nd(file)[:]
             except UserError:  # cannot be opened, which is said where it is opened

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -66,7 +65,7 @@ def _stage(subject: NamedDataset) -> tuple[str, Command]:
     from nnunet_sfr.dataset import open_dataset
     from nnunet_sfr.devices import device_for_nnunet
     from nnunet_sfr.sam_stage.model import adapter_files
-    from nnunet_sfr.sam_stage.recipe import changed_since
+    from nnunet_sfr.sam_stage.recipe import changed_since_fine_tuning
     from nnunet_sfr.trainers import find_trainer
 
     fold = subject.fold
@@ -84,14 +83,13 @@ def _stage(subject: NamedDataset) -> tuple[str, Command]:
             plans=paths.plans_name,
         )
         return "preprocess", Plan(Project(options)).command
-    adapters = adapter_files(dataset, fold, FINAL_ADAPTER)
-    tuned, by_sam = all(file.is_file() for file in adapters), True
+    tuned, by_sam = all(file.is_file() for file in adapter_files(dataset, fold, FINAL_ADAPTER)), True
     try:
         store = PseudoLabelStore.open(paths.pseudo_labels(fold), grid=dataset.grid)
         labelled, by_sam = set(store.identifiers()), store.made_by.is_sam
     except UserError:
         labelled = set()
-    if tuned and by_sam and any(map(changed_since, dataset.planes, itertools.repeat(fold), adapters)):
+    if tuned and by_sam and changed_since_fine_tuning(dataset, fold):
         return "fine-tune SAM again", (*lines.fine_tune(), "--overwrite")
     if not wanted <= labelled:
         if not tuned:

@@ -71,17 +71,12 @@ def check_adapter(dataset: SFRDataset, fold: Fold, round_index: int = 0) -> list
     """
     again = shell_text(CommandLines.of(dataset.paths, fold).fine_tune(round_index))
     files = adapter_files(dataset, fold, FINAL_ADAPTER, round_index)
-    findings = []
-    for plane, file in zip(dataset.planes, files, strict=True):
-        finding = _adapter(plane, file, again)
-        if finding.level is Level.OK and round_index == 0 and (changed := changed_since(plane, fold, file)):
-            finding = note("adapter", f"{file}: since it was made, {changed} changed", f"{again} --overwrite")
-        findings.append(finding)
-    return findings
+    planes = zip(dataset.planes, files, strict=True)
+    return [_adapter(plane, file, again, first_of=fold if round_index == 0 else None) for plane, file in planes]
 
 
-def _adapter(plane: SFRDataset, file: Path, again: str) -> Finding:
-    """The SAM of one axis; ``again`` is the command that fine-tunes it."""
+def _adapter(plane: SFRDataset, file: Path, again: str, *, first_of: Fold | None) -> Finding:
+    """The SAM of one axis; ``again`` is the command that fine-tunes it, ``first_of`` the fold of one of round 0."""
     if not file.is_file():
         state = "begun, not complete" if (file.parent / FINE_TUNING_STATE).is_file() else "none yet"
         return note("adapter", state if plane.paths.plane is None else f"{state} across axis {plane.slice_axis}", again)
@@ -96,6 +91,8 @@ def _adapter(plane: SFRDataset, file: Path, again: str) -> Finding:
     if changed:
         text = f"{file}: learned from another image or label of {', '.join(changed)}"
         return problem("adapter", text, f"{again} --overwrite")
+    if first_of is not None and (names := changed_since(plane, first_of, file)):
+        return note("adapter", f"{file}: since it was made, {names} changed", f"{again} --overwrite")
     return ok("adapter", str(file))
 
 

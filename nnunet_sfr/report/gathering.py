@@ -17,7 +17,7 @@ from nnunet_sfr.data.datasets import UnlabelledDataset
 from nnunet_sfr.data.preprocessed_files import list_preprocessed
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.labelling.emptiness import find_emptiness
-from nnunet_sfr.paths import FINAL_ADAPTER, FINAL_CHECKPOINT, Fold
+from nnunet_sfr.paths import FINAL_CHECKPOINT, Fold
 from nnunet_sfr.report import annotation, volumes
 from nnunet_sfr.report.annotation import Candidate, RankedCase, rank_cases
 from nnunet_sfr.report.colours import label_classes, rgb
@@ -29,8 +29,7 @@ from nnunet_sfr.report.orientation import find_orientation
 from nnunet_sfr.report.picture_cache import CasePictures, CaseToDraw, PictureCache, PictureRequest
 from nnunet_sfr.report.tables import rounds_table, settings_mark, settings_tables, versions_table
 from nnunet_sfr.report.windows import GreyWindow, choose_windows
-from nnunet_sfr.sam_stage.model import adapter_files
-from nnunet_sfr.sam_stage.recipe import changed_since
+from nnunet_sfr.sam_stage.recipe import changed_since_fine_tuning
 from nnunet_sfr.wording import times
 
 
@@ -243,16 +242,13 @@ def _alerts(dataset: SFRDataset, fold: Fold, pool: Pool) -> list[Alert]:
 
 
 def _outdated_sam(dataset: SFRDataset, fold: Fold, pool: Pool) -> list[Alert]:
-    for source in pool.sources:
-        if source.round_index > 0 or not source.made_by.is_sam:
-            continue
-        for plane, adapter in zip(dataset.planes, adapter_files(dataset, fold, FINAL_ADAPTER), strict=True):
-            changed = changed_since(plane, fold, adapter) if adapter.is_file() else ""
-            if changed:
-                again = shell_text(CommandLines.of(dataset.paths, fold).fine_tune())
-                text = f"since SAM was fine-tuned, {changed} changed; run {again} --overwrite, and what follows it"
-                return [Alert(f"{source.name}: {text}", source.key)]
-    return []
+    of_sam = [source for source in pool.sources if source.round_index == 0 and source.made_by.is_sam]
+    changed = changed_since_fine_tuning(dataset, fold) if of_sam else ""
+    if not changed:
+        return []
+    again = shell_text(CommandLines.of(dataset.paths, fold).fine_tune())
+    text = f"since SAM was fine-tuned, {changed} changed; run {again} --overwrite, and what follows it"
+    return [Alert(f"{of_sam[0].name}: {text}", of_sam[0].key)]
 
 
 def _facts(

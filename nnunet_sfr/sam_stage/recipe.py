@@ -11,8 +11,8 @@ from typing import Any
 from nnunet_sfr.data.preprocessed_files import image_hashes
 from nnunet_sfr.dataset import SFRDataset
 from nnunet_sfr.errors import UserError
-from nnunet_sfr.paths import Fold
-from nnunet_sfr.sam_stage.model import adapter_metadata, recipe_of
+from nnunet_sfr.paths import FINAL_ADAPTER, Fold
+from nnunet_sfr.sam_stage.model import adapter_files, adapter_metadata, recipe_of
 from nnunet_sfr.sam_stage.rounds import Round, open_round
 from nnunet_sfr.settings import FINE_TUNING_IN_ROUNDS
 
@@ -72,6 +72,18 @@ def changed_since(dataset: SFRDataset, fold: Fold, adapter: Path) -> str:
         if recipe and not is_same_recipe(recipe, now):
             return changed_names(recipe, now)
     return ""
+
+
+def changed_since_fine_tuning(dataset: SFRDataset, fold: Fold) -> str:
+    """:func:`changed_since` of the first SAM of round 0 that it has something to say of; several axes have one each.
+
+    Args:
+        dataset: as it is now.
+        fold: of the labelled cases.
+    """
+    adapters = zip(dataset.planes, adapter_files(dataset, fold, FINAL_ADAPTER), strict=True)
+    found = (changed_since(plane, fold, adapter) for plane, adapter in adapters if adapter.is_file())
+    return next(filter(None, found), "")
 
 
 def is_same_recipe(before: str | None, now: str) -> bool:
